@@ -1,0 +1,116 @@
+# moetool: `make help` lists the targets.
+
+CC ?= cc
+CFLAGS ?= -O2 -g
+PREFIX ?= /usr/local
+NVCC ?= nvcc
+SAN ?=
+CUDA ?=
+T ?=
+ONLY ?=
+
+VARIANT := $(or $(SAN),release)$(if $(CUDA),-cuda)
+B := build/$(VARIANT)
+
+WARN := -Wall -Wextra -Wpedantic -Wconversion -Werror
+# No contraction: every ISA variant of a kernel gives the same bits.
+BASE_FLAGS := -std=c11 -D_DEFAULT_SOURCE -D_POSIX_C_SOURCE=200809L -I. $(WARN) \
+	-fno-math-errno -ffp-contract=off -MMD -MP -pthread
+LIBS := -lopenblas -llapacke -lzstd -lcjson -lpcre2-8 -lutf8proc -lm -pthread
+
+ifeq ($(SAN),asan)
+SAN_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -O1
+else ifeq ($(SAN),tsan)
+SAN_FLAGS := -fsanitize=thread -O1
+endif
+
+ARCH := $(shell uname -m)
+LIB_SRC := $(sort $(wildcard lib/*/*.c lib/*/*/*.c passes/*.c passes/*/*.c formats/*.c kernels/*.c \
+	kernels/ref/*.c kernels/cpu/*.c))
+ifneq ($(ARCH),x86_64)
+LIB_SRC := $(filter-out %_avx2.c %_avx512.c,$(LIB_SRC))
+endif
+CMD_SRC := $(sort $(wildcard cmd/*.c))
+TEST_SRC := $(sort $(wildcard tests/*/test_*.c))
+TEST_LIB_SRC := $(sort $(wildcard tests/*.c))
+
+LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o)
+ifdef CUDA
+CUDA_SRC := $(sort $(wildcard kernels/cuda/*.cu))
+LIB_OBJ += $(CUDA_SRC:%.cu=$(B)/%.cu.o)
+NVCC_FLAGS := -std=c++17 -O2 -I. -Xcompiler -Wall,-Wextra \
+	-gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=sm_90 \
+	-gencode arch=compute_90,code=compute_90
+CUDA_HOME ?= $(patsubst %/bin/nvcc,%,$(shell command -v $(NVCC)))
+LIBS += -L$(CUDA_HOME)/lib64 -Wl,-rpath,$(CUDA_HOME)/lib64 -lcublas -lcudart -lstdc++
+else
+LIB_OBJ += $(B)/kernels/cuda/absent.o
+endif
+
+.PHONY: all help test demo install uninstall check asan tsan clean
+all: $(B)/moetool
+	@ln -sfn $(VARIANT) build/current
+
+help:
+	@echo "make                  build build/release/moetool"
+	@echo "make test             build and run the tests (T=room/name runs one file, ONLY=word some of it)"
+	@echo "make demo             convert the model that comes with the repository and compare"
+	@echo "make check            format, layers, tables, clang-tidy, cppcheck"
+	@echo "make asan | tsan      the tests under sanitizers"
+	@echo "make CUDA=1           build with the CUDA device"
+	@echo "make install PREFIX=  program, library, headers, man page (default /usr/local; DESTDIR works)"
+	@echo "make clean            remove build/"
+
+$(B)/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(BASE_FLAGS) $(CFLAGS) $(KERNEL_FLAGS) $(SAN_FLAGS) -c $< -o $@
+
+$(B)/kernels/%.o: KERNEL_FLAGS = -O3
+$(B)/kernels/cpu/%_avx2.o: KERNEL_FLAGS = -O3 -mavx2 -mf16c
+$(B)/kernels/cpu/%_avx512.o: KERNEL_FLAGS = -O3 -mavx2 -mf16c -mavx512f -mavx512bw -mavx512dq \
+	-mavx512vl -mprefer-vector-width=512
+
+$(B)/%.cu.o: %.cu
+	@mkdir -p $(@D)
+	$(NVCC) $(NVCC_FLAGS) -c $< -o $@
+
+$(B)/libmoetool.a: $(LIB_OBJ)
+	@rm -f $@
+	ar rcs $@ $(LIB_OBJ)
+
+$(B)/moetool: $(CMD_SRC:%.c=$(B)/%.o) $(B)/libmoetool.a
+	$(CC) $(SAN_FLAGS) -o $@ $^ $(LIBS)
+
+$(B)/tests/%: $(B)/tests/%.o $(TEST_LIB_SRC:%.c=$(B)/%.o) $(B)/libmoetool.a
+	$(CC) $(SAN_FLAGS) -o $@ $^ $(LIBS)
+
+TEST_BIN := $(TEST_SRC:%.c=$(B)/%)
+test: $(B)/moetool $(TEST_BIN)
+	@MOETOOL_BIN=$(abspath $(B)/moetool) scripts/run_tests.sh $(B) "$(T)" "$(ONLY)"
+
+asan:
+	+@$(MAKE) SAN=asan test
+tsan:
+	+@$(MAKE) SAN=tsan test
+
+demo: all
+	@scripts/demo.sh --no-install
+
+check:
+	@scripts/check.sh
+
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/share/man/man1
+	install -m 755 $(B)/moetool $(DESTDIR)$(PREFIX)/bin/moetool
+	install -m 644 $(B)/libmoetool.a $(DESTDIR)$(PREFIX)/lib/libmoetool.a
+	install -m 644 docs/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
+
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/bin/moetool $(DESTDIR)$(PREFIX)/lib/libmoetool.a \
+	  $(DESTDIR)$(PREFIX)/share/man/man1/moetool*.1
+
+clean:
+	rm -rf build
+
+-include $(LIB_OBJ:.o=.d) $(CMD_SRC:%.c=$(B)/%.d) $(TEST_BIN:=.d) $(TEST_LIB_SRC:%.c=$(B)/%.d)
+.SECONDARY:

@@ -1,0 +1,45 @@
+/* linalg.h: dense linear algebra for passes, over the pool and single-threaded BLAS.
+ *
+ * Work is cut into tiles that depend on shapes only, so results are the same for any thread
+ * count. Matrices are row-major with a leading dimension in elements.
+ *
+ * OpenBLAS reads OPENBLAS_CORETYPE when it loads and picks old kernels on new CPUs, so a program
+ * calls mt_blas_prepare first thing in main: it may set the variable and execute itself again.
+ */
+#ifndef MT_KERNELS_LINALG_H
+#define MT_KERNELS_LINALG_H
+
+#include "lib/base/ctx.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* First call of main. Respects an OPENBLAS_CORETYPE that is already set; returns if nothing is to
+ * be done or execution again is impossible. Pins BLAS to one thread. */
+void mt_blas_prepare(int argc, char **argv);
+const char *mt_blas_core(void); /* "Cooperlake"; for -v and the manifest */
+
+/* c[m,n] (+)= alpha * a[m,k] * b[n,k]^T */
+MT_NODISCARD mt_status mt_gemm_nt(struct mt_ctx *ctx, int64_t m, int64_t n, int64_t k, float alpha,
+                                  const float *a, int64_t lda, const float *b, int64_t ldb,
+                                  float beta, float *c, int64_t ldc);
+/* c[m,n] (+)= alpha * a[m,k] * b[k,n] */
+MT_NODISCARD mt_status mt_gemm_nn(struct mt_ctx *ctx, int64_t m, int64_t n, int64_t k, float alpha,
+                                  const float *a, int64_t lda, const float *b, int64_t ldb,
+                                  float beta, float *c, int64_t ldc);
+
+/* g[n,n] += x[m,n]^T x[m,n], full symmetric matrix, products of a block in fp32, totals in fp64.
+ * Call it once per block of tokens (m up to a few thousand). */
+MT_NODISCARD mt_status mt_gram_add(struct mt_ctx *ctx, int64_t m, int64_t n, const float *x,
+                                   int64_t ldx, double *g);
+/* g[n,p] += x[m,n]^T y[m,p], likewise. */
+MT_NODISCARD mt_status mt_cross_add(struct mt_ctx *ctx, int64_t m, int64_t n, int64_t p,
+                                    const float *x, int64_t ldx, const float *y, int64_t ldy,
+                                    double *g);
+
+/* Solves (a + lambda I) w = b for symmetric positive definite a[n,n], b[n,p] -> w in b. `a` is
+ * overwritten by its Cholesky factor. If the matrix is not positive definite lambda is raised
+ * tenfold, at most six times (logged at debug); then MT_E_NUMERIC. */
+MT_NODISCARD mt_status mt_ridge_solve(struct mt_ctx *ctx, int64_t n, int64_t p, double *a,
+                                      double lambda, double *b);
+#endif

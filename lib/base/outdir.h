@@ -1,0 +1,55 @@
+/* outdir.h: an output directory that appears whole or not at all.
+ *
+ * While work goes on everything lies in OUT.partial, and each file inside carries the suffix
+ * ".partial" too, so that neither the directory nor a file in it can be taken for a whole one.
+ * mt_outdir_commit flushes every file, takes the suffixes away, flushes the directory and renames
+ * it to OUT; with MT_OUT_FORCE an existing OUT is swapped out first and removed only after.
+ * The directory holds a lock file: two processes cannot write one OUT.
+ *
+ * mt_outdir_close without commit removes OUT.partial unless `keep` is set (a journal makes it
+ * worth keeping for --resume). Writes are pwrite to fixed offsets, so any thread may write any
+ * part in any order. "disk full" and "read-only" become one sentence that names the path.
+ * Fault injection: mt_fault_write(n) makes the n-th later write fail with ENOSPC.
+ */
+#ifndef MT_BASE_OUTDIR_H
+#define MT_BASE_OUTDIR_H
+
+#include "lib/base/ctx.h"
+
+#include <stddef.h>
+
+enum mt_out_flags {
+    MT_OUT_FORCE = 1u << 0,  /* replace an existing OUT */
+    MT_OUT_RESUME = 1u << 1, /* continue in an existing OUT.partial (created if absent) */
+};
+
+struct mt_outdir;
+struct mt_outfile;
+
+/* Refuses an existing OUT without FORCE, an existing OUT.partial without RESUME or FORCE (the
+ * text names --resume and --force), a missing parent and a parent that cannot be written. */
+MT_NODISCARD mt_status mt_outdir_open(struct mt_ctx *ctx, const char *path, unsigned flags,
+                                      struct mt_outdir **out);
+const char *mt_outdir_work_path(const struct mt_outdir *out); /* "OUT.partial"; borrowed */
+
+/* Opens NAME (a plain name) for writing and sets its length, keeping what a resumed run wrote.
+ * The file is owned by the directory and stays open until commit or close. */
+MT_NODISCARD mt_status mt_outdir_file(struct mt_ctx *ctx, struct mt_outdir *out, const char *name,
+                                      uint64_t bytes, struct mt_outfile **file);
+MT_NODISCARD mt_status mt_outfile_write(struct mt_ctx *ctx, struct mt_outfile *file,
+                                        uint64_t offset, const void *data, size_t n);
+MT_NODISCARD mt_status mt_outfile_sync(struct mt_ctx *ctx, struct mt_outfile *file);
+const char *mt_outfile_path(const struct mt_outfile *file); /* "OUT.partial/NAME.partial" */
+
+/* A whole small file at once (replaces one of the same name). */
+MT_NODISCARD mt_status mt_outdir_text(struct mt_ctx *ctx, struct mt_outdir *out, const char *name,
+                                      const void *data, size_t n);
+/* Copies a file from elsewhere, whatever its size (symlinks followed). */
+MT_NODISCARD mt_status mt_outdir_copy(struct mt_ctx *ctx, struct mt_outdir *out, const char *name,
+                                      const char *from);
+
+MT_NODISCARD mt_status mt_outdir_commit(struct mt_ctx *ctx, struct mt_outdir *out);
+void mt_outdir_close(struct mt_outdir *out, bool keep); /* after commit: frees only */
+
+void mt_fault_write(uint64_t n);
+#endif

@@ -1,0 +1,46 @@
+/* format.h: bytes <-> records.
+ *
+ * A reader lists records and binds them (family.h); it reads no tensor bytes. A writer is given
+ * the final records of a model: `plan` fixes files, offsets and sizes before any byte of a tensor
+ * exists; `put` writes part of a tensor at its place, from any thread; `end` writes headers that
+ * were held back, config and index, re-reads what it wrote and checks it against the plan.
+ *
+ * Formats are listed in formats/format.def; `flow` gets the table from `cmd`.
+ */
+#ifndef MT_FLOW_FORMAT_H
+#define MT_FLOW_FORMAT_H
+
+#include "lib/base/outdir.h"
+#include "lib/ir/family.h"
+
+struct mt_writer;
+
+struct mt_write_opts {
+    uint64_t shard_bytes_max; /* 0: one file however large */
+};
+
+struct mt_format {
+    const char *name;    /* "safetensors" */
+    const char *summary;
+    /* True when `path` (a file or directory) is for this reader; looks at names and magic only. */
+    bool (*probe)(const char *path);
+    mt_status (*open)(struct mt_ctx *ctx, const char *path, struct mt_model **out);
+
+    /* Writing; NULL when the format is read-only. The writer borrows out and m. */
+    mt_status (*plan)(struct mt_ctx *ctx, struct mt_outdir *out, struct mt_model *m,
+                      const struct mt_write_opts *opts, struct mt_writer **w);
+    mt_status (*put)(struct mt_ctx *ctx, struct mt_writer *w, const struct mt_tensor *t,
+                     uint64_t offset, const void *bytes, size_t n);
+    /* Flushes the bytes of tensors put so far to disk. */
+    mt_status (*sync)(struct mt_ctx *ctx, struct mt_writer *w);
+    mt_status (*end)(struct mt_ctx *ctx, struct mt_writer *w, const struct mt_json *config);
+    /* Makes `t` (a record of m that was written) a slice of the file being written. */
+    mt_status (*reread)(struct mt_ctx *ctx, struct mt_writer *w, struct mt_tensor *t);
+    void (*free)(struct mt_writer *w);
+};
+
+/* Opens a model of any format in the NULL-ended table. MODEL is a directory, a file, or Org/Name
+ * in the local Hugging Face cache. MT_E_ABSENT / MT_E_FORMAT say what was looked for. */
+MT_NODISCARD mt_status mt_model_open(struct mt_ctx *ctx, const struct mt_format *const *formats,
+                                     const char *path, struct mt_model **out);
+#endif

@@ -1,0 +1,59 @@
+/* pass.h: a transformation, described.
+ *
+ * A pass is a table row and up to six hooks. It selects by role and edits a plan (model.h):
+ *
+ *   create   reads options and the source model, refuses what cannot work, makes its state
+ *   plan     whole model, before anything is written: final family, config facts and the shape of
+ *            every record; sources may stay pending
+ *   begin    layer l: decide what needs no activations
+ *   observe  layer l: batches of activations, only when `needs` asks for them
+ *   layer    layer l: set the source of every record of the layer; nothing pending remains
+ *   report   numbers for the manifest and the user (deterministic: no time, path, thread count)
+ *   destroy  frees the state
+ *
+ * Any hook but create may be NULL. Hooks run on one thread and use the pool inside.
+ * No global state; no pass edits another pass's records.
+ */
+#ifndef MT_FLOW_PASS_H
+#define MT_FLOW_PASS_H
+
+#include "lib/base/opt.h"
+#include "lib/ir/family.h"
+
+enum mt_pass_needs {
+    MT_NEED_INPUTS = 1u << 0,  /* FFN inputs of the layer (post-norm) */
+    MT_NEED_HIDDEN = 1u << 1,  /* act(Gx)*(Ux) of the source's dense FFN at those inputs */
+    MT_NEED_OUTPUT = 1u << 2,  /* the source FFN's output at those inputs */
+    MT_NEED_STUDENT = 1u << 3, /* the inputs come from the edited prefix (sequential method);
+                                  without it, from the source model */
+};
+
+/* Activations of one batch, host fp32, row-major. Pointers not asked for are NULL. */
+struct mt_observation {
+    int layer;
+    int64_t m;      /* tokens in this batch */
+    int64_t token0; /* number of the first in the data set */
+    int64_t n_tokens; /* in the whole data set */
+    const float *x; /* [m, hidden] FFN inputs */
+    const float *h; /* [m, D] */
+    const float *y; /* [m, hidden] */
+};
+
+struct mt_pass {
+    const char *name, *summary;
+    const char *help; /* paragraphs for `moetool passes NAME`; cites the source */
+    const struct mt_opt *opts;
+    size_t opts_size;
+
+    mt_status (*create)(struct mt_ctx *ctx, const void *opts, const struct mt_model *src,
+                        void **state);
+    /* Activations this instance wants, from its options. NULL: none. */
+    unsigned (*needs)(const void *state);
+    mt_status (*plan)(struct mt_ctx *ctx, void *state, struct mt_model *m);
+    mt_status (*begin)(struct mt_ctx *ctx, void *state, struct mt_model *m, int layer);
+    mt_status (*observe)(struct mt_ctx *ctx, void *state, const struct mt_observation *ob);
+    mt_status (*layer)(struct mt_ctx *ctx, void *state, struct mt_model *m, int layer);
+    mt_status (*report)(struct mt_ctx *ctx, void *state, struct mt_json *out);
+    void (*destroy)(void *state);
+};
+#endif

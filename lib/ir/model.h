@@ -1,0 +1,127 @@
+/* model.h: a checkpoint as records; no bytes.
+ *
+ * A model is opened by a format (formats/), bound to a family (names become roles), and verified.
+ * A pass edits a *plan*: a second model whose records start as aliases of the source's. Records
+ * live in the model's arena until mt_model_free; removing one from the model only unlists it, so
+ * recipes may go on using it.
+ *
+ * Ownership: a model owns its arena, its maps, its config tree and its owned buffers. A plan
+ * borrows everything of the model it was made from, which must outlive it. Threads: reading is
+ * safe from any thread; editing is single-threaded.
+ */
+#ifndef MT_IR_MODEL_H
+#define MT_IR_MODEL_H
+
+#include "lib/base/json.h"
+#include "lib/base/mem.h"
+#include "lib/ir/ffn.h"
+#include "lib/ir/tensor.h"
+
+struct mt_family;
+
+enum mt_norm { MT_NORM_RMS, MT_NORM_LAYER };
+enum mt_qk_norm { MT_QK_NORM_NONE, MT_QK_NORM_HEAD, MT_QK_NORM_FULL };
+
+enum mt_rope_type {
+    MT_ROPE_DEFAULT,
+    MT_ROPE_LINEAR,
+    MT_ROPE_DYNAMIC,
+    MT_ROPE_LLAMA3,
+    MT_ROPE_YARN
+};
+/* As in config.json, both spellings (rope_theta + rope_scaling; rope_parameters). */
+struct mt_rope_params {
+    enum mt_rope_type type;
+    double theta, factor, low_freq_factor, high_freq_factor, original_max_pos;
+    double beta_fast, beta_slow, attention_factor; /* yarn; attention_factor 0: by formula */
+    double mscale, mscale_all_dim;
+    double partial; /* share of head_dim that rotates; 1 = all */
+};
+
+struct mt_hparams {
+    int n_layers;
+    int64_t hidden, vocab, max_pos;
+    int n_heads, n_kv_heads, head_dim;
+    enum mt_norm norm;
+    double norm_eps, norm_offset; /* offset 1 for (1 + w) norms */
+    enum mt_qk_norm qk_norm;
+    bool qkv_bias, o_bias;
+    bool tied; /* lm_head is embed_tokens */
+    int64_t sliding_window; /* 0: off */
+    double attn_scale; /* 0: head_dim^-1/2 */
+    double embed_scale, logit_scale, residual_scale; /* 1 unless the family says otherwise */
+    struct mt_rope_params rope;
+    int64_t bos_id, eos_id; /* -1: none; the first where the config has a list */
+};
+
+/* A file that travels along unread: tokenizer.json, generation_config.json, LICENSE, *.py ... */
+struct mt_sidecar {
+    const char *name, *path;
+};
+
+struct mt_model {
+    struct mt_arena arena;
+    const char *path; /* as the user gave it */
+    const char *format; /* "safetensors" */
+    const struct mt_family *family; /* NULL: unknown; every record is MT_ROLE_OTHER */
+    const char *model_type;         /* config's own word, also when unknown */
+    struct mt_hparams hp;
+    struct mt_ffn *ffn; /* [hp.n_layers] */
+    struct mt_json *config; /* the source's config.json; NULL when there is none */
+
+    struct mt_tensor **tensors; /* listed records in output order */
+    size_t n_tensors, cap_tensors;
+    struct mt_role_index *index; /* by role; kept by model.c */
+
+    struct mt_map **maps; /* owned; closed by mt_model_free */
+    size_t n_maps, cap_maps;
+    void **owned; /* buffers of owned sources; mt_free'd by mt_model_free */
+    size_t n_owned, cap_owned;
+    struct mt_sidecar *sidecars;
+    size_t n_sidecars;
+};
+
+MT_NODISCARD mt_status mt_model_create(struct mt_ctx *ctx, struct mt_model **out); /* empty */
+void mt_model_free(struct mt_model *m); /* NULL is fine */
+
+/* A plan over `src`: same family, hyper-parameters (copied) and records (new records that alias
+ * the source's, so editing the plan leaves the source alone). */
+MT_NODISCARD mt_status mt_model_plan(struct mt_ctx *ctx, const struct mt_model *src,
+                                     struct mt_model **out);
+
+/* A new record, listed at the end: zeroed but for its role, dtype and shape; source pending. */
+MT_NODISCARD mt_status mt_model_add(struct mt_ctx *ctx, struct mt_model *m, struct mt_role role,
+                                    enum mt_dtype dtype, int rank, const int64_t *shape,
+                                    struct mt_tensor **out);
+/* Unlists; the record lives on. */
+void mt_model_remove(struct mt_model *m, struct mt_tensor *t);
+
+/* The listed record of a role, or NULL. */
+struct mt_tensor *mt_model_find(const struct mt_model *m, struct mt_role role);
+struct mt_tensor *mt_model_bias(const struct mt_model *m, enum mt_role_kind kind, int layer,
+                                int expert);
+/* As find, but MT_E_ABSENT with the role's label and the model's path. */
+MT_NODISCARD mt_status mt_model_need(struct mt_ctx *ctx, const struct mt_model *m,
+                                     struct mt_role role, struct mt_tensor **out);
+
+MT_NODISCARD mt_status mt_model_own_map(struct mt_ctx *ctx, struct mt_model *m,
+                                        struct mt_map *map /* taken, also on failure */);
+MT_NODISCARD mt_status mt_model_own_buffer(struct mt_ctx *ctx, struct mt_model *m,
+                                           void *buf /* taken, also on failure */);
+
+/* The record that stands behind aliases. */
+const struct mt_tensor *mt_tensor_origin(const struct mt_tensor *t);
+
+/* Parameters, and those that act for one token (embedding rows counted whole). Tied heads count
+ * once. Records of role other count in total only. */
+struct mt_model_size {
+    uint64_t params_total, params_active, bytes;
+    uint64_t ffn_params_total, ffn_params_active;
+};
+void mt_model_measure(const struct mt_model *m, struct mt_model_size *out);
+
+/* Checks invariants after opening and after each pass: every role the family needs is there with
+ * the shape the hyper-parameters give, once; experts are complete; biases come where declared.
+ * Names tensor and expectation. */
+MT_NODISCARD mt_status mt_model_verify(struct mt_ctx *ctx, const struct mt_model *m);
+#endif

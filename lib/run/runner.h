@@ -1,0 +1,99 @@
+/* runner.h: the forward pass, one layer at a time, written once for every device and family.
+ *
+ * A runner binds a model (read from a file or planned, so a *planned* model can be tested) to a
+ * device. A layer is opened (weights loaded as the model's records say, fetched like a writer
+ * fetches them), used on many batches, and closed. Weights that stand contiguous in a mapped file
+ * are borrowed, not copied; experts load when tokens reach them.
+ *
+ *   x            hidden states [tokens, hidden] on the device
+ *   layer_attn   x += attention(norm(x))        (caches filled where given)
+ *   layer_norm   n  = ffn_norm(x)
+ *   layer_ffn    x += ffn(n)                    or y = ffn(n)
+ *   head         logits = lm_head(final_norm(x))
+ *
+ * Sequences in a batch are described by `struct mt_seqs`: consecutive, causal, independent.
+ *
+ * Threads: one caller per runner. Numbers: router scores and weights in fp64 on the host from the
+ * device's logits; norm statistics and softmax sums in fp64 (CPU).
+ */
+#ifndef MT_RUN_RUNNER_H
+#define MT_RUN_RUNNER_H
+
+#include "kernels/device.h"
+#include "lib/ir/model.h"
+
+struct mt_runner;
+struct mt_run_layer;
+
+struct mt_seqs {
+    int n;              /* sequences */
+    const int32_t *len; /* tokens of each; their sum is the batch's token count */
+};
+
+/* Routing of one layer for a batch, for observers and load statistics. Host memory, valid until
+ * the next call on the layer. */
+struct mt_routing {
+    int64_t m;
+    int k;
+    const int32_t *expert; /* [m*k] in order of weight, heaviest first */
+    const double *weight;  /* [m*k] after normalisation and scale */
+    const double *logits;  /* [m*n_experts] */
+};
+
+/* Keys and values of earlier positions, for generation. */
+struct mt_kv_cache;
+
+/* Fails with MT_E_UNSUPPORTED when the family has no forward pass. */
+MT_NODISCARD mt_status mt_runner_open(struct mt_ctx *ctx, const struct mt_model *m,
+                                      struct mt_device *dev, struct mt_runner **out);
+void mt_runner_close(struct mt_runner *r);
+const struct mt_model *mt_runner_model(const struct mt_runner *r);
+struct mt_device *mt_runner_device(const struct mt_runner *r);
+
+/* Anonymous bytes a batch of m tokens needs beside the weights (for planning). */
+uint64_t mt_runner_batch_bytes(const struct mt_runner *r, int64_t m);
+
+/* x[m, hidden] = embedding rows of ids (host). */
+MT_NODISCARD mt_status mt_run_embed(struct mt_ctx *ctx, struct mt_runner *r, const int32_t *ids,
+                                    int64_t m, mt_buf x);
+
+MT_NODISCARD mt_status mt_run_layer_open(struct mt_ctx *ctx, struct mt_runner *r, int layer,
+                                         struct mt_run_layer **out);
+void mt_run_layer_close(struct mt_run_layer *l); /* also drops mapped pages */
+
+/* `kv` NULL: every sequence starts at position 0. With a cache (one sequence), positions continue. */
+MT_NODISCARD mt_status mt_run_attn(struct mt_ctx *ctx, struct mt_run_layer *l, mt_buf x,
+                                   const struct mt_seqs *seqs, struct mt_kv_cache *kv);
+MT_NODISCARD mt_status mt_run_ffn_norm(struct mt_ctx *ctx, struct mt_run_layer *l, mt_buf x,
+                                       int64_t m, mt_buf n);
+/* y[m, hidden] = ffn(n), overwritten. hidden_out (dense layers, may be NULL): act(Gx)*(Ux) [m, D]. */
+MT_NODISCARD mt_status mt_run_ffn(struct mt_ctx *ctx, struct mt_run_layer *l, mt_buf n, int64_t m,
+                                  mt_buf y, mt_buf hidden_out);
+/* Routing of the latest mt_run_ffn; m = 0 for a dense layer. */
+const struct mt_routing *mt_run_routing(const struct mt_run_layer *l);
+
+/* x[m, hidden] += y */
+MT_NODISCARD mt_status mt_run_add(struct mt_ctx *ctx, struct mt_runner *r, mt_buf x, mt_buf y,
+                                  int64_t m);
+
+/* logits (host, [m, vocab]) of hidden states x. Callers pass small m: vocab is large. */
+MT_NODISCARD mt_status mt_run_head(struct mt_ctx *ctx, struct mt_runner *r, mt_buf x, int64_t m,
+                                   float *logits);
+MT_NODISCARD mt_status mt_run_head_f64(struct mt_ctx *ctx, struct mt_runner *r, mt_buf x,
+                                       int64_t m, double *logits);
+
+MT_NODISCARD mt_status mt_kv_create(struct mt_ctx *ctx, struct mt_runner *r, int64_t max_tokens,
+                                    struct mt_kv_cache **out);
+void mt_kv_free(struct mt_kv_cache *kv);
+
+/* The rule of a router applied to logits[n] (host). Chosen experts in order of weight, heaviest
+ * first, ties to the lowest index. bias NULL: none. Exposed because tests check it against
+ * hand-computed vectors and passes simulate targets with it. */
+void mt_router_apply(const struct mt_router_rule *rule, const double *logits, const double *bias,
+                     int n, int k, int32_t *expert, double *weight);
+
+/* Whole-model convenience for tests and tools: logits of one sequence, host [n, vocab]. */
+MT_NODISCARD mt_status mt_run_logits(struct mt_ctx *ctx, const struct mt_model *m,
+                                     struct mt_device *dev, const int32_t *ids, int n,
+                                     double *logits);
+#endif

@@ -1,0 +1,57 @@
+/* tokenizer.h: text to token ids and back, as tokenizer.json says.
+ *
+ * Order of work (spec formats, 5.1): added tokens are split out (leftmost, longest; raw-text ones
+ * first), then normalizer, pre-tokenizer, model, post-processor. Models: byte-level BPE with the
+ * GPT-2 family of regexes, and Llama-2 style BPE on characters with byte fallback. What the file
+ * asks for and is not built here is refused by name when the tokenizer is opened.
+ *
+ * Regexes run in PCRE2 (UTF, UCP, JIT) with \s and \S replaced by Unicode White_Space, which makes
+ * splits equal to those of the `tokenizers` library. Merging is heap-based: one very long word
+ * costs n log n.
+ *
+ * Threads: encode and decode may run from several threads on one tokenizer.
+ */
+#ifndef MT_TEXT_TOKENIZER_H
+#define MT_TEXT_TOKENIZER_H
+
+#include "lib/base/ctx.h"
+
+#include <stddef.h>
+
+struct mt_tokenizer;
+
+/* Token ids; *given*: end with mt_ids_free. Append keeps what is there. */
+struct mt_ids {
+    int32_t *v;
+    size_t n, cap;
+};
+void mt_ids_free(struct mt_ids *ids);
+MT_NODISCARD mt_status mt_ids_push(struct mt_ctx *ctx, struct mt_ids *ids, int32_t id);
+
+/* Reads tokenizer.json at `path`. */
+MT_NODISCARD mt_status mt_tokenizer_open(struct mt_ctx *ctx, const char *path,
+                                         struct mt_tokenizer **out);
+/* From text; `what` names it in messages. */
+MT_NODISCARD mt_status mt_tokenizer_parse(struct mt_ctx *ctx, const char *json, size_t n,
+                                          const char *what, struct mt_tokenizer **out);
+void mt_tokenizer_free(struct mt_tokenizer *t);
+
+enum mt_encode_flags {
+    MT_ENCODE_SPECIAL = 1u << 0, /* run the post-processor (adds BOS where the file says so) */
+    MT_ENCODE_NO_ADDED = 1u << 1, /* treat the text of special tokens as ordinary text */
+};
+/* Appends ids of text[0..n). Invalid UTF-8 is replaced by U+FFFD, as the library's bindings do. */
+MT_NODISCARD mt_status mt_tokenizer_encode(struct mt_ctx *ctx, const struct mt_tokenizer *t,
+                                           const char *text, size_t n, unsigned flags,
+                                           struct mt_ids *out);
+/* Text of ids (all bytes, also when a sequence is cut inside a character); *given*, NUL-ended.
+ * skip_special leaves special tokens out. */
+MT_NODISCARD mt_status mt_tokenizer_decode(struct mt_ctx *ctx, const struct mt_tokenizer *t,
+                                           const int32_t *ids, size_t n, bool skip_special,
+                                           char **text, size_t *len);
+
+int64_t mt_tokenizer_vocab(const struct mt_tokenizer *t); /* largest id + 1 */
+int32_t mt_tokenizer_find(const struct mt_tokenizer *t, const char *token); /* -1: none */
+/* True when the post-processor itself puts a BOS in front. */
+bool mt_tokenizer_adds_bos(const struct mt_tokenizer *t);
+#endif
