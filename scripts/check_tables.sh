@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Every file of a kind has its table line, and every line its file.
+set -u
+cd "$(dirname "$0")/.."
+bad=0
+table() { # def-file macro glob...
+    local def=$1 macro=$2 name
+    shift 2
+    [[ -f $def ]] || { echo "$def is missing"; bad=1; return; }
+    for f in "$@"; do
+        name=$(basename "$f" .c)
+        grep -q "^ *$macro($name[,)]" "$def" || { echo "$f has no line in $def"; bad=1; }
+    done
+    while read -r name; do
+        local found=0
+        for f in "$@"; do [[ $(basename "$f" .c) != "$name" ]] || found=1; done
+        [[ $found -eq 1 ]] || { echo "$def: $name has no file"; bad=1; }
+    done < <(sed -nE "s/^ *$macro\(([a-z0-9_]+).*/\1/p" "$def")
+}
+shopt -s nullglob
+table passes/pass.def MT_PASS $(ls passes/*/*.c | grep -v '^passes/lib/')
+table lib/ir/family.def MT_FAMILY lib/ir/family/*.c
+# A test mirrors each source file that is not a table, a helper behind a tested face, or hardware.
+for t in tests/*/test_*.c; do
+    room=$(basename "$(dirname "$t")") name=$(basename "$t" .c)
+    name=${name#test_}
+    ls lib/"$room"/*.c lib/"$room"/*/*.c "$room"/*.c "$room"/*/*.c 2>/dev/null | grep -qE "/$name\.c$" ||
+        case $room/$name in
+        run/golden | run/layer | kernels/device_cuda | kernels/device_cpu | formats/hostile | fault/*) ;;
+        *) echo "$t mirrors no source file"; bad=1 ;;
+        esac
+done
+exit $bad
