@@ -26,11 +26,15 @@ enum mt_pass_needs {
     MT_NEED_OUTPUT = 1u << 2,  /* the source FFN's output at those inputs */
     MT_NEED_STUDENT = 1u << 3, /* the inputs come from the edited prefix (sequential method);
                                   without it, from the source model */
+    MT_NEED_DATA = 1u << 4,    /* cannot do without: a walk without a data set is refused before
+                                  output is opened, naming the pass and --data. Without this bit the
+                                  pass makes do when `observe` is never called. */
 };
 
 /* Activations of one batch, host fp32, row-major. Pointers not asked for are NULL. */
 struct mt_observation {
     int layer;
+    int round;      /* 0 .. rounds-1 */
     int64_t m;      /* tokens in this batch */
     int64_t token0; /* number of the first in the data set */
     int64_t n_tokens; /* in the whole data set */
@@ -49,6 +53,10 @@ struct mt_pass {
                         void **state);
     /* Activations this instance wants, from its options. NULL: none. */
     unsigned (*needs)(const void *state);
+    /* How often a layer's batches are shown to `observe`, all of them in order each time
+     * (statistics first, then what builds on them, so that no pass has to keep activations).
+     * NULL: once. The walk repeats until the pass with most rounds is served. */
+    int (*rounds)(const void *state);
     mt_status (*plan)(struct mt_ctx *ctx, void *state, struct mt_model *m);
     mt_status (*begin)(struct mt_ctx *ctx, void *state, struct mt_model *m, int layer);
     mt_status (*observe)(struct mt_ctx *ctx, void *state, const struct mt_observation *ob);
