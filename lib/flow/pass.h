@@ -1,18 +1,29 @@
 /* pass.h: a transformation, described.
  *
- * A pass is a table row and up to six hooks. It selects by role and edits a plan (model.h):
+ * A pass is a table row and a few hooks. It selects by role and edits a plan (model.h):
  *
  *   create   reads options and the source model, refuses what cannot work, makes its state
- *   plan     whole model, before anything is written: final family, config facts and the shape of
- *            every record; sources may stay pending
+ *   plan     whole model, before anything is written: final family (m->family; the walk renames),
+ *            config facts and the shape of every record. Sources inside layers may stay pending;
+ *            those outside layers may not
+ *   memory   most counted bytes the pass will hold of its own at any time; 0 when small. The walk
+ *            adds it up and refuses before output is opened
  *   begin    layer l: decide what needs no activations
  *   observe  layer l: batches of activations, only when `needs` asks for them
- *   layer    layer l: set the source of every record of the layer; nothing pending remains
- *   report   numbers for the manifest and the user (deterministic: no time, path, thread count)
- *   destroy  frees the state
+ *   layer    layer l: set the source of every record of the layer; nothing pending remains. A
+ *            record outside the FFN that is edited here must have been left pending by `plan`
+ *   layer_report   layer l, after `layer`: its numbers. They stand in the journal and in the
+ *            manifest under layers[l].<pass name>
+ *   layer_restore  layer l of a resumed walk, which skips begin, observe and layer: takes back what
+ *            layer_report said, so that `report` comes out the same. NULL: `report` must not
+ *            depend on single layers
+ *   report   numbers of the whole for the manifest and the user
+ *   destroy  frees the state; NULL state is fine when create failed
  *
- * Any hook but create may be NULL. Hooks run on one thread and use the pool inside.
- * No global state; no pass edits another pass's records.
+ * Reports are deterministic: no time, path or thread count. Any hook but create may be NULL. Hooks
+ * run on one thread and use the pool inside. No global state; no pass edits another pass's records.
+ * What a recipe needs later lies in the plan's arena: recipes run until the layer is written, on
+ * any thread.
  */
 #ifndef MT_FLOW_PASS_H
 #define MT_FLOW_PASS_H
@@ -22,7 +33,8 @@
 
 enum mt_pass_needs {
     MT_NEED_INPUTS = 1u << 0,  /* FFN inputs of the layer (post-norm) */
-    MT_NEED_HIDDEN = 1u << 1,  /* act(Gx)*(Ux) of the source's dense FFN at those inputs */
+    MT_NEED_HIDDEN = 1u << 1,  /* act(Gx)*(Ux) of the source's dense FFN at those inputs; not given
+                                  where the source's layer is MoE */
     MT_NEED_OUTPUT = 1u << 2,  /* the source FFN's output at those inputs */
     MT_NEED_STUDENT = 1u << 3, /* the inputs come from the edited prefix (sequential method);
                                   without it, from the source model */
@@ -31,16 +43,19 @@ enum mt_pass_needs {
                                   pass makes do when `observe` is never called. */
 };
 
-/* Activations of one batch, host fp32, row-major. Pointers not asked for are NULL. */
+/* Activations of one block of tokens (at most MT_OBSERVE_TOKENS_MAX), host fp32, row-major, valid
+ * during the call. Pointers not asked for are NULL. Blocks come in data set order and are cut by
+ * shapes only. */
+#define MT_OBSERVE_TOKENS_MAX 2048
 struct mt_observation {
     int layer;
-    int round;      /* 0 .. rounds-1 */
-    int64_t m;      /* tokens in this batch */
-    int64_t token0; /* number of the first in the data set */
+    int round;        /* 0 .. rounds-1 */
+    int64_t m;        /* tokens in this block */
+    int64_t token0;   /* number of the first in the data set */
     int64_t n_tokens; /* in the whole data set */
-    const float *x; /* [m, hidden] FFN inputs */
-    const float *h; /* [m, D] */
-    const float *y; /* [m, hidden] */
+    const float *x;   /* [m, hidden] FFN inputs */
+    const float *h;   /* [m, D] */
+    const float *y;   /* [m, hidden] */
 };
 
 struct mt_pass {
@@ -58,9 +73,13 @@ struct mt_pass {
      * NULL: once. The walk repeats until the pass with most rounds is served. */
     int (*rounds)(const void *state);
     mt_status (*plan)(struct mt_ctx *ctx, void *state, struct mt_model *m);
+    uint64_t (*memory)(const void *state, const struct mt_model *m);
     mt_status (*begin)(struct mt_ctx *ctx, void *state, struct mt_model *m, int layer);
     mt_status (*observe)(struct mt_ctx *ctx, void *state, const struct mt_observation *ob);
     mt_status (*layer)(struct mt_ctx *ctx, void *state, struct mt_model *m, int layer);
+    mt_status (*layer_report)(struct mt_ctx *ctx, void *state, int layer, struct mt_json *out);
+    mt_status (*layer_restore)(struct mt_ctx *ctx, void *state, int layer,
+                               const struct mt_json *numbers);
     mt_status (*report)(struct mt_ctx *ctx, void *state, struct mt_json *out);
     void (*destroy)(void *state);
 };
