@@ -46,10 +46,10 @@ struct mt_ctx {
 };
 
 struct mt_ctx_opts {
-    int n_threads;                /* 0: one per online core */
-    uint64_t memory_bytes_max;    /* 0: no limit on what mt_alloc hands out */
-    uint64_t seed;                /* of every random choice; default 0 */
-    bool allow_nan;               /* --allow-nan: do not refuse NaN and Inf in weights */
+    int n_threads;             /* 0: one per online core */
+    uint64_t memory_bytes_max; /* 0: no limit on what mt_alloc hands out */
+    uint64_t seed;             /* of every random choice; default 0 */
+    bool allow_nan;            /* --allow-nan: do not refuse NaN and Inf in weights */
     struct mt_sink sink;
     volatile sig_atomic_t *cancel; /* set to non-zero by a signal handler; may be NULL */
 };

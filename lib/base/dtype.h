@@ -46,8 +46,8 @@ enum mt_dtype {
         MT_DTYPE_COUNT
 };
 
-const char *mt_dtype_name(enum mt_dtype t);     /* "BF16" */
-unsigned mt_dtype_bits(enum mt_dtype t);        /* 16 */
+const char *mt_dtype_name(enum mt_dtype t);                          /* "BF16" */
+unsigned mt_dtype_bits(enum mt_dtype t);                             /* 16 */
 bool mt_dtype_parse(const char *name, size_t n, enum mt_dtype *out); /* exact, case matters */
 
 /* True for the types that kernels convert to and from float: F64, F32, F16, BF16. */

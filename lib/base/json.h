@@ -1,11 +1,18 @@
 /* json.h: JSON read with care and written in order.
  *
- * The only place that knows cJSON, which keeps duplicate keys, reads integers through doubles and
- * looks names up without case. Here duplicate keys are refused when parsing, lookups match case,
- * integers beyond 2^53 or with a fraction are refused, and nesting is limited to 64.
+ * The parser is our own, because what we rewrite must come back as it was and what we read comes
+ * from strangers: cJSON keeps duplicate keys, cuts strings at \u0000, takes any bytes for UTF-8,
+ * looks names up without case, and cannot tell 1 from 1.0 (loaders with typed configs can). Here
+ * text must be RFC 8259 and UTF-8; duplicate keys (found in n log n), \u0000, half surrogate pairs
+ * and nesting deeper than 64 are refused; integers beyond 2^53 or with a fraction are refused when
+ * read as integers. NaN and Infinity, which Python writes, are carried along but never read as
+ * numbers. Messages give line and column.
  *
  * A tree is *given* by parse/new and ended by mt_json_free on its root; children are borrowed.
- * Reading functions accept a NULL node and treat it as absent. Threads: one per tree.
+ * Reading functions accept a NULL node and treat it as absent. Lookup by key is linear: walk large
+ * objects with first/next. Nodes come from malloc and are not charged to the budget (about 64
+ * bytes and the text each): large files of numbers have parsers of their own. Threads: one per
+ * tree; reading is safe from any.
  */
 #ifndef MT_BASE_JSON_H
 #define MT_BASE_JSON_H
@@ -78,8 +85,9 @@ void mt_json_add_num(struct mt_json *arr, double v);
 void mt_json_add_str(struct mt_json *arr, const char *v);
 struct mt_json *mt_json_add_object(struct mt_json *arr);
 
-/* Two-space indented text with a final newline; *given*. Numbers print with the fewest digits
- * that read back equal. */
+/* Two-space indented text with a final newline; *given*. Arrays of numbers stand on one line.
+ * Numbers print with the fewest digits that read back equal; those set or read as fractions keep a
+ * point or an exponent. */
 MT_NODISCARD mt_status mt_json_print(struct mt_ctx *ctx, const struct mt_json *j, char **text,
                                      size_t *n);
 #endif

@@ -174,7 +174,8 @@ void mt_arena_free(struct mt_arena *a)
 
 mt_status mt_arena_alloc(struct mt_ctx *ctx, struct mt_arena *a, size_t n, size_t size, void *out)
 {
-    const size_t head = (sizeof(struct mt_arena_block) + ARENA_ALIGN - 1) / ARENA_ALIGN * ARENA_ALIGN;
+    const size_t head =
+        (sizeof(struct mt_arena_block) + ARENA_ALIGN - 1) / ARENA_ALIGN * ARENA_ALIGN;
     struct mt_arena_block *b = a->head;
     uint64_t bytes;
     char *p;
@@ -184,7 +185,9 @@ mt_status mt_arena_alloc(struct mt_ctx *ctx, struct mt_arena *a, size_t n, size_
         return mt_fail(ctx, MT_E_LIMIT, "size of %zu x %zu bytes overflows", n, size);
     bytes = (bytes + ARENA_ALIGN - 1) / ARENA_ALIGN * ARENA_ALIGN;
     if (b == NULL || b->bytes - b->used < bytes) {
-        size_t want = b == NULL ? ARENA_FIRST : b->bytes * 2 > ARENA_LAST ? ARENA_LAST : b->bytes * 2;
+        size_t want = b == NULL                   ? ARENA_FIRST
+                      : b->bytes * 2 > ARENA_LAST ? ARENA_LAST
+                                                  : b->bytes * 2;
         if (want < head + bytes)
             want = head + bytes;
         MT_TRY(mt_alloc(ctx, 1, want, "records", &b));
@@ -209,8 +212,8 @@ mt_status mt_arena_strndup(struct mt_ctx *ctx, struct mt_arena *a, const char *s
     return MT_OK;
 }
 
-mt_status mt_arena_printf(struct mt_ctx *ctx, struct mt_arena *a, const char **out,
-                          const char *fmt, ...)
+mt_status mt_arena_printf(struct mt_ctx *ctx, struct mt_arena *a, const char **out, const char *fmt,
+                          ...)
 {
     va_list ap;
     char *p;

@@ -3,9 +3,9 @@
  * A table is an array of rows ended by MT_OPT_END; each row writes one field of a plain struct.
  * mt_opt_defaults fills the struct from the rows' default texts, mt_opt_set parses one value,
  * mt_opt_parse reads argv. Strings in the struct are borrowed from argv or the table. Lists
- * (MT_OPT_KIND_LIST) collect repeated options into a struct mt_strlist. Sizes accept K, M, G, T (powers of
- * 1024, an optional "iB" or "B"). Unknown names suggest the nearest. `--name=value`, `--name
- * value`, `-n value`, `-n5`, `--no-name` for booleans, `--` ends options.
+ * (MT_OPT_KIND_LIST) collect repeated options into a struct mt_strlist. Sizes accept K, M, G, T
+ * (powers of 1024, an optional "iB" or "B"). Unknown names suggest the nearest. `--name=value`,
+ * `--name value`, `-n value`, `-n5`, `--no-name` for booleans, `--` ends options.
  *
  * Messages read "--experts 9x: expected an integer"; failures are MT_E_OPTION. Threads: safe.
  */
@@ -45,26 +45,44 @@ struct mt_opt {
 };
 
 #define MT_OPT_BOOL(st, f, nm, ch, text)                                                           \
-    {.name = nm, .letter = ch, .kind = MT_OPT_KIND_BOOL, .offset = offsetof(st, f), .help = text}
+    {                                                                                              \
+        .name = nm, .letter = ch, .kind = MT_OPT_KIND_BOOL, .offset = offsetof(st, f),             \
+        .help = text                                                                               \
+    }
 #define MT_OPT_INT(st, f, nm, ch, arg_, dflt_, lo, hi, text)                                       \
-    {.name = nm, .letter = ch, .kind = MT_OPT_KIND_INT, .offset = offsetof(st, f), .arg = arg_,    \
-     .dflt = dflt_, .min = lo, .max = hi, .help = text}
+    {                                                                                              \
+        .name = nm, .letter = ch, .kind = MT_OPT_KIND_INT, .offset = offsetof(st, f), .arg = arg_, \
+        .dflt = dflt_, .min = lo, .max = hi, .help = text                                          \
+    }
 #define MT_OPT_NUM(st, f, nm, ch, arg_, dflt_, lo, hi, text)                                       \
-    {.name = nm, .letter = ch, .kind = MT_OPT_KIND_NUM, .offset = offsetof(st, f), .arg = arg_,    \
-     .dflt = dflt_, .min = lo, .max = hi, .help = text}
+    {                                                                                              \
+        .name = nm, .letter = ch, .kind = MT_OPT_KIND_NUM, .offset = offsetof(st, f), .arg = arg_, \
+        .dflt = dflt_, .min = lo, .max = hi, .help = text                                          \
+    }
 #define MT_OPT_SIZE(st, f, nm, ch, arg_, dflt_, text)                                              \
-    {.name = nm, .letter = ch, .kind = MT_OPT_KIND_SIZE, .offset = offsetof(st, f), .arg = arg_,   \
-     .dflt = dflt_, .help = text}
+    {                                                                                              \
+        .name = nm, .letter = ch, .kind = MT_OPT_KIND_SIZE, .offset = offsetof(st, f),             \
+        .arg = arg_, .dflt = dflt_, .help = text                                                   \
+    }
 #define MT_OPT_STR(st, f, nm, ch, arg_, dflt_, text)                                               \
-    {.name = nm, .letter = ch, .kind = MT_OPT_KIND_STR, .offset = offsetof(st, f), .arg = arg_,    \
-     .dflt = dflt_, .help = text}
+    {                                                                                              \
+        .name = nm, .letter = ch, .kind = MT_OPT_KIND_STR, .offset = offsetof(st, f), .arg = arg_, \
+        .dflt = dflt_, .help = text                                                                \
+    }
 #define MT_OPT_ENUM(st, f, nm, ch, arg_, dflt_, names_, text)                                      \
-    {.name = nm, .letter = ch, .kind = MT_OPT_KIND_ENUM, .offset = offsetof(st, f), .arg = arg_,   \
-     .dflt = dflt_, .names = names_, .help = text}
+    {                                                                                              \
+        .name = nm, .letter = ch, .kind = MT_OPT_KIND_ENUM, .offset = offsetof(st, f),             \
+        .arg = arg_, .dflt = dflt_, .names = names_, .help = text                                  \
+    }
 #define MT_OPT_LIST(st, f, nm, ch, arg_, text)                                                     \
-    {.name = nm, .letter = ch, .kind = MT_OPT_KIND_LIST, .offset = offsetof(st, f), .arg = arg_,   \
-     .help = text}
-#define MT_OPT_END {.name = NULL}
+    {                                                                                              \
+        .name = nm, .letter = ch, .kind = MT_OPT_KIND_LIST, .offset = offsetof(st, f),             \
+        .arg = arg_, .help = text                                                                  \
+    }
+#define MT_OPT_END                                                                                 \
+    {                                                                                              \
+        .name = NULL                                                                               \
+    }
 
 struct mt_opt_table {
     const struct mt_opt *rows;

@@ -7,10 +7,9 @@
 
 const char *mt_status_text(mt_status st)
 {
-    static const char *const texts[] = {
-        "success",
+    static const char *const texts[] = {"success",
 #define MT_STATUS_TEXT(name, text) text,
-        MT_STATUS_LIST(MT_STATUS_TEXT)
+                                        MT_STATUS_LIST(MT_STATUS_TEXT)
 #undef MT_STATUS_TEXT
     };
     size_t i = (size_t)st;
