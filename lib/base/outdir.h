@@ -4,7 +4,9 @@
  * ".partial" too, so that neither the directory nor a file in it can be taken for a whole one.
  * mt_outdir_commit flushes every file, takes the suffixes away, flushes the directory and renames
  * it to OUT; with MT_OUT_FORCE an existing OUT is swapped out first and removed only after.
- * The directory holds a lock file: two processes cannot write one OUT.
+ * The directory holds a lock file: two processes cannot write one OUT. Commit keeps what this run
+ * opened, wrote or copied and removes whatever else a resumed OUT.partial holds (its journal).
+ * FORCE replaces models (a flat directory with a config.json) and empty directories only.
  *
  * mt_outdir_close without commit removes OUT.partial unless `keep` is set (a journal makes it
  * worth keeping for --resume). Writes are pwrite to fixed offsets, so any thread may write any
@@ -41,12 +43,16 @@ MT_NODISCARD mt_status mt_outfile_write(struct mt_ctx *ctx, struct mt_outfile *f
 MT_NODISCARD mt_status mt_outfile_sync(struct mt_ctx *ctx, struct mt_outfile *file);
 const char *mt_outfile_path(const struct mt_outfile *file); /* "OUT.partial/NAME.partial" */
 
-/* A whole small file at once (replaces one of the same name). */
+/* A whole small file at once; replaces one of the same name, atomically and on disk on return. */
 MT_NODISCARD mt_status mt_outdir_text(struct mt_ctx *ctx, struct mt_outdir *out, const char *name,
                                       const void *data, size_t n);
 /* Copies a file from elsewhere, whatever its size (symlinks followed). */
 MT_NODISCARD mt_status mt_outdir_copy(struct mt_ctx *ctx, struct mt_outdir *out, const char *name,
                                       const char *from);
+
+/* Takes a file this run opened or wrote out again; no failure when there is none. */
+MT_NODISCARD mt_status mt_outdir_remove(struct mt_ctx *ctx, struct mt_outdir *out,
+                                        const char *name);
 
 MT_NODISCARD mt_status mt_outdir_commit(struct mt_ctx *ctx, struct mt_outdir *out);
 void mt_outdir_close(struct mt_outdir *out, bool keep); /* after commit: frees only */

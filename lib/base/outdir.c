@@ -1,0 +1,577 @@
+#include "lib/base/outdir.h"
+
+#include "lib/base/map.h"
+#include "lib/base/mem.h"
+#include "lib/base/path.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define OUTDIR_SUFFIX ".partial"
+#define OUTDIR_LOCK "lock"
+#define OUTDIR_COPY_BYTES (1u << 20)
+
+struct mt_outfile {
+    struct mt_outfile *next;
+    int fd;           /* -1: written and closed (text, copy) */
+    char *name;       /* final name */
+    const char *path; /* OUT.partial/NAME.partial */
+};
+
+struct mt_outdir {
+    char *path, *work, *parent;
+    unsigned flags;
+    int lock_fd;
+    bool committed;
+    struct mt_outfile *files;
+};
+
+static _Atomic uint64_t outdir_fault; /* 0: off; else counts down to the failing write */
+
+void mt_fault_write(uint64_t n)
+{
+    atomic_store(&outdir_fault, n);
+}
+
+static bool outdir_fault_now(void)
+{
+    uint64_t left = atomic_load(&outdir_fault);
+
+    while (left != 0) {
+        if (atomic_compare_exchange_weak(&outdir_fault, &left, left - 1))
+            return left == 1;
+    }
+    return false;
+}
+
+/* The sentence for a failed system call that was to change `path`. */
+static mt_status outdir_fail(struct mt_ctx *ctx, int err, const char *path)
+{
+    uint64_t room;
+    char b[24];
+
+    switch (err) {
+    case ENOSPC:
+        if (mt_path_free_bytes(ctx, path, &room) != MT_OK)
+            room = 0;
+        return mt_fail(ctx, MT_E_IO,
+                       "%s: disk full (%s left); free some space or choose another file system",
+                       path, mt_format_bytes(room, b, sizeof b));
+    case EDQUOT:
+        return mt_fail(ctx, MT_E_IO,
+                       "%s: disk quota exceeded; free some space or choose another file system",
+                       path);
+    case EROFS:
+        return mt_fail(ctx, MT_E_IO, "%s: read-only file system; choose another output", path);
+    case EACCES:
+    case EPERM:
+        return mt_fail(ctx, MT_E_IO, "%s: no permission to write; choose another output", path);
+    case EFBIG:
+        return mt_fail(ctx, MT_E_IO,
+                       "%s: file too large for the file system or the limit of `ulimit -f`; use a "
+                       "smaller --max-shard-size",
+                       path);
+    default:
+        return mt_fail_errno(ctx, err, "%s: cannot write", path);
+    }
+}
+
+/* ---- names ---- */
+
+static mt_status outdir_concat(struct mt_ctx *ctx, const char *a, const char *b, const char *c,
+                               const char *d, char **out)
+{
+    size_t n = strlen(a) + strlen(b) + strlen(c) + strlen(d) + 1;
+
+    MT_TRY(mt_alloc(ctx, n, 1, "a path", out));
+    snprintf(*out, n, "%s%s%s%s", a, b, c, d);
+    return MT_OK;
+}
+
+static bool outdir_has_suffix(const char *name)
+{
+    size_t n = strlen(name), s = strlen(OUTDIR_SUFFIX);
+
+    return n > s && strcmp(name + n - s, OUTDIR_SUFFIX) == 0;
+}
+
+/* "a/b//" -> path "a/b", parent "a". */
+static mt_status outdir_name(struct mt_ctx *ctx, struct mt_outdir *o, const char *path)
+{
+    size_t n = strlen(path);
+    char *cut;
+
+    while (n > 1 && path[n - 1] == '/')
+        n--;
+    MT_TRY(outdir_concat(ctx, path, "", "", "", &o->path));
+    o->path[n] = '\0';
+    cut = strrchr(o->path, '/');
+    if (!mt_path_plain_name(cut != NULL ? cut + 1 : o->path,
+                            strlen(cut != NULL ? cut + 1 : o->path)))
+        return mt_fail(ctx, MT_E_OPTION, "\"%s\" cannot be an output directory; give it a name",
+                       path);
+    MT_TRY(outdir_concat(ctx, o->path, OUTDIR_SUFFIX, "", "", &o->work));
+    if (cut == NULL)
+        return outdir_concat(ctx, ".", "", "", "", &o->parent);
+    MT_TRY(outdir_concat(ctx, o->path, "", "", "", &o->parent));
+    o->parent[cut == o->path ? 1 : cut - o->path] = '\0';
+    return MT_OK;
+}
+
+/* ---- directories as a whole ---- */
+
+/* Calls fn for every entry but "." and ".."; stops at its first failure. */
+static mt_status outdir_each(struct mt_ctx *ctx, const char *dir, void *arg,
+                             mt_status (*fn)(struct mt_ctx *ctx, void *arg, const char *name,
+                                             const char *path))
+{
+    DIR *d = opendir(dir);
+    mt_status st = MT_OK;
+    struct dirent *e;
+
+    if (d == NULL)
+        return mt_fail_errno(ctx, errno, "%s: cannot list", dir);
+    while (st == MT_OK && (e = readdir(d)) != NULL) {
+        char *path;
+        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
+            continue;
+        st = mt_path_join(ctx, dir, e->d_name, &path);
+        if (st == MT_OK)
+            st = fn(ctx, arg, e->d_name, path);
+        mt_free(path);
+    }
+    closedir(d);
+    return st;
+}
+
+static mt_status outdir_remove_one(struct mt_ctx *ctx, void *keep, const char *name,
+                                   const char *path)
+{
+    if (keep != NULL && strcmp(name, keep) == 0)
+        return MT_OK;
+    return unlink(path) == 0 ? MT_OK : outdir_fail(ctx, errno, path);
+}
+
+/* Flat: what we write has no directories, and what has is never ours to remove. */
+static mt_status outdir_remove_tree(struct mt_ctx *ctx, const char *dir)
+{
+    MT_TRY(outdir_each(ctx, dir, NULL, outdir_remove_one));
+    return rmdir(dir) == 0 ? MT_OK : outdir_fail(ctx, errno, dir);
+}
+
+struct outdir_look {
+    bool model, nested, any;
+};
+
+static mt_status outdir_look_one(struct mt_ctx *ctx, void *arg, const char *name, const char *path)
+{
+    struct outdir_look *look = arg;
+    struct stat sb;
+
+    (void)ctx;
+    look->any = true;
+    look->model |= strcmp(name, "config.json") == 0 || strcmp(name, "moetool.json") == 0;
+    look->nested |= lstat(path, &sb) == 0 && S_ISDIR(sb.st_mode);
+    return MT_OK;
+}
+
+/* --force replaces models and empty directories; a home directory given by mistake survives. */
+static mt_status outdir_may_replace(struct mt_ctx *ctx, const char *path)
+{
+    struct outdir_look look = {0};
+    struct stat sb;
+
+    if (lstat(path, &sb) == 0 && !S_ISDIR(sb.st_mode))
+        return mt_fail(ctx, MT_E_IO,
+                       "%s: exists and is not a directory; --force will not replace it", path);
+    MT_TRY(outdir_each(ctx, path, &look, outdir_look_one));
+    if (look.any && (look.nested || !look.model))
+        return mt_fail(ctx, MT_E_IO,
+                       "%s: exists and does not look like a model (%s); --force will not replace "
+                       "it, remove it yourself",
+                       path, look.nested ? "it holds directories" : "no config.json");
+    return MT_OK;
+}
+
+static mt_status outdir_sync_dir(struct mt_ctx *ctx, const char *dir)
+{
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int err = 0;
+
+    if (fd < 0)
+        return outdir_fail(ctx, errno, dir);
+    if (fsync(fd) != 0 && errno != EINVAL) /* EINVAL: a file system without it */
+        err = errno;
+    close(fd);
+    return err == 0 ? MT_OK : outdir_fail(ctx, err, dir);
+}
+
+/* ---- opening ---- */
+
+static mt_status outdir_check(struct mt_ctx *ctx, const struct mt_outdir *o)
+{
+    bool force = (o->flags & MT_OUT_FORCE) != 0, resume = (o->flags & MT_OUT_RESUME) != 0;
+
+    if (!mt_path_is_dir(o->parent))
+        return mt_fail(ctx, MT_E_ABSENT, "%s: no such directory; create it first", o->parent);
+    if (mt_path_exists(o->path)) {
+        if (!force)
+            return mt_fail(ctx, MT_E_IO, "%s: exists already; use --force to replace it", o->path);
+        MT_TRY(outdir_may_replace(ctx, o->path));
+    }
+    if (mt_path_exists(o->work) && !force && !resume)
+        return mt_fail(ctx, MT_E_IO,
+                       "%s: left by an unfinished run; use --resume to continue it or --force to "
+                       "start anew",
+                       o->work);
+    return MT_OK;
+}
+
+static mt_status outdir_lock(struct mt_ctx *ctx, struct mt_outdir *o)
+{
+    struct stat sb;
+    char *path;
+
+    MT_TRY(mt_path_join(ctx, o->work, OUTDIR_LOCK, &path));
+    o->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    int err = o->lock_fd < 0 ? errno : 0;
+    mt_free(path);
+    if (err != 0)
+        return outdir_fail(ctx, err, o->work);
+    /* A lock file without a name was removed by its owner between our open and our lock. */
+    if (flock(o->lock_fd, LOCK_EX | LOCK_NB) != 0 || fstat(o->lock_fd, &sb) != 0 ||
+        sb.st_nlink == 0) {
+        close(o->lock_fd);
+        o->lock_fd = -1;
+        return mt_fail(ctx, MT_E_IO, "%s: another process is writing it", o->work);
+    }
+    return MT_OK;
+}
+
+static mt_status outdir_start(struct mt_ctx *ctx, struct mt_outdir *o, const char *path)
+{
+    MT_TRY(outdir_name(ctx, o, path));
+    MT_TRY(outdir_check(ctx, o));
+    if (mkdir(o->work, 0777) != 0 && errno != EEXIST)
+        return outdir_fail(ctx, errno, o->work);
+    MT_TRY(outdir_lock(ctx, o));
+    if ((o->flags & MT_OUT_RESUME) != 0)
+        return MT_OK;
+    return outdir_each(ctx, o->work, OUTDIR_LOCK, outdir_remove_one);
+}
+
+static void outdir_free(struct mt_outdir *o)
+{
+    while (o->files != NULL) {
+        struct mt_outfile *next = o->files->next;
+        if (o->files->fd >= 0)
+            close(o->files->fd);
+        mt_free(o->files);
+        o->files = next;
+    }
+    if (o->lock_fd >= 0)
+        close(o->lock_fd);
+    mt_free(o->path);
+    mt_free(o->work);
+    mt_free(o->parent);
+    mt_free(o);
+}
+
+mt_status mt_outdir_open(struct mt_ctx *ctx, const char *path, unsigned flags,
+                         struct mt_outdir **out)
+{
+    struct mt_outdir *o;
+    mt_status st;
+
+    *out = NULL;
+    MT_TRY(mt_alloc0(ctx, 1, sizeof *o, "output directory", &o));
+    o->flags = flags;
+    o->lock_fd = -1;
+    st = outdir_start(ctx, o, path);
+    if (st != MT_OK) {
+        outdir_free(o);
+        return st;
+    }
+    *out = o;
+    return MT_OK;
+}
+
+const char *mt_outdir_work_path(const struct mt_outdir *out)
+{
+    return out->work;
+}
+
+/* ---- files ---- */
+
+static struct mt_outfile *outdir_find(const struct mt_outdir *o, const char *name)
+{
+    struct mt_outfile *f = o->files;
+
+    while (f != NULL && strcmp(f->name, name) != 0)
+        f = f->next;
+    return f;
+}
+
+/* A run killed inside commit had taken suffixes away; a resumed one puts them back. */
+static mt_status outdir_unfinish(struct mt_ctx *ctx, const struct mt_outdir *o,
+                                 const struct mt_outfile *f)
+{
+    mt_status st = MT_OK;
+    char *done;
+
+    MT_TRY(mt_path_join(ctx, o->work, f->name, &done));
+    if (mt_path_exists(done) && rename(done, f->path) != 0)
+        st = outdir_fail(ctx, errno, done);
+    mt_free(done);
+    return st;
+}
+
+/* The entry of `name`, new or known. */
+static mt_status outdir_entry(struct mt_ctx *ctx, struct mt_outdir *o, const char *name,
+                              struct mt_outfile **file)
+{
+    size_t n = strlen(name), total = strlen(o->work) + n + sizeof "/" OUTDIR_SUFFIX;
+    struct mt_outfile *f = outdir_find(o, name);
+
+    *file = f;
+    if (f != NULL)
+        return MT_OK;
+    if (!mt_path_plain_name(name, n) || outdir_has_suffix(name) || strcmp(name, OUTDIR_LOCK) == 0)
+        return mt_fail(ctx, MT_E_FORMAT, "\"%s\" cannot be the name of a file in %s", name,
+                       o->path);
+    MT_TRY(mt_alloc0(ctx, 1, sizeof *f + n + 1 + total, name, &f));
+    f->name = (char *)(f + 1);
+    memcpy(f->name, name, n + 1);
+    f->path = f->name + n + 1;
+    snprintf(f->name + n + 1, total, "%s/%s" OUTDIR_SUFFIX, o->work, name);
+    f->fd = -1;
+    f->next = o->files;
+    o->files = f;
+    *file = f;
+    return outdir_unfinish(ctx, o, f);
+}
+
+mt_status mt_outdir_file(struct mt_ctx *ctx, struct mt_outdir *out, const char *name,
+                         uint64_t bytes, struct mt_outfile **file)
+{
+    MT_TRY(outdir_entry(ctx, out, name, file));
+    if ((*file)->fd < 0)
+        (*file)->fd = open((*file)->path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    if ((*file)->fd < 0 || ftruncate((*file)->fd, (off_t)bytes) != 0)
+        return outdir_fail(ctx, errno, (*file)->path);
+    return MT_OK;
+}
+
+mt_status mt_outfile_write(struct mt_ctx *ctx, struct mt_outfile *file, uint64_t offset,
+                           const void *data, size_t n)
+{
+    const char *p = data;
+
+    if (outdir_fault_now())
+        return outdir_fail(ctx, ENOSPC, file->path);
+    while (n > 0) {
+        ssize_t done = pwrite(file->fd, p, n, (off_t)offset);
+        if (done < 0 && errno == EINTR)
+            continue;
+        if (done < 0)
+            return outdir_fail(ctx, errno, file->path);
+        p += done;
+        n -= (size_t)done;
+        offset += (uint64_t)done;
+    }
+    return MT_OK;
+}
+
+mt_status mt_outfile_sync(struct mt_ctx *ctx, struct mt_outfile *file)
+{
+    return fsync(file->fd) == 0 ? MT_OK : outdir_fail(ctx, errno, file->path);
+}
+
+const char *mt_outfile_path(const struct mt_outfile *file)
+{
+    return file->path;
+}
+
+/* Flushes and closes a file that was written in one go; failures of close count too. */
+static mt_status outdir_finish_file(struct mt_ctx *ctx, struct mt_outfile *f, mt_status st)
+{
+    if (st == MT_OK)
+        st = mt_outfile_sync(ctx, f);
+    if (f->fd >= 0 && close(f->fd) != 0 && st == MT_OK)
+        st = outdir_fail(ctx, errno, f->path);
+    f->fd = -1;
+    return st;
+}
+
+mt_status mt_outdir_text(struct mt_ctx *ctx, struct mt_outdir *out, const char *name,
+                         const void *data, size_t n)
+{
+    struct mt_outfile *f, fresh = {.fd = -1};
+    mt_status st;
+    char *path;
+
+    /* Written beside and renamed, so that a kill leaves the old text or the new one. */
+    MT_TRY(outdir_entry(ctx, out, name, &f));
+    MT_TRY(outdir_concat(ctx, out->work, "/", name, ".new" OUTDIR_SUFFIX, &path));
+    fresh.path = path;
+    fresh.fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    st = fresh.fd < 0 ? outdir_fail(ctx, errno, path) : mt_outfile_write(ctx, &fresh, 0, data, n);
+    st = outdir_finish_file(ctx, &fresh, st);
+    if (st == MT_OK && rename(path, f->path) != 0)
+        st = outdir_fail(ctx, errno, f->path);
+    mt_free(path);
+    return st;
+}
+
+static mt_status outdir_copy_bytes(struct mt_ctx *ctx, struct mt_outfile *f, int from,
+                                   const char *from_path)
+{
+    mt_status st = MT_OK;
+    uint64_t at = 0;
+    char *buf;
+
+    MT_TRY(mt_alloc(ctx, OUTDIR_COPY_BYTES, 1, "copying files", &buf));
+    while (st == MT_OK) {
+        ssize_t n = read(from, buf, OUTDIR_COPY_BYTES);
+        if (n == 0)
+            break;
+        if (n < 0 && errno == EINTR)
+            continue;
+        st = n < 0 ? mt_fail_errno(ctx, errno, "%s: cannot read", from_path)
+                   : mt_outfile_write(ctx, f, at, buf, (size_t)n);
+        at += (uint64_t)(n > 0 ? n : 0);
+        if (st == MT_OK)
+            st = mt_check_cancel(ctx);
+    }
+    mt_free(buf);
+    return st;
+}
+
+mt_status mt_outdir_copy(struct mt_ctx *ctx, struct mt_outdir *out, const char *name,
+                         const char *from)
+{
+    struct mt_outfile *f;
+    mt_status st;
+    int fd;
+
+    if (!mt_path_is_file(from))
+        return mt_fail(ctx, MT_E_ABSENT, "%s: no such file", from);
+    fd = open(from, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return mt_fail_errno(ctx, errno, "%s: cannot read", from);
+    st = mt_outdir_file(ctx, out, name, 0, &f);
+    if (st == MT_OK)
+        st = outdir_finish_file(ctx, f, outdir_copy_bytes(ctx, f, fd, from));
+    close(fd);
+    return st;
+}
+
+mt_status mt_outdir_remove(struct mt_ctx *ctx, struct mt_outdir *out, const char *name)
+{
+    for (struct mt_outfile **link = &out->files; *link != NULL; link = &(*link)->next) {
+        struct mt_outfile *f = *link;
+        mt_status st = MT_OK;
+        if (strcmp(f->name, name) != 0)
+            continue;
+        *link = f->next;
+        if (f->fd >= 0)
+            close(f->fd);
+        if (unlink(f->path) != 0 && errno != ENOENT)
+            st = outdir_fail(ctx, errno, f->path);
+        mt_free(f);
+        return st;
+    }
+    return MT_OK;
+}
+
+/* ---- the end ---- */
+
+/* What this run did not write, such as the journal of an interrupted one, does not travel. */
+static mt_status outdir_sweep_one(struct mt_ctx *ctx, void *arg, const char *name, const char *path)
+{
+    const struct mt_outdir *o = arg;
+
+    if (outdir_find(o, name) != NULL)
+        return MT_OK;
+    return unlink(path) == 0 ? MT_OK : outdir_fail(ctx, errno, path);
+}
+
+static mt_status outdir_finish_names(struct mt_ctx *ctx, struct mt_outdir *o)
+{
+    char *to;
+
+    for (struct mt_outfile *f = o->files; f != NULL; f = f->next) {
+        MT_TRY(mt_path_join(ctx, o->work, f->name, &to));
+        mt_status st = rename(f->path, to) == 0 ? MT_OK : outdir_fail(ctx, errno, f->path);
+        mt_free(to);
+        MT_TRY(st);
+    }
+    return MT_OK;
+}
+
+/* OUT.partial -> OUT. An OUT in the way is set aside first and put back if the rename fails. */
+static mt_status outdir_swap(struct mt_ctx *ctx, struct mt_outdir *o)
+{
+    bool replaces = mt_path_exists(o->path);
+    mt_status st = MT_OK;
+    char number[24], *aside;
+
+    if (replaces && (o->flags & MT_OUT_FORCE) == 0)
+        return mt_fail(ctx, MT_E_IO, "%s: appeared while it was being written; %s is complete",
+                       o->path, o->work);
+    snprintf(number, sizeof number, "%ld", (long)getpid());
+    MT_TRY(outdir_concat(ctx, o->path, ".old-", number, "", &aside));
+    if (replaces && rename(o->path, aside) != 0)
+        st = outdir_fail(ctx, errno, o->path);
+    if (st == MT_OK && rename(o->work, o->path) != 0) {
+        st = outdir_fail(ctx, errno, o->path);
+        if (replaces && rename(aside, o->path) != 0)
+            st = mt_wrap(ctx, st, "the old output now is %s", aside);
+    }
+    if (st == MT_OK)
+        o->committed = true;
+    if (st == MT_OK)
+        st = outdir_sync_dir(ctx, o->parent);
+    if (st == MT_OK && replaces && outdir_remove_tree(ctx, aside) != MT_OK)
+        mt_log(ctx, MT_LOG_WARN, "the replaced output could not be removed: %s", mt_error(ctx));
+    mt_free(aside);
+    return st;
+}
+
+mt_status mt_outdir_commit(struct mt_ctx *ctx, struct mt_outdir *out)
+{
+    for (struct mt_outfile *f = out->files; f != NULL; f = f->next) {
+        if (f->fd >= 0)
+            MT_TRY(outdir_finish_file(ctx, f, MT_OK));
+    }
+    MT_TRY(outdir_finish_names(ctx, out));
+    /* The lock file goes too; the lock lasts until its descriptor is closed. */
+    MT_TRY(outdir_each(ctx, out->work, out, outdir_sweep_one));
+    MT_TRY(outdir_sync_dir(ctx, out->work));
+    return outdir_swap(ctx, out);
+}
+
+void mt_outdir_close(struct mt_outdir *out, bool keep)
+{
+    if (out == NULL)
+        return;
+    if (!out->committed && !keep) {
+        DIR *d = opendir(out->work);
+        struct dirent *e;
+        while (d != NULL && (e = readdir(d)) != NULL) {
+            if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
+                unlinkat(dirfd(d), e->d_name, 0);
+        }
+        if (d != NULL)
+            closedir(d);
+        rmdir(out->work);
+    }
+    outdir_free(out);
+}
