@@ -16,17 +16,17 @@
 
 struct mt_layer_report {
     double ffn_error, drift;
-    int n_experts;      /* 0: dense */
-    double *load;       /* [n_experts] share of routed slots; sums to 1 */
-    double load_max;    /* max share * n_experts: 1 is perfectly even */
+    int n_experts;       /* 0: dense */
+    double *load;        /* [n_experts] share of routed slots; sums to 1 */
+    double load_max;     /* max share * n_experts: 1 is perfectly even */
     double load_entropy; /* of shares, relative to ln(n_experts) */
-    int dead;           /* experts no token reached */
+    int dead;            /* experts no token reached */
 };
 
 struct mt_compare_report {
     size_t n_tokens; /* predicted */
     double kl_mean, kl_stderr, kl_p99, kl_max, kl_median;
-    double nll_ref, nll_cand;  /* mean nats per token */
+    double nll_ref, nll_cand; /* mean nats per token */
     double ppl_ref, ppl_cand, ppl_ratio;
     double top1; /* share of tokens with the same argmax */
     int n_layers;
@@ -35,7 +35,7 @@ struct mt_compare_report {
     struct {
         double kl_mean, nll_ref, nll_cand;
         size_t n_tokens;
-    } *domains;
+    } * domains;
     double seconds_ref, seconds_cand;
     float *kl; /* [n_tokens] per-token values in data set order, for paired statistics */
 };
@@ -55,7 +55,7 @@ struct mt_eval_report {
     struct {
         double nll;
         size_t n_tokens;
-    } *domains;
+    } * domains;
     double seconds;
 };
 MT_NODISCARD mt_status mt_evaluate(struct mt_ctx *ctx, const struct mt_model *m,

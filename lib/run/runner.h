@@ -46,12 +46,22 @@ struct mt_kv_cache;
 /* Fails with MT_E_UNSUPPORTED when the family has no forward pass. */
 MT_NODISCARD mt_status mt_runner_open(struct mt_ctx *ctx, const struct mt_model *m,
                                       struct mt_device *dev, struct mt_runner **out);
+/* As open, on the device and with the scratch buffers of `with`, which must outlive it: several
+ * models side by side then need the scratch of one. */
+MT_NODISCARD mt_status mt_runner_open_with(struct mt_ctx *ctx, const struct mt_model *m,
+                                           struct mt_runner *with, struct mt_runner **out);
 void mt_runner_close(struct mt_runner *r);
 const struct mt_model *mt_runner_model(const struct mt_runner *r);
 struct mt_device *mt_runner_device(const struct mt_runner *r);
 
 /* Anonymous bytes a batch of m tokens needs beside the weights (for planning). */
 uint64_t mt_runner_batch_bytes(const struct mt_runner *r, int64_t m);
+/* Tokens per batch that make good use of the device: from the model's shapes alone (256 to 2048),
+ * so that results do not depend on the memory limit. */
+int64_t mt_runner_batch_tokens(const struct mt_runner *r);
+/* Counted bytes that layer l takes while open with every expert loaded: weights that cannot be
+ * borrowed from a file. */
+uint64_t mt_runner_layer_bytes(const struct mt_runner *r, int layer);
 
 /* x[m, hidden] = embedding rows of ids (host). */
 MT_NODISCARD mt_status mt_run_embed(struct mt_ctx *ctx, struct mt_runner *r, const int32_t *ids,
@@ -61,36 +71,45 @@ MT_NODISCARD mt_status mt_run_layer_open(struct mt_ctx *ctx, struct mt_runner *r
                                          struct mt_run_layer **out);
 void mt_run_layer_close(struct mt_run_layer *l); /* also drops mapped pages */
 
-/* `kv` NULL: every sequence starts at position 0. With a cache (one sequence), positions continue. */
+/* `kv` NULL: every sequence starts at position 0. With a cache (one sequence), positions continue.
+ */
 MT_NODISCARD mt_status mt_run_attn(struct mt_ctx *ctx, struct mt_run_layer *l, mt_buf x,
                                    const struct mt_seqs *seqs, struct mt_kv_cache *kv);
 MT_NODISCARD mt_status mt_run_ffn_norm(struct mt_ctx *ctx, struct mt_run_layer *l, mt_buf x,
                                        int64_t m, mt_buf n);
-/* y[m, hidden] = ffn(n), overwritten. hidden_out (dense layers, may be NULL): act(Gx)*(Ux) [m, D]. */
+/* y[m, hidden] = ffn(n), overwritten. hidden_out (dense layers, may be NULL): act(Gx)*(Ux) [m, D].
+ */
 MT_NODISCARD mt_status mt_run_ffn(struct mt_ctx *ctx, struct mt_run_layer *l, mt_buf n, int64_t m,
                                   mt_buf y, mt_buf hidden_out);
 /* Routing of the latest mt_run_ffn; m = 0 for a dense layer. */
 const struct mt_routing *mt_run_routing(const struct mt_run_layer *l);
 
-/* x[m, hidden] += y */
+/* x[m, hidden] += residual_scale * y */
 MT_NODISCARD mt_status mt_run_add(struct mt_ctx *ctx, struct mt_runner *r, mt_buf x, mt_buf y,
                                   int64_t m);
 
 /* logits (host, [m, vocab]) of hidden states x. Callers pass small m: vocab is large. */
 MT_NODISCARD mt_status mt_run_head(struct mt_ctx *ctx, struct mt_runner *r, mt_buf x, int64_t m,
                                    float *logits);
-MT_NODISCARD mt_status mt_run_head_f64(struct mt_ctx *ctx, struct mt_runner *r, mt_buf x,
-                                       int64_t m, double *logits);
+MT_NODISCARD mt_status mt_run_head_f64(struct mt_ctx *ctx, struct mt_runner *r, mt_buf x, int64_t m,
+                                       double *logits);
 
 MT_NODISCARD mt_status mt_kv_create(struct mt_ctx *ctx, struct mt_runner *r, int64_t max_tokens,
                                     struct mt_kv_cache **out);
 void mt_kv_free(struct mt_kv_cache *kv);
 
 /* The rule of a router applied to logits[n] (host). Chosen experts in order of weight, heaviest
- * first, ties to the lowest index. bias NULL: none. Exposed because tests check it against
- * hand-computed vectors and passes simulate targets with it. */
+ * first, ties to the lowest index. bias NULL: none. With groups, an expert outside the best
+ * `topk_group` is never selected; a group is worth the sum of its two best selection scores, or
+ * for an unbiased softmax (DeepSeek-V2) its best one. Exposed because tests check it against
+ * hand-computed vectors and passes simulate targets with it. Needs mt_router_fits. */
+#define MT_ROUTER_EXPERTS_MAX 4096
+#define MT_ROUTER_GROUPS_MAX 256
 void mt_router_apply(const struct mt_router_rule *rule, const double *logits, const double *bias,
                      int n, int k, int32_t *expert, double *weight);
+/* True when k experts of n can be chosen by the rule: sizes within the limits, whole groups, and
+ * at least k experts in the groups that are kept. */
+bool mt_router_fits(const struct mt_router_rule *rule, int n, int k);
 
 /* Whole-model convenience for tests and tools: logits of one sequence, host [n, vocab]. */
 MT_NODISCARD mt_status mt_run_logits(struct mt_ctx *ctx, const struct mt_model *m,

@@ -14,7 +14,7 @@
 /* Batches: consecutive windows of a data set, at most `tokens_max` tokens each (one window at
  * least). Shapes only, so the same for any thread count or memory limit. */
 struct mt_batch {
-    size_t first, n;  /* windows */
+    size_t first, n; /* windows */
     int64_t tokens;
     struct mt_seqs seqs; /* lengths of the windows */
     const int32_t *ids;  /* [tokens], joined */

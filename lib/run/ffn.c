@@ -1,0 +1,440 @@
+#include "lib/run/run_impl.h"
+
+#include "lib/base/pool.h"
+
+#include <math.h>
+#include <string.h>
+
+#define FFN_ROUTE_ROWS 64 /* tokens routed by one job */
+
+static size_t ffn_max(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+void mt_run_ffn_slots(const struct mt_hparams *hp, const struct mt_ffn *f, int64_t m,
+                      size_t need[RUN_SLOTS])
+{
+    size_t width = (size_t)m * (size_t)(f->moe ? f->shared_width : f->width);
+
+    if (f->moe) {
+        size_t rows = (size_t)m * (size_t)f->k;
+        width = ffn_max(width, rows * (size_t)f->width);
+        need[RUN_SLOT_D] = rows * (size_t)hp->hidden;
+        need[RUN_SLOT_E] = (size_t)m * (size_t)f->n_experts;
+    }
+    need[RUN_SLOT_B] = width;
+    need[RUN_SLOT_C] = f->gated ? width : 0;
+}
+
+/* The wants of one dense block, of the shared expert or of a routed expert. */
+static mt_status ffn_block_wants(struct mt_ctx *ctx, struct mt_run_layer *l, int expert,
+                                 int64_t width, struct run_ffn_weights *b, struct run_wants *w)
+{
+    const struct mt_model *m = l->r->m;
+    int64_t h = m->hp.hidden;
+    struct mt_role gate = mt_role(MT_ROLE_FFN_GATE, l->layer, expert);
+    struct mt_role up = mt_role(MT_ROLE_FFN_UP, l->layer, expert);
+    struct mt_role down = mt_role(MT_ROLE_FFN_DOWN, l->layer, expert);
+
+    if (l->ffn->gated)
+        MT_TRY(mt_run_want_need(ctx, m, w, gate, width, h, &b->gate));
+    MT_TRY(mt_run_want_need(ctx, m, w, up, width, h, &b->up));
+    MT_TRY(mt_run_want_need(ctx, m, w, down, h, width, &b->down));
+    gate.part = up.part = down.part = MT_PART_BIAS;
+    if (l->ffn->gated)
+        mt_run_want_may(m, w, gate, 1, width, &b->gate_bias);
+    mt_run_want_may(m, w, up, 1, width, &b->up_bias);
+    mt_run_want_may(m, w, down, 1, h, &b->down_bias);
+    return MT_OK;
+}
+
+mt_status mt_run_ffn_wants(struct mt_ctx *ctx, struct mt_run_layer *l, struct run_wants *w)
+{
+    const struct mt_model *m = l->r->m;
+    const struct mt_ffn *f = l->ffn;
+    struct mt_role router = mt_role(MT_ROLE_ROUTER, l->layer, MT_EXPERT_NONE);
+
+    if (!f->moe)
+        return ffn_block_wants(ctx, l, MT_EXPERT_NONE, f->width, &l->dense, w);
+    MT_TRY(mt_run_want_need(ctx, m, w, router, f->n_experts, m->hp.hidden, &l->router));
+    router.part = MT_PART_BIAS;
+    mt_run_want_may(m, w, router, 1, f->n_experts, &l->router_bias);
+    if (f->shared_width > 0)
+        MT_TRY(ffn_block_wants(ctx, l, MT_EXPERT_SHARED, f->shared_width, &l->dense, w));
+    if (f->shared_width > 0 && f->shared_gated)
+        MT_TRY(mt_run_want_need(ctx, m, w, mt_role(MT_ROLE_SHARED_GATE, l->layer, MT_EXPERT_NONE),
+                                1, m->hp.hidden, &l->shared_gate));
+    return MT_OK;
+}
+
+static mt_status ffn_open_selection_bias(struct mt_ctx *ctx, struct mt_run_layer *l)
+{
+    int n = l->ffn->n_experts;
+    struct mt_tensor *t;
+    float *values;
+    mt_status st;
+
+    MT_TRY(mt_model_need(ctx, l->r->m, mt_role(MT_ROLE_ROUTER_BIAS, l->layer, MT_EXPERT_NONE), &t));
+    if (mt_tensor_count(t) != n)
+        return mt_fail(ctx, MT_E_FORMAT, "layers.%d: selection bias of %lld values for %d experts",
+                       l->layer, (long long)mt_tensor_count(t), n);
+    MT_TRY(mt_tensor_load_f32(ctx, t, &values));
+    st = mt_alloc(ctx, (size_t)n, sizeof(double), "selection bias", &l->selection_bias);
+    for (int e = 0; st == MT_OK && e < n; e++)
+        l->selection_bias[e] = (double)values[e];
+    mt_free(values);
+    return st;
+}
+
+mt_status mt_run_ffn_open(struct mt_ctx *ctx, struct mt_run_layer *l)
+{
+    size_t n = (size_t)l->ffn->n_experts;
+
+    if (!l->ffn->moe)
+        return MT_OK;
+    MT_TRY(mt_alloc0(ctx, n, sizeof *l->experts, "experts", &l->experts));
+    MT_TRY(mt_alloc0(ctx, n, sizeof *l->grouped, "experts", &l->grouped));
+    MT_TRY(mt_alloc0(ctx, n + 1, sizeof *l->offset, "experts", &l->offset));
+    return l->ffn->rule.has_bias ? ffn_open_selection_bias(ctx, l) : MT_OK;
+}
+
+static void ffn_block_free(struct mt_runner *r, struct run_ffn_weights *b)
+{
+    mt_run_weight_free(r, &b->gate);
+    mt_run_weight_free(r, &b->up);
+    mt_run_weight_free(r, &b->down);
+    mt_run_weight_free(r, &b->gate_bias);
+    mt_run_weight_free(r, &b->up_bias);
+    mt_run_weight_free(r, &b->down_bias);
+}
+
+static void ffn_routing_free(struct mt_run_layer *l)
+{
+    mt_free(l->expert);
+    mt_free(l->weight);
+    mt_free(l->logits);
+    mt_free(l->row_of_slot);
+    mt_free(l->token_of_row);
+    l->expert = l->row_of_slot = l->token_of_row = NULL;
+    l->weight = l->logits = NULL;
+    l->cap = 0;
+}
+
+void mt_run_ffn_close(struct mt_run_layer *l)
+{
+    ffn_block_free(l->r, &l->dense);
+    mt_run_weight_free(l->r, &l->router);
+    mt_run_weight_free(l->r, &l->router_bias);
+    mt_run_weight_free(l->r, &l->shared_gate);
+    for (int e = 0; l->experts != NULL && e < l->ffn->n_experts; e++)
+        ffn_block_free(l->r, &l->experts[e]);
+    mt_free(l->experts);
+    mt_free(l->grouped);
+    mt_free(l->offset);
+    mt_free(l->selection_bias);
+    ffn_routing_free(l);
+}
+
+static mt_status ffn_bias(struct mt_ctx *ctx, struct mt_runner *r, mt_buf y, int64_t m,
+                          const struct run_weight *b)
+{
+    return b->h == NULL ? MT_OK : r->dev->ops->add_bias(ctx, r->dev, y, m, b->h);
+}
+
+/* y = down(act(gate n) * (up n)), the inner product left in `hidden`. */
+static mt_status ffn_block(struct mt_ctx *ctx, struct mt_run_layer *l,
+                           const struct run_ffn_weights *b, int64_t width, mt_buf n, int64_t m,
+                           mt_buf y, mt_buf hidden)
+{
+    struct mt_runner *r = l->r;
+    const struct mt_device_ops *ops = r->dev->ops;
+    size_t elems = (size_t)m * (size_t)width;
+    mt_buf up = NULL;
+
+    if (hidden == NULL)
+        MT_TRY(mt_run_slot(ctx, r, RUN_SLOT_B, elems, &hidden));
+    if (l->ffn->gated) {
+        MT_TRY(mt_run_slot(ctx, r, RUN_SLOT_C, elems, &up));
+        MT_TRY(ops->gemm(ctx, r->dev, hidden, n, m, b->gate.h, false));
+        MT_TRY(ffn_bias(ctx, r, hidden, m, &b->gate_bias));
+        MT_TRY(ops->gemm(ctx, r->dev, up, n, m, b->up.h, false));
+        MT_TRY(ffn_bias(ctx, r, up, m, &b->up_bias));
+    } else {
+        MT_TRY(ops->gemm(ctx, r->dev, hidden, n, m, b->up.h, false));
+        MT_TRY(ffn_bias(ctx, r, hidden, m, &b->up_bias));
+    }
+    MT_TRY(ops->act_mul(ctx, r->dev, (int)l->ffn->act, hidden, hidden, up, elems));
+    MT_TRY(ops->gemm(ctx, r->dev, y, hidden, m, b->down.h, false));
+    return ffn_bias(ctx, r, y, m, &b->down_bias);
+}
+
+static mt_status ffn_routing_room(struct mt_ctx *ctx, struct mt_run_layer *l, int64_t m)
+{
+    size_t slots = (size_t)m * (size_t)l->ffn->k;
+
+    if (m <= l->cap)
+        return MT_OK;
+    ffn_routing_free(l);
+    MT_TRY(mt_alloc(ctx, slots, sizeof *l->expert, "routing", &l->expert));
+    MT_TRY(mt_alloc(ctx, slots, sizeof *l->weight, "routing", &l->weight));
+    MT_TRY(mt_alloc(ctx, slots, sizeof *l->row_of_slot, "routing", &l->row_of_slot));
+    MT_TRY(mt_alloc(ctx, slots, sizeof *l->token_of_row, "routing", &l->token_of_row));
+    MT_TRY(mt_alloc(ctx, (size_t)m * (size_t)l->ffn->n_experts, sizeof *l->logits, "router logits",
+                    &l->logits));
+    l->cap = m;
+    return MT_OK;
+}
+
+static mt_status ffn_route_rows(struct mt_ctx *ctx, int64_t i, void *arg)
+{
+    struct mt_run_layer *l = arg;
+    int n = l->ffn->n_experts, k = l->ffn->k;
+    int64_t end = (i + 1) * FFN_ROUTE_ROWS;
+
+    (void)ctx;
+    end = end < l->routing.m ? end : l->routing.m;
+    for (int64_t t = i * FFN_ROUTE_ROWS; t < end; t++)
+        mt_router_apply(&l->ffn->rule, l->logits + t * n, l->selection_bias, n, k,
+                        l->expert + t * k, l->weight + t * k);
+    return MT_OK;
+}
+
+/* A stable counting sort of the slots by expert: rows of one expert stand in token order. */
+static void ffn_bucket(struct mt_run_layer *l)
+{
+    int64_t slots = l->routing.m * l->ffn->k, sum = 0;
+    int n = l->ffn->n_experts;
+
+    memset(l->offset, 0, ((size_t)n + 1) * sizeof *l->offset);
+    for (int64_t i = 0; i < slots; i++)
+        l->offset[l->expert[i]]++;
+    for (int e = 0; e <= n; e++) {
+        int64_t count = l->offset[e];
+        l->offset[e] = sum;
+        sum += count;
+    }
+    for (int64_t i = 0; i < slots; i++) {
+        int64_t row = l->offset[l->expert[i]]++;
+        l->row_of_slot[i] = (int32_t)row;
+        l->token_of_row[row] = (int32_t)(i / l->ffn->k);
+    }
+    /* Filling moved each start to the next one's. */
+    memmove(l->offset + 1, l->offset, (size_t)n * sizeof *l->offset);
+    l->offset[0] = 0;
+}
+
+static mt_status ffn_route(struct mt_ctx *ctx, struct mt_run_layer *l, mt_buf n, int64_t m)
+{
+    struct mt_runner *r = l->r;
+    const struct mt_device_ops *ops = r->dev->ops;
+    size_t elems = (size_t)m * (size_t)l->ffn->n_experts;
+    mt_buf logits;
+
+    MT_TRY(ffn_routing_room(ctx, l, m));
+    MT_TRY(mt_run_slot(ctx, r, RUN_SLOT_E, elems, &logits));
+    MT_TRY(ops->gemm(ctx, r->dev, logits, n, m, l->router.h, false));
+    MT_TRY(ffn_bias(ctx, r, logits, m, &l->router_bias));
+    MT_TRY(ops->download_f64(ctx, r->dev, l->logits, logits, elems));
+    l->routing = (struct mt_routing){m, l->ffn->k, l->expert, l->weight, l->logits};
+    MT_TRY(mt_pool_run(ctx, (m + FFN_ROUTE_ROWS - 1) / FFN_ROUTE_ROWS, ffn_route_rows, l));
+    ffn_bucket(l);
+    return MT_OK;
+}
+
+static bool ffn_loaded(const struct mt_run_layer *l, int e)
+{
+    return l->experts[e].up.h != NULL;
+}
+
+static bool ffn_reached(const struct mt_run_layer *l, int e)
+{
+    return l->offset[e + 1] > l->offset[e];
+}
+
+/* Counted bytes that loading expert e takes. */
+static uint64_t ffn_expert_bytes(const struct mt_run_layer *l, int e)
+{
+    const enum mt_role_kind kinds[] = {MT_ROLE_FFN_GATE, MT_ROLE_FFN_UP, MT_ROLE_FFN_DOWN};
+    uint64_t sum = 0;
+
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
+        sum += mt_run_weight_bytes(mt_model_find(l->r->m, mt_role(kinds[i], l->layer, e)));
+    return sum;
+}
+
+/* What experts may take: half of what is free, the rest is for others. */
+static uint64_t ffn_room(struct mt_ctx *ctx)
+{
+    uint64_t limit = mt_mem_limit(ctx), used = mt_mem_used(ctx);
+
+    return limit == UINT64_MAX ? UINT64_MAX : used < limit ? (limit - used) / 2 : 0;
+}
+
+static void ffn_drop_experts(struct mt_run_layer *l)
+{
+    for (int e = 0; e < l->ffn->n_experts; e++)
+        ffn_block_free(l->r, &l->experts[e]);
+}
+
+/* The end of the range of experts from `first` on that are loaded together: all, or as many as
+ * there is room for. When not even the first has room, those kept from earlier make way. */
+static int ffn_range(struct mt_ctx *ctx, struct mt_run_layer *l, int first)
+{
+    uint64_t sum = 0;
+    int e = first;
+
+    for (; e < l->ffn->n_experts; e++) {
+        if (!ffn_reached(l, e) || ffn_loaded(l, e))
+            continue;
+        sum += ffn_expert_bytes(l, e);
+        if (sum <= ffn_room(ctx))
+            continue;
+        if (e > first)
+            break;
+        ffn_drop_experts(l);
+    }
+    return e;
+}
+
+static mt_status ffn_load_range(struct mt_ctx *ctx, struct mt_run_layer *l, int first, int end)
+{
+    struct run_want *wants;
+    struct run_wants one;
+    int n = 0;
+    mt_status st = MT_OK;
+
+    MT_TRY(mt_alloc(ctx, (size_t)(end - first) * 6, sizeof *wants, "experts", &wants));
+    for (int e = first; st == MT_OK && e < end; e++) {
+        if (!ffn_reached(l, e) || ffn_loaded(l, e))
+            continue;
+        one.n = 0;
+        st = ffn_block_wants(ctx, l, e, l->ffn->width, &l->experts[e], &one);
+        memcpy(wants + n, one.v, (size_t)one.n * sizeof *wants);
+        n += one.n;
+    }
+    if (st == MT_OK && n > 0)
+        st = mt_run_weights_load(ctx, l->r, wants, n);
+    mt_free(wants);
+    return st;
+}
+
+enum ffn_matrix { FFN_GATE, FFN_UP, FFN_DOWN };
+
+/* One of the three products for experts [first, end), biases added. */
+static mt_status ffn_grouped(struct mt_ctx *ctx, struct mt_run_layer *l, enum ffn_matrix which,
+                             int first, int end, mt_buf y, mt_buf x, int64_t width)
+{
+    struct mt_runner *r = l->r;
+
+    for (int e = first; e < end; e++) {
+        const struct run_ffn_weights *b = &l->experts[e];
+        l->grouped[e] = which == FFN_GATE ? b->gate.h : which == FFN_UP ? b->up.h : b->down.h;
+    }
+    MT_TRY(r->dev->ops->gemm_grouped(ctx, r->dev, y, x, end - first, l->offset + first,
+                                     l->grouped + first));
+    for (int e = first; e < end; e++) {
+        const struct run_ffn_weights *b = &l->experts[e];
+        const struct run_weight *bias = which == FFN_GATE ? &b->gate_bias
+                                        : which == FFN_UP ? &b->up_bias
+                                                          : &b->down_bias;
+        if (ffn_reached(l, e))
+            MT_TRY(ffn_bias(ctx, r, mt_dev_at(r->dev, y, (size_t)(l->offset[e] * width)),
+                            l->offset[e + 1] - l->offset[e], bias));
+    }
+    return MT_OK;
+}
+
+/* The rows of experts [first, end), in place: inputs become outputs. */
+static mt_status ffn_run_range(struct mt_ctx *ctx, struct mt_run_layer *l, int first, int end,
+                               mt_buf rows, mt_buf gate, mt_buf up)
+{
+    struct mt_runner *r = l->r;
+    int64_t width = l->ffn->width, hidden = r->m->hp.hidden;
+    size_t from = (size_t)(l->offset[first] * width);
+    size_t n = (size_t)((l->offset[end] - l->offset[first]) * width);
+    mt_buf g = mt_dev_at(r->dev, gate, from), u = NULL;
+
+    if (n == 0)
+        return MT_OK;
+    if (l->ffn->gated) {
+        MT_TRY(ffn_grouped(ctx, l, FFN_GATE, first, end, gate, rows, width));
+        MT_TRY(ffn_grouped(ctx, l, FFN_UP, first, end, up, rows, width));
+        u = mt_dev_at(r->dev, up, from);
+    } else {
+        MT_TRY(ffn_grouped(ctx, l, FFN_UP, first, end, gate, rows, width));
+    }
+    MT_TRY(r->dev->ops->act_mul(ctx, r->dev, (int)l->ffn->act, g, g, u, n));
+    return ffn_grouped(ctx, l, FFN_DOWN, first, end, rows, gate, hidden);
+}
+
+static mt_status ffn_experts(struct mt_ctx *ctx, struct mt_run_layer *l, mt_buf n, int64_t m,
+                             mt_buf y)
+{
+    struct mt_runner *r = l->r;
+    const struct mt_device_ops *ops = r->dev->ops;
+    int64_t slots = m * l->ffn->k, hidden = r->m->hp.hidden;
+    size_t inner = (size_t)(slots * l->ffn->width);
+    int n_experts = l->ffn->n_experts, end;
+    mt_buf rows, gate, up = NULL;
+
+    MT_TRY(mt_run_slot(ctx, r, RUN_SLOT_D, (size_t)(slots * hidden), &rows));
+    MT_TRY(mt_run_slot(ctx, r, RUN_SLOT_B, inner, &gate));
+    if (l->ffn->gated)
+        MT_TRY(mt_run_slot(ctx, r, RUN_SLOT_C, inner, &up));
+    MT_TRY(ops->gather_rows(ctx, r->dev, rows, n, slots, hidden, l->token_of_row));
+    for (int first = 0; first < n_experts; first = end) {
+        end = ffn_range(ctx, l, first);
+        MT_TRY(ffn_load_range(ctx, l, first, end));
+        MT_TRY(ffn_run_range(ctx, l, first, end, rows, gate, up));
+        if (end < n_experts)
+            ffn_drop_experts(l);
+    }
+    MT_TRY(ops->zero(ctx, r->dev, y, (size_t)(m * hidden)));
+    return ops->combine_rows(ctx, r->dev, y, rows, m, l->ffn->k, hidden, l->row_of_slot, l->weight);
+}
+
+/* y += shared(n), times sigmoid(gate . n) where the family has it. */
+static mt_status ffn_shared(struct mt_ctx *ctx, struct mt_run_layer *l, mt_buf n, int64_t m,
+                            mt_buf y)
+{
+    struct mt_runner *r = l->r;
+    const struct mt_device_ops *ops = r->dev->ops;
+    int64_t hidden = r->m->hp.hidden;
+    mt_buf out, score;
+    double *s;
+    mt_status st;
+
+    MT_TRY(mt_run_slot(ctx, r, RUN_SLOT_D, (size_t)(m * hidden), &out));
+    MT_TRY(ffn_block(ctx, l, &l->dense, l->ffn->shared_width, n, m, out, NULL));
+    if (l->ffn->shared_gated) {
+        MT_TRY(mt_run_slot(ctx, r, RUN_SLOT_E, (size_t)m, &score));
+        MT_TRY(ops->gemm(ctx, r->dev, score, n, m, l->shared_gate.h, false));
+        MT_TRY(mt_alloc(ctx, (size_t)m, sizeof *s, "shared expert's gate", &s));
+        st = ops->download_f64(ctx, r->dev, s, score, (size_t)m);
+        for (int64_t t = 0; st == MT_OK && t < m; t++)
+            s[t] = 1.0 / (1.0 + exp(-s[t]));
+        if (st == MT_OK)
+            st = ops->scale_rows(ctx, r->dev, out, m, hidden, s);
+        mt_free(s);
+        MT_TRY(st);
+    }
+    return ops->add(ctx, r->dev, y, out, (size_t)(m * hidden));
+}
+
+mt_status mt_run_ffn(struct mt_ctx *ctx, struct mt_run_layer *l, mt_buf n, int64_t m, mt_buf y,
+                     mt_buf hidden_out)
+{
+    l->routing = (struct mt_routing){0};
+    if (!l->ffn->moe)
+        return ffn_block(ctx, l, &l->dense, l->ffn->width, n, m, y, hidden_out);
+    mt_assert(hidden_out == NULL);
+    MT_TRY(ffn_route(ctx, l, n, m));
+    MT_TRY(ffn_experts(ctx, l, n, m, y));
+    return l->ffn->shared_width > 0 ? ffn_shared(ctx, l, n, m, y) : MT_OK;
+}
+
+const struct mt_routing *mt_run_routing(const struct mt_run_layer *l)
+{
+    return &l->routing;
+}

@@ -1,0 +1,130 @@
+/* run_impl.h: the inside of lib/run, for its own files: what a runner and an open layer hold.
+ *
+ * Scratch buffers are numbered slots that grow to the largest request and are shared by attention,
+ * feed-forward blocks and head, one after the other; runners side by side share them too. A slot's
+ * content lives until the next function that uses the slot.
+ */
+#ifndef MT_RUN_RUN_IMPL_H
+#define MT_RUN_RUN_IMPL_H
+
+#include "lib/run/runner.h"
+
+enum run_slot {
+    RUN_SLOT_A, /* normed input of attention; head input */
+    RUN_SLOT_B, /* queries; gate; logits of the head */
+    RUN_SLOT_C, /* keys; up */
+    RUN_SLOT_D, /* values; rows sorted by expert and their outputs; output of the shared expert */
+    RUN_SLOT_E, /* attention output; router logits; shared gate */
+    RUN_SLOTS
+};
+
+struct run_scratch {
+    mt_buf buf[RUN_SLOTS];
+    size_t n[RUN_SLOTS]; /* elements */
+};
+
+/* A weight on the device. `owned` holds its bytes when they could not be borrowed. */
+struct run_weight {
+    struct mt_weight *h; /* NULL: the model has no such tensor */
+    void *owned;
+};
+
+struct mt_runner {
+    const struct mt_model *m;
+    struct mt_device *dev;
+    struct run_scratch *scratch;
+    bool owns_scratch;
+
+    struct run_weight final_norm, final_norm_bias, head;
+    const struct mt_tensor *embed;
+
+    struct mt_rope rope;
+    double *inv_freq;      /* [rot_dim/2], for lengths up to max_pos */
+    double *inv_freq_long; /* [rot_dim/2], of one longer sequence ("dynamic") */
+    int32_t *pos;          /* positions of a batch */
+    size_t pos_cap;
+};
+
+struct run_ffn_weights {
+    struct run_weight gate, up, down, gate_bias, up_bias, down_bias;
+};
+
+struct mt_run_layer {
+    struct mt_runner *r;
+    int layer;
+    const struct mt_ffn *ffn;
+
+    struct run_weight attn_norm, attn_norm_bias, q, k, v, o, q_bias, k_bias, v_bias, o_bias;
+    struct run_weight q_norm, k_norm, ffn_norm, ffn_norm_bias;
+    struct run_ffn_weights dense; /* of a dense layer, or the shared expert */
+    struct run_weight router, router_bias, shared_gate;
+
+    struct run_ffn_weights *experts;  /* [n_experts]; loaded when tokens reach them */
+    const struct mt_weight **grouped; /* [n_experts], argument of a grouped product */
+    double *selection_bias;           /* [n_experts] or NULL */
+    struct mt_routing routing;
+    int32_t *expert;       /* [cap*k], behind routing */
+    double *weight;        /* [cap*k] */
+    double *logits;        /* [cap*n_experts] */
+    int32_t *row_of_slot;  /* [cap*k]: row among those sorted by expert */
+    int32_t *token_of_row; /* [cap*k] */
+    int64_t *offset;       /* [n_experts+1]: first row of each expert */
+    int64_t cap;           /* tokens the arrays have room for */
+};
+
+struct mt_kv_cache {
+    struct mt_runner *r;
+    int n_layers;
+    int64_t max_tokens;
+    mt_buf *k, *v;  /* [n_layers] of [max_tokens, n_kv_heads*head_dim] */
+    int64_t *n_pos; /* [n_layers] positions filled */
+};
+
+/* A slot with room for n elements. */
+MT_NODISCARD mt_status mt_run_slot(struct mt_ctx *ctx, struct mt_runner *r, enum run_slot slot,
+                                   size_t n, mt_buf *out);
+
+/* weights.c: tensors become device weights. Each want is checked against rows x cols; all are
+ * loaded together, evaluating over the pool. On failure none of them is held. */
+struct run_want {
+    const struct mt_tensor *t;
+    int64_t rows, cols;
+    struct run_weight *w;
+};
+MT_NODISCARD mt_status mt_run_weights_load(struct mt_ctx *ctx, struct mt_runner *r,
+                                           const struct run_want *wants, int n);
+void mt_run_weight_free(struct mt_runner *r, struct run_weight *w);
+/* Counted bytes that loading `t` takes: 0 when its bytes are borrowed. */
+uint64_t mt_run_weight_bytes(const struct mt_tensor *t);
+
+/* A list of wants being gathered. `need` fails when the model lacks the role, `may` passes over
+ * it. Both follow the model's records. */
+#define RUN_WANTS_MAX 32
+struct run_wants {
+    struct run_want v[RUN_WANTS_MAX];
+    int n;
+};
+MT_NODISCARD mt_status mt_run_want_need(struct mt_ctx *ctx, const struct mt_model *m,
+                                        struct run_wants *l, struct mt_role role, int64_t rows,
+                                        int64_t cols, struct run_weight *w);
+void mt_run_want_may(const struct mt_model *m, struct run_wants *l, struct mt_role role,
+                     int64_t rows, int64_t cols, struct run_weight *w);
+
+/* norm(x) into y by the model's rule. */
+MT_NODISCARD mt_status mt_run_norm(struct mt_ctx *ctx, struct mt_runner *r, mt_buf y, mt_buf x,
+                                   int64_t m, const struct run_weight *w,
+                                   const struct run_weight *bias);
+
+/* ffn.c: the wants of a layer's block that are loaded at opening; and its end. */
+MT_NODISCARD mt_status mt_run_ffn_wants(struct mt_ctx *ctx, struct mt_run_layer *l,
+                                        struct run_wants *wants);
+MT_NODISCARD mt_status mt_run_ffn_open(struct mt_ctx *ctx, struct mt_run_layer *l);
+void mt_run_ffn_close(struct mt_run_layer *l);
+/* Scratch elements of slots B, C, D for m tokens of this block. */
+void mt_run_ffn_slots(const struct mt_hparams *hp, const struct mt_ffn *f, int64_t m,
+                      size_t need[RUN_SLOTS]);
+
+/* mt_rope for one sequence that ends at position n (dynamic scaling depends on it). */
+MT_NODISCARD mt_status mt_run_rope_for(struct mt_ctx *ctx, struct mt_runner *r, int64_t n,
+                                       struct mt_rope *out);
+#endif
