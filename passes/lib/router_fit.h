@@ -1,0 +1,65 @@
+/* router_fit.h: linear routers for experts that were cut from one FFN.
+ *
+ * The oracle of a token ranks experts by the norm of what each would contribute,
+ * n_e = ||V_e h_e||. A ridge regression without intercept maps the FFN's input x to labels made
+ * from those norms; its rows are the router's (spec dense_to_moe section 5, best_conversion
+ * section 5 step 4). The closed form needs X^T X and X^T L only, so tokens arrive in batches.
+ *
+ * Threads: one caller; products run over the pool. Memory: d*d + d*n doubles, and a sample of
+ * tokens (inputs and norms) on which the finished router is measured.
+ */
+#ifndef MT_PASSES_ROUTER_FIT_H
+#define MT_PASSES_ROUTER_FIT_H
+
+#include "lib/base/ctx.h"
+#include "passes/lib/targets.h"
+
+#include <stdint.h>
+
+enum mt_router_labels {
+    MT_LABELS_MEMBERSHIP, /* 1 for the k largest norms, else 0 */
+    MT_LABELS_LOGNORM,    /* log(norm + 1e-3 * the token's mean norm) */
+};
+
+#define MT_ROUTER_FIT_LAMBDA 1e-3 /* times the mean diagonal of X^T X */
+#define MT_ROUTER_SAMPLE_MAX 4096 /* tokens the finished router is measured on */
+
+/* The k largest of v[n], largest first; ties to the lowest index. */
+void mt_top_k(const float *v, int n, int k, int32_t *idx);
+
+/* Labels of one token from its norms[n], less their mean. */
+void mt_router_label(enum mt_router_labels kind, const float *norms, int n, int k, float *label);
+
+struct mt_router_fit;
+
+/* n_tokens: of the whole data set, so that the sample is spread evenly over it. */
+MT_NODISCARD mt_status mt_router_fit_create(struct mt_ctx *ctx, int64_t d, int n_experts, int k,
+                                            enum mt_router_labels labels, int64_t n_tokens,
+                                            struct mt_router_fit **out);
+void mt_router_fit_free(struct mt_router_fit *f);
+/* x[m, d], norms[m, n]; token0 is the number of the first token. */
+MT_NODISCARD mt_status mt_router_fit_add(struct mt_ctx *ctx, struct mt_router_fit *f, int64_t m,
+                                         int64_t token0, const float *x, const float *norms);
+/* router[n, d], not flattened. Uses the accumulated matrices up: call once. */
+MT_NODISCARD mt_status mt_router_fit_solve(struct mt_ctx *ctx, struct mt_router_fit *f,
+                                           float *router);
+
+/* How a router does on the sampled tokens. */
+struct mt_router_score_report {
+    int64_t tokens;      /* 0: nothing was sampled, the rest is 0 too */
+    double agreement;    /* share of the router's picks that the oracle picks too */
+    double captured;     /* squared norm of the picked experts, relative to the oracle's picks */
+    double weight_error; /* largest |weight * alpha - 1| of a picked expert */
+    double ties;         /* share of tokens whose k-th and next logit differ by less than fp32
+                            scores tell apart after flattening */
+    double load_oracle_max, load_router_max; /* busiest expert's share of picks, times n */
+};
+/* router[n, d] as it will be stored, flattened. */
+MT_NODISCARD mt_status mt_router_fit_measure(struct mt_ctx *ctx, const struct mt_router_fit *f,
+                                             const struct mt_target *target, const float *router,
+                                             struct mt_router_score_report *out);
+
+/* The rigorous bound on any |logit| of router[n, d] for inputs that left an RMS norm with gains
+ * gamma[d]: such an input is gamma times a vector of length <= sqrt(d). */
+double mt_router_logit_bound(const float *router, int n, const float *gamma, int64_t d);
+#endif
