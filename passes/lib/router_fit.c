@@ -2,6 +2,7 @@
 
 #include "kernels/linalg.h"
 #include "lib/base/mem.h"
+#include "lib/base/pool.h"
 #include "lib/run/runner.h"
 
 #include <math.h>
@@ -64,6 +65,49 @@ void mt_router_label(enum mt_router_labels kind, const float *norms, int n, int 
     mean /= n;
     for (int e = 0; e < n; e++)
         label[e] = (float)((double)label[e] - mean);
+}
+
+struct fit_centroids {
+    const struct mt_tensor *gate;
+    const struct mt_split *split;
+    int64_t d;
+    float *router;
+};
+
+static mt_status fit_centroid(struct mt_ctx *ctx, const struct fit_centroids *c, int e, double *sum,
+                              float *gate)
+{
+    const int32_t *idx = mt_split_expert(c->split, e);
+    int64_t n = 0;
+
+    for (; n < c->split->expert_width && idx[n] >= 0; n++) {
+        MT_TRY(mt_tensor_fetch_f32(ctx, c->gate, idx[n], 1, gate));
+        for (int64_t i = 0; i < c->d; i++)
+            sum[i] += (double)gate[i];
+    }
+    for (int64_t i = 0; i < c->d; i++)
+        c->router[e * c->d + i] = (float)(sum[i] / (double)n);
+    return MT_OK;
+}
+
+static mt_status fit_centroid_job(struct mt_ctx *ctx, int64_t e, void *arg)
+{
+    struct fit_centroids *c = arg;
+    double *sum;
+
+    MT_TRY(mt_alloc0(ctx, (size_t)c->d, sizeof(double) + sizeof(float), "router row", &sum));
+    mt_status st = fit_centroid(ctx, c, (int)e, sum, (float *)(sum + c->d));
+    mt_free(sum);
+    return st;
+}
+
+mt_status mt_router_centroids(struct mt_ctx *ctx, const struct mt_tensor *gate,
+                              const struct mt_split *split, float *router)
+{
+    struct fit_centroids c = {
+        .gate = gate, .split = split, .d = mt_tensor_cols(gate), .router = router};
+
+    return mt_pool_run(ctx, split->n_experts, fit_centroid_job, &c);
 }
 
 static mt_status fit_alloc(struct mt_ctx *ctx, struct mt_router_fit *f)
@@ -197,7 +241,7 @@ static void fit_measure_token(const struct mt_router_fit *f, const struct mt_tar
 
 static mt_status fit_measure(struct mt_ctx *ctx, const struct mt_router_fit *f,
                              const struct mt_target *target, const float *router, int64_t *load,
-                             struct mt_router_score_report *out)
+                             struct mt_router_quality *out)
 {
     struct fit_tally y = {.load_oracle = load, .load_router = load + f->n};
     size_t n = (size_t)f->n;
@@ -242,7 +286,7 @@ static mt_status fit_measure(struct mt_ctx *ctx, const struct mt_router_fit *f,
 
 mt_status mt_router_fit_measure(struct mt_ctx *ctx, const struct mt_router_fit *f,
                                 const struct mt_target *target, const float *router,
-                                struct mt_router_score_report *out)
+                                struct mt_router_quality *out)
 {
     int64_t *load;
 

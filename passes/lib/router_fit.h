@@ -12,6 +12,8 @@
 #define MT_PASSES_ROUTER_FIT_H
 
 #include "lib/base/ctx.h"
+#include "lib/ir/tensor.h"
+#include "passes/lib/split.h"
 #include "passes/lib/targets.h"
 
 #include <stdint.h>
@@ -30,6 +32,10 @@ void mt_top_k(const float *v, int n, int k, int32_t *idx);
 /* Labels of one token from its norms[n], less their mean. */
 void mt_router_label(enum mt_router_labels kind, const float *norms, int n, int k, float *label);
 
+/* router[n, d]: row e is the mean of the gate rows of expert e (ExpertWeaver, arXiv 2602.15521). */
+MT_NODISCARD mt_status mt_router_centroids(struct mt_ctx *ctx, const struct mt_tensor *gate,
+                                           const struct mt_split *split, float *router);
+
 struct mt_router_fit;
 
 /* n_tokens: of the whole data set, so that the sample is spread evenly over it. */
@@ -45,7 +51,7 @@ MT_NODISCARD mt_status mt_router_fit_solve(struct mt_ctx *ctx, struct mt_router_
                                            float *router);
 
 /* How a router does on the sampled tokens. */
-struct mt_router_score_report {
+struct mt_router_quality {
     int64_t tokens;      /* 0: nothing was sampled, the rest is 0 too */
     double agreement;    /* share of the router's picks that the oracle picks too */
     double captured;     /* squared norm of the picked experts, relative to the oracle's picks */
@@ -57,7 +63,7 @@ struct mt_router_score_report {
 /* router[n, d] as it will be stored, flattened. */
 MT_NODISCARD mt_status mt_router_fit_measure(struct mt_ctx *ctx, const struct mt_router_fit *f,
                                              const struct mt_target *target, const float *router,
-                                             struct mt_router_score_report *out);
+                                             struct mt_router_quality *out);
 
 /* The rigorous bound on any |logit| of router[n, d] for inputs that left an RMS norm with gains
  * gamma[d]: such an input is gamma times a vector of length <= sqrt(d). */

@@ -26,7 +26,7 @@ mt_status mt_split_create(struct mt_ctx *ctx, int64_t width, int n_experts, int 
                           struct mt_split **out)
 {
     struct mt_split *s;
-    int64_t w;
+    int64_t w = 0;
 
     *out = NULL;
     MT_TRY(mt_split_width(ctx, width, n_experts, n_shared, &w));

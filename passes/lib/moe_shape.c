@@ -1,0 +1,155 @@
+#include "passes/lib/moe_shape.h"
+
+#include "lib/ir/family.h"
+#include "passes/lib/split.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static mt_status shape_read_shared(struct mt_ctx *ctx, const struct mt_shape_ask *o, bool qwen3,
+                                   int *shared)
+{
+    char *end;
+
+    if (strcmp(o->shared, "auto") == 0) {
+        const struct mt_target *t = mt_target_find(o->arch);
+        *shared = t != NULL ? t->shared : !qwen3;
+        return MT_OK;
+    }
+    errno = 0;
+    long v = strtol(o->shared, &end, 10);
+    if (errno != 0 || end == o->shared || *end != 0 || v < 0 || v > MT_SHAPE_EXPERTS_MAX)
+        return mt_fail(ctx, MT_E_OPTION, "--shared %s: expected auto or an integer from 0 to %d",
+                       o->shared, MT_SHAPE_EXPERTS_MAX);
+    *shared = (int)v;
+    return MT_OK;
+}
+
+static mt_status shape_read_active(struct mt_ctx *ctx, const char *text, struct mt_moe_shape *s)
+{
+    char *end;
+
+    errno = 0;
+    double v = strtod(text, &end);
+    bool percent = end != text && strcmp(end, "%") == 0;
+    if (errno != 0 || end == text || (!percent && *end != 0) || !(v > 0) ||
+        (percent ? v > 100 : v != floor(v)))
+        return mt_fail(ctx, MT_E_OPTION,
+                       "--active %s: expected experts per token (4) or a share of the width (50%%)",
+                       text);
+    if (percent) {
+        double k = round(v / 100 * (double)s->width / (double)s->expert_width) - s->n_shared;
+        v = fmin(fmax(k, 1), s->n_experts);
+    }
+    if (v > s->n_experts)
+        return mt_fail(ctx, MT_E_OPTION, "--active %s: there are only %d routed experts", text,
+                       s->n_experts);
+    s->k = (int)v;
+    return MT_OK;
+}
+
+static mt_status shape_choose_target(struct mt_ctx *ctx, const char *name, bool qwen3,
+                                     struct mt_moe_shape *s)
+{
+    if (strcmp(name, "auto") == 0)
+        name = qwen3 && s->n_shared == 0 ? "qwen3_moe" : "glm4_moe";
+    s->target = mt_target_find(name);
+    if (s->target == NULL)
+        return mt_fail(ctx, MT_E_OPTION, "--arch %s: experts cannot be written for it", name);
+    if (s->n_shared > 0 && !s->target->shared)
+        return mt_fail(ctx, MT_E_OPTION,
+                       "%s has no shared experts: use --shared 0, or --arch glm4_moe", name);
+    return MT_OK;
+}
+
+static mt_status shape_check_source(struct mt_ctx *ctx, const struct mt_model *src)
+{
+    if (src->family == NULL)
+        return mt_fail(ctx, MT_E_UNSUPPORTED, "model_type %s is not known, so its FFNs are not",
+                       src->model_type != NULL ? src->model_type : "(none)");
+    for (int l = 0; l < src->hp.n_layers; l++) {
+        const struct mt_ffn *f = &src->ffn[l];
+        if (f->moe)
+            return mt_fail(ctx, MT_E_UNSUPPORTED,
+                           "layer %d is a mixture of %d experts already; only dense layers can be "
+                           "converted",
+                           l, f->n_experts);
+        if (!f->gated)
+            return mt_fail(ctx, MT_E_UNSUPPORTED,
+                           "layer %d: an FFN without gate fits no MoE family that can be written",
+                           l);
+        if (f->in_bias || f->out_bias)
+            return mt_fail(ctx, MT_E_UNSUPPORTED,
+                           "layer %d: FFN biases (mlp_bias) fit no MoE family that can be written",
+                           l);
+        if (f->width != src->ffn[0].width)
+            return mt_fail(ctx, MT_E_UNSUPPORTED,
+                           "layer %d is %lld neurons wide, layer 0 %lld: MoE families have one "
+                           "expert width",
+                           l, (long long)f->width, (long long)src->ffn[0].width);
+    }
+    if (src->hp.n_layers == 0)
+        return mt_fail(ctx, MT_E_UNSUPPORTED, "the model has no layers");
+    return MT_OK;
+}
+
+/* An expert count near `n` that gives a width of whole quantization blocks without padding; 0 when
+ * there is none. */
+static int shape_better_count(const struct mt_moe_shape *s)
+{
+    for (int step = 1; step < 2 * s->n_experts; step++) {
+        int n = s->n_experts + ((step & 1) != 0 ? -(step + 1) / 2 : step / 2);
+        int64_t parts = (int64_t)n + s->n_shared;
+        if (n >= 1 && s->width % parts == 0 && s->width / parts % 32 == 0)
+            return n;
+    }
+    return 0;
+}
+
+static void shape_warn_width(struct mt_ctx *ctx, const struct mt_moe_shape *s)
+{
+    int64_t padding = ((int64_t)s->n_experts + s->n_shared) * s->expert_width - s->width;
+    char hint[64] = "";
+
+    if (s->expert_width % 32 == 0 && padding == 0)
+        return;
+    int better = shape_better_count(s);
+    if (better > 0)
+        snprintf(hint, sizeof(hint), "; --experts %d would fit", better);
+    if (s->expert_width % 32 != 0)
+        mt_log(ctx, MT_LOG_WARN,
+               "experts are %lld neurons wide, not a multiple of 32: quantization and some GPU "
+               "kernels will not take them (%lld zero neurons pad each layer)%s",
+               (long long)s->expert_width, (long long)padding, hint);
+    else
+        mt_log(ctx, MT_LOG_INFO, "%lld zero neurons pad each layer%s", (long long)padding, hint);
+}
+
+mt_status mt_moe_shape_read(struct mt_ctx *ctx, const struct mt_shape_ask *ask,
+                            const struct mt_model *src, struct mt_moe_shape *s)
+{
+    memset(s, 0, sizeof(*s));
+    MT_TRY(shape_check_source(ctx, src));
+    bool qwen3 = strcmp(src->family->name, "qwen3") == 0;
+    s->n_layers = src->hp.n_layers;
+    s->hidden = src->hp.hidden;
+    s->width = src->ffn[0].width;
+    s->n_experts = (int)ask->experts;
+    MT_TRY(shape_read_shared(ctx, ask, qwen3, &s->n_shared));
+    MT_TRY(shape_choose_target(ctx, ask->arch, qwen3, s));
+    MT_TRY(mt_split_width(ctx, s->width, s->n_experts, s->n_shared, &s->expert_width));
+    MT_TRY(shape_read_active(ctx, ask->active, s));
+    s->shared_width = s->n_shared * s->expert_width;
+    if (s->shared_width == 0 && s->target->shared_required) {
+        s->shared_width = s->expert_width;
+        mt_log(ctx, MT_LOG_INFO,
+               "%s wants a shared expert: one of zeros is written, %lld neurons wide, which adds "
+               "nothing to outputs",
+               s->target->family, (long long)s->expert_width);
+    }
+    shape_warn_width(ctx, s);
+    return MT_OK;
+}

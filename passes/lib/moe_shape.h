@@ -1,0 +1,34 @@
+/* moe_shape.h: how many experts of which width a dense model is cut into, and for which target.
+ *
+ * Reads what the user asked for against what the source is, and refuses in a sentence what cannot
+ * be: sources that are not dense gated FFNs without bias, shared experts in a format without them,
+ * more experts than neurons, more active experts than there are.
+ */
+#ifndef MT_PASSES_MOE_SHAPE_H
+#define MT_PASSES_MOE_SHAPE_H
+
+#include "lib/ir/model.h"
+#include "passes/lib/targets.h"
+
+#define MT_SHAPE_EXPERTS_MAX 4096
+
+struct mt_shape_ask {
+    int64_t experts;
+    const char *active; /* "4" experts, or "50%" of the FFN's width, shared experts included */
+    const char *shared; /* "auto": 1 where the target has them; or a number */
+    const char *arch;   /* a target's name, or "auto": qwen3_moe for a Qwen3 source without shared
+                           experts, else glm4_moe */
+};
+
+struct mt_moe_shape {
+    const struct mt_target *target;
+    int n_layers, n_experts, n_shared, k;
+    int64_t hidden, width; /* of the source */
+    int64_t expert_width;  /* I = ceil(width / (N + S)) */
+    int64_t shared_width;  /* as stored: S * I, or I zero neurons where the target insists */
+};
+
+/* Logs a warning when the width suits no quantization block, and what would. */
+MT_NODISCARD mt_status mt_moe_shape_read(struct mt_ctx *ctx, const struct mt_shape_ask *ask,
+                                         const struct mt_model *src, struct mt_moe_shape *out);
+#endif

@@ -1,0 +1,22 @@
+/* partition.h: which neuron of a dense FFN goes to which expert. */
+#ifndef MT_PASSES_PARTITION_H
+#define MT_PASSES_PARTITION_H
+
+#include "passes/lib/neurons.h"
+#include "passes/lib/split.h"
+
+enum mt_partition_how {
+    MT_PARTITION_CONTIGUOUS, /* as they stand, the first ones shared */
+    MT_PARTITION_RANDOM,     /* all by lot */
+    MT_PARTITION_CLUSTER, /* shared: those that act most; routed: balanced k-means on gate rows */
+};
+
+/* Makes and fills the index lists of one layer; *given*. `sums` (of |h|, over tokens) tell which
+ * neurons act most: mean |h_j| ||v_j||; without tokens it is ||g_j|| ||u_j|| ||v_j||. Random
+ * choices depend on the context's seed and `stream`.
+ * Memory: the gate rows as floats, and mt_kmeans_balanced's. */
+MT_NODISCARD mt_status mt_partition_ffn(struct mt_ctx *ctx, enum mt_partition_how how,
+                                        const struct mt_dense_ffn *f,
+                                        const struct mt_neuron_sums *sums, int n_experts,
+                                        int n_shared, uint64_t stream, struct mt_split **out);
+#endif
