@@ -1,8 +1,11 @@
 /* emit.h: evaluates records and writes them, a tile at a time over the pool.
  *
- * A tile is whole rows, about 1 MiB of output (one row at least), cut by shape only. Float
- * tensors are checked for NaN and Inf as they pass, unless --allow-nan; the failure names tensor,
- * file and index. Mapped source pages are given back afterwards.
+ * A tile is whole rows, about 1 MiB of output (one row at least), cut by shape only; a record that
+ * lies contiguous in a mapped file is handed on as it lies, in pieces of 1 MiB. Records of a plain
+ * float dtype are checked for NaN and Inf as they pass, unless --allow-nan; the failure names
+ * tensor, file and index. Other dtypes are bytes. The mapped pages behind a record are given back
+ * when the last record that reads them is written. Progress is added in bytes; the region is the
+ * caller's. Threads: one caller; the pool inside.
  */
 #ifndef MT_FLOW_EMIT_H
 #define MT_FLOW_EMIT_H

@@ -1,0 +1,370 @@
+#include "lib/flow/journal.h"
+
+#include "lib/base/hash.h"
+#include "lib/base/map.h"
+#include "lib/base/mem.h"
+#include "lib/base/path.h"
+#include "lib/flow/walk.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define JOURNAL_MAGIC "moetool-journal 1 "
+#define JOURNAL_BYTES_MAX ((size_t)1 << 30)
+#define JOURNAL_SUM 8 /* hex digits of a line's checksum */
+
+struct journal_unit {
+    bool done;
+    struct mt_json *facts;
+};
+
+struct mt_journal {
+    char *path;
+    int fd;
+    int n_units, n_done;
+    struct journal_unit units[];
+};
+
+mt_status mt_journal_key_add(struct mt_ctx *ctx, struct mt_journal_key *k, const char *name,
+                             const char *value)
+{
+    size_t need = strlen(name) + strlen(value) + 5;
+
+    if (k->n + need > k->cap) {
+        size_t cap = (k->n + need) * 2;
+        MT_TRY(mt_realloc(ctx, cap, 1, "journal", &k->text));
+        k->cap = cap;
+    }
+    k->n += (size_t)snprintf(k->text + k->n, k->cap - k->n, "%s = %s\n", name, value);
+    /* A value with a newline in it must not make a line of its own. */
+    for (char *p = k->text + k->n - need + 1; p < k->text + k->n - 1; p++) {
+        if (*p == '\n')
+            *p = ' ';
+    }
+    return MT_OK;
+}
+
+void mt_journal_key_free(struct mt_journal_key *k)
+{
+    mt_free(k->text);
+    *k = (struct mt_journal_key){0};
+}
+
+static void journal_sum(const char *text, size_t n, char hex[65])
+{
+    struct mt_sha256 s;
+
+    mt_sha256_begin(&s);
+    mt_sha256_add(&s, text, n);
+    mt_sha256_hex(&s, hex);
+}
+
+/* Where the key stands in a journal's text: after the first line, up to the empty line. False when
+ * the head is not whole. */
+static bool journal_head(const char *text, size_t n, const char **key, size_t *key_n,
+                         const char **body)
+{
+    const size_t magic = strlen(JOURNAL_MAGIC);
+    const char *start, *end;
+    char hex[65];
+
+    if (n < magic + 65 || memcmp(text, JOURNAL_MAGIC, magic) != 0 || text[magic + 64] != '\n')
+        return false;
+    start = text + magic + 65;
+    end = *start == '\n' ? start : strstr(start, "\n\n");
+    if (end == NULL)
+        return false;
+    *key = start;
+    *key_n = (size_t)(end - start) + (end != start);
+    *body = start + *key_n + 1;
+    journal_sum(*key, *key_n, hex);
+    return memcmp(hex, text + magic, 64) == 0;
+}
+
+static mt_status journal_read(struct mt_ctx *ctx, const char *dir, char **text, size_t *n)
+{
+    char *path;
+
+    *text = NULL;
+    MT_TRY(mt_path_join(ctx, dir, MT_JOURNAL_NAME, &path));
+    mt_status st = mt_read_file(ctx, path, JOURNAL_BYTES_MAX, text, n);
+    mt_free(path);
+    return st;
+}
+
+bool mt_journal_there(struct mt_ctx *ctx, const char *dir)
+{
+    const char *key, *body;
+    size_t n, key_n;
+    char *text;
+    bool there = journal_read(ctx, dir, &text, &n) == MT_OK &&
+                 journal_head(text, n, &key, &key_n, &body);
+
+    mt_free(text);
+    return there;
+}
+
+/* The value of the line `name = value` in a key; NULL when there is none. */
+static const char *journal_value(const char *key, size_t key_n, const char *line, size_t name_n,
+                                 size_t *value_n)
+{
+    const char *end = key + key_n;
+
+    while (key < end) {
+        const char *eol = memchr(key, '\n', (size_t)(end - key));
+        if (eol == NULL)
+            eol = end;
+        if ((size_t)(eol - key) >= name_n + 3 && memcmp(key, line, name_n) == 0 &&
+            memcmp(key + name_n, " = ", 3) == 0) {
+            *value_n = (size_t)(eol - key) - name_n - 3;
+            return key + name_n + 3;
+        }
+        key = eol + 1;
+    }
+    return NULL;
+}
+
+/* Appends "name: A then, B now" for lines of `a` that `b` lacks or has otherwise. With `reverse`
+ * only lines that `b` lacks, told the other way round. */
+static int journal_tell(const char *a, size_t an, const char *b, size_t bn, bool reverse, int told,
+                        char *buf, size_t size)
+{
+    const char *end = a + an;
+
+    for (const char *eol; a < end && told < 3; a = eol + 1) {
+        eol = memchr(a, '\n', (size_t)(end - a));
+        if (eol == NULL)
+            eol = end;
+        const char *eq = strstr(a, " = "), *now;
+        if (eq == NULL || eq > eol)
+            continue;
+        int name_n = (int)(eq - a), then_n = (int)(eol - eq - 3);
+        size_t now_n = 0, used = strlen(buf);
+        now = journal_value(b, bn, a, (size_t)name_n, &now_n);
+        if (now != NULL &&
+            (reverse || (now_n == (size_t)then_n && memcmp(now, eq + 3, now_n) == 0)))
+            continue;
+        if (now == NULL)
+            snprintf(buf + used, size - used, "%s%.*s: %s%.*s%s", told ? "; " : "", name_n, a,
+                     reverse ? "not given then, " : "", then_n, eq + 3,
+                     reverse ? " now" : " then, not given now");
+        else
+            snprintf(buf + used, size - used, "%s%.*s: %.*s then, %.*s now", told ? "; " : "",
+                     name_n, a, then_n, eq + 3, (int)now_n, now);
+        told++;
+    }
+    return told;
+}
+
+static mt_status journal_differs(struct mt_ctx *ctx, const char *dir, const char *then,
+                                 size_t then_n, const struct mt_journal_key *now)
+{
+    char buf[600] = "";
+    int told = journal_tell(then, then_n, now->text, now->n, false, 0, buf, sizeof buf);
+
+    journal_tell(now->text, now->n, then, then_n, true, told, buf, sizeof buf);
+    return mt_fail(ctx, MT_E_OPTION,
+                   "%s was begun differently (%s); resume it with the same settings or start over "
+                   "with --force",
+                   dir, buf);
+}
+
+/* One unit line without its newline: "unit N SUM {json}". False when it is not whole. */
+static bool journal_take_line(struct mt_ctx *ctx, struct mt_journal *j, char *line, size_t n)
+{
+    char *end, hex[65];
+    long unit;
+
+    if (n < 6 || memcmp(line, "unit ", 5) != 0)
+        return false;
+    unit = strtol(line + 5, &end, 10);
+    if (*end != ' ' || unit < 0 || unit >= j->n_units || j->units[unit].done)
+        return false;
+    char *sum = end + 1, *json = sum + JOURNAL_SUM + 1;
+    if ((size_t)(json - line) > n || json[-1] != ' ')
+        return false;
+    journal_sum(json, n - (size_t)(json - line), hex);
+    if (memcmp(hex, sum, JOURNAL_SUM) != 0)
+        return false;
+    if (mt_json_parse(ctx, json, n - (size_t)(json - line), MT_JOURNAL_NAME,
+                      &j->units[unit].facts) != MT_OK)
+        return false;
+    j->units[unit].done = true;
+    j->n_done++;
+    return true;
+}
+
+/* Takes the whole lines of a journal; *keep is the length of what was taken. */
+static void journal_take_units(struct mt_ctx *ctx, struct mt_journal *j, char *text, char *body,
+                               size_t n, size_t *keep)
+{
+    for (;;) {
+        size_t at = (size_t)(body - text);
+        char *eol = memchr(body, '\n', n - at);
+        *keep = at;
+        if (eol == NULL || !journal_take_line(ctx, j, body, (size_t)(eol - body)))
+            return;
+        body = eol + 1;
+    }
+}
+
+static mt_status journal_write(struct mt_ctx *ctx, struct mt_journal *j, const char *data, size_t n)
+{
+    while (n > 0) {
+        ssize_t got = write(j->fd, data, n);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return mt_fail_errno(ctx, errno, "cannot write %s", j->path);
+        data += got;
+        n -= (size_t)got;
+    }
+    if (fdatasync(j->fd) != 0)
+        return mt_fail_errno(ctx, errno, "cannot flush %s", j->path);
+    return MT_OK;
+}
+
+static mt_status journal_start(struct mt_ctx *ctx, struct mt_journal *j,
+                               const struct mt_journal_key *key)
+{
+    char hex[65], *head;
+    size_t size = strlen(JOURNAL_MAGIC) + 66 + key->n + 2;
+
+    j->fd = open(j->path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (j->fd < 0)
+        return mt_fail_errno(ctx, errno, "cannot create %s", j->path);
+    MT_TRY(mt_alloc(ctx, 1, size, "journal", &head));
+    journal_sum(key->text, key->n, hex);
+    int n = snprintf(head, size, "%s%s\n%s\n", JOURNAL_MAGIC, hex, key->text);
+    mt_status st = journal_write(ctx, j, head, (size_t)n);
+    mt_free(head);
+    return st;
+}
+
+static mt_status journal_continue(struct mt_ctx *ctx, struct mt_journal *j, const char *dir,
+                                  const struct mt_journal_key *key)
+{
+    const char *then, *body;
+    size_t n, then_n, keep;
+    char *text;
+    mt_status st = journal_read(ctx, dir, &text, &n);
+
+    if (st != MT_OK)
+        return st;
+    if (!journal_head(text, n, &then, &then_n, &body)) {
+        st = mt_fail(ctx, MT_E_FORMAT, "%s is damaged; start over with --force", j->path);
+    } else if (then_n != key->n || memcmp(then, key->text, then_n) != 0) {
+        st = journal_differs(ctx, dir, then, then_n, key);
+    } else {
+        journal_take_units(ctx, j, text, text + (body - text), n, &keep);
+        j->fd = open(j->path, O_WRONLY | O_CLOEXEC);
+        if (j->fd < 0 || ftruncate(j->fd, (off_t)keep) != 0 || lseek(j->fd, 0, SEEK_END) < 0)
+            st = mt_fail_errno(ctx, errno, "cannot continue %s", j->path);
+    }
+    mt_free(text);
+    return st;
+}
+
+mt_status mt_journal_open(struct mt_ctx *ctx, const char *dir, const struct mt_journal_key *key,
+                          int n_units, bool resume, struct mt_journal **out)
+{
+    struct mt_journal *j;
+
+    *out = NULL;
+    MT_TRY(mt_alloc0(ctx, 1, sizeof *j + (size_t)n_units * sizeof j->units[0], "journal", &j));
+    j->fd = -1;
+    j->n_units = n_units;
+    mt_status st = mt_path_join(ctx, dir, MT_JOURNAL_NAME, &j->path);
+    if (st == MT_OK)
+        st = resume ? journal_continue(ctx, j, dir, key) : journal_start(ctx, j, key);
+    if (st != MT_OK) {
+        mt_journal_close(j);
+        return st;
+    }
+    *out = j;
+    return MT_OK;
+}
+
+void mt_journal_close(struct mt_journal *j)
+{
+    if (j == NULL)
+        return;
+    if (j->fd >= 0)
+        close(j->fd);
+    for (int i = 0; i < j->n_units; i++)
+        mt_json_free(j->units[i].facts);
+    mt_free(j->path);
+    mt_free(j);
+}
+
+bool mt_journal_has(const struct mt_journal *j, int unit)
+{
+    return j->units[unit].done;
+}
+
+int mt_journal_count(const struct mt_journal *j)
+{
+    return j->n_done;
+}
+
+const struct mt_json *mt_journal_facts(const struct mt_journal *j, int unit)
+{
+    return j->units[unit].facts;
+}
+
+/* One line of a printed tree: newlines and the indentation after them go; inside strings a newline
+ * is always escaped. */
+static size_t journal_one_line(char *text, size_t n)
+{
+    size_t to = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        if (text[i] != '\n') {
+            text[to++] = text[i];
+            continue;
+        }
+        while (i + 1 < n && text[i + 1] == ' ')
+            i++;
+    }
+    return to;
+}
+
+mt_status mt_journal_add(struct mt_ctx *ctx, struct mt_journal *j, int unit, struct mt_json *facts)
+{
+    char hex[65], *text = NULL, *line = NULL;
+    size_t n = 4;
+    mt_status st = MT_OK;
+
+    mt_assert(unit >= 0 && unit < j->n_units && !j->units[unit].done);
+    j->units[unit].facts = facts;
+    if (facts != NULL)
+        st = mt_json_print(ctx, facts, &text, &n);
+    if (st == MT_OK)
+        st = mt_alloc(ctx, n + 64, 1, "journal", &line);
+    if (st == MT_OK) {
+        if (facts != NULL)
+            n = journal_one_line(text, n);
+        const char *json = facts != NULL ? text : "null";
+        journal_sum(json, n, hex);
+        int len = snprintf(line, n + 64, "unit %d %.*s %.*s\n", unit, JOURNAL_SUM, hex, (int)n, json);
+        st = journal_write(ctx, j, line, (size_t)len);
+    }
+    mt_free(text);
+    mt_free(line);
+    if (st == MT_OK) {
+        j->units[unit].done = true;
+        j->n_done++;
+    }
+    return st;
+}
+
+mt_status mt_journal_remove(struct mt_ctx *ctx, struct mt_journal *j)
+{
+    if (unlink(j->path) != 0 && errno != ENOENT)
+        return mt_fail_errno(ctx, errno, "cannot remove %s", j->path);
+    return MT_OK;
+}
