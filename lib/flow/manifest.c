@@ -1,0 +1,182 @@
+#include "lib/flow/manifest.h"
+
+#include "kernels/linalg.h"
+#include "lib/base/path.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MANIFEST_BYTES_MAX ((size_t)64 << 20)
+
+static void manifest_sizes(struct mt_json *obj, const struct mt_model *m)
+{
+    struct mt_model_size size;
+
+    mt_model_measure(m, &size);
+    mt_json_set_int(obj, "tensors", (int64_t)m->n_tensors);
+    mt_json_set_int(obj, "bytes", (int64_t)size.bytes);
+    mt_json_set_int(obj, "parameters", (int64_t)size.params_total);
+    mt_json_set_int(obj, "parameters_active", (int64_t)size.params_active);
+}
+
+static void manifest_ffn(struct mt_json *target, const struct mt_model *m)
+{
+    const struct mt_ffn *f = NULL;
+    struct mt_json *o;
+    int n_moe = 0;
+
+    for (int l = 0; m->ffn != NULL && l < m->hp.n_layers; l++) {
+        n_moe += m->ffn[l].moe;
+        if (f == NULL || (m->ffn[l].moe && !f->moe))
+            f = &m->ffn[l];
+    }
+    if (f == NULL)
+        return;
+    o = mt_json_set_object(target, "ffn");
+    mt_json_set_int(o, "layers", m->hp.n_layers);
+    mt_json_set_int(o, "moe_layers", n_moe);
+    mt_json_set_int(o, "hidden", m->hp.hidden);
+    mt_json_set_int(o, "width", f->width);
+    if (!f->moe)
+        return;
+    mt_json_set_int(o, "experts", f->n_experts);
+    mt_json_set_int(o, "active", f->k);
+    mt_json_set_int(o, "shared_width", f->shared_width);
+}
+
+/* Names of files are told without their directories. */
+static const char *manifest_value(const struct mt_opt *row, const char *text)
+{
+    bool file = row->kind == MT_OPT_KIND_STR && row->arg != NULL &&
+                (strstr(row->arg, "FILE") != NULL || strstr(row->arg, "DIR") != NULL ||
+                 strstr(row->arg, "PATH") != NULL);
+
+    return file ? mt_path_base(text) : text;
+}
+
+static void manifest_option(struct mt_json *o, const struct mt_opt *row, const void *values)
+{
+    char text[512], *end;
+
+    mt_opt_print(row, values, text, sizeof text);
+    if (row->kind == MT_OPT_KIND_BOOL)
+        mt_json_set_bool(o, row->name, *(const bool *)((const char *)values + row->offset));
+    else if (row->kind == MT_OPT_KIND_INT)
+        mt_json_set_int(o, row->name, (int64_t)strtoll(text, &end, 10));
+    else if (row->kind == MT_OPT_KIND_NUM)
+        mt_json_set_num(o, row->name, strtod(text, &end));
+    else if (row->kind == MT_OPT_KIND_STR &&
+             *(const char *const *)(const void *)((const char *)values + row->offset) == NULL)
+        mt_json_set_null(o, row->name);
+    else
+        mt_json_set_str(o, row->name, manifest_value(row, text));
+}
+
+static void manifest_passes(struct mt_json *m, const struct mt_walk_opts *o)
+{
+    struct mt_json *list = mt_json_set_array(m, "passes");
+
+    for (int i = 0; i < o->n_passes; i++) {
+        const struct mt_pass *p = o->passes[i].pass;
+        struct mt_json *one = mt_json_add_object(list), *opts;
+        mt_json_set_str(one, "name", p->name);
+        opts = mt_json_set_object(one, "options");
+        for (const struct mt_opt *row = p->opts; row != NULL && row->name != NULL; row++)
+            manifest_option(opts, row, o->passes[i].opts);
+    }
+}
+
+static void manifest_data(struct mt_json *m, const struct mt_dataset *d)
+{
+    struct mt_json *o = mt_json_set_object(m, "data"), *names;
+
+    mt_json_set_str(o, "sha256", d->sha256);
+    mt_json_set_int(o, "windows", (int64_t)d->n_windows);
+    mt_json_set_int(o, "tokens", (int64_t)d->n_tokens);
+    names = mt_json_set_array(o, "domains");
+    for (int i = 0; i < d->n_domains; i++)
+        mt_json_add_str(names, d->domains[i]);
+}
+
+/* What the source's own manifest tells of its making: its passes, and what came before them. A
+ * manifest that cannot be read is no reason to stop. */
+static mt_status manifest_history(struct mt_ctx *ctx, struct mt_json *source,
+                                  const struct mt_model *src)
+{
+    static const char *const keys[] = {"moetool", "source", "passes", "data"};
+    struct mt_json *before = NULL, *o, *part;
+
+    for (size_t i = 0; i < src->n_sidecars && before == NULL; i++) {
+        if (strcmp(src->sidecars[i].name, MT_MANIFEST_NAME) != 0)
+            continue;
+        if (mt_json_read(ctx, src->sidecars[i].path, MANIFEST_BYTES_MAX, &before) != MT_OK)
+            mt_log(ctx, MT_LOG_WARN, "the source's history is left out: %s", mt_error(ctx));
+    }
+    if (before == NULL)
+        return MT_OK;
+    o = mt_json_set_object(source, "history");
+    for (size_t k = 0; k < sizeof keys / sizeof keys[0]; k++) {
+        if (mt_json_get(before, keys[k]) == NULL)
+            continue;
+        mt_status st = mt_json_copy(ctx, mt_json_get(before, keys[k]), &part);
+        if (st != MT_OK) {
+            mt_json_free(before);
+            return st;
+        }
+        mt_json_set(o, keys[k], part);
+    }
+    mt_json_free(before);
+    return MT_OK;
+}
+
+mt_status mt_manifest_new(struct mt_ctx *ctx, const struct mt_manifest_in *in, struct mt_json **out)
+{
+    const struct mt_model *src = in->opts->source, *plan = in->plan;
+    struct mt_json *m = mt_json_new_object(), *o;
+    char seed[24];
+    mt_status st;
+
+    *out = NULL;
+    if (m == NULL)
+        return mt_fail(ctx, MT_E_NOMEM, "out of memory for the manifest");
+    mt_json_set_str(m, "moetool", MT_VERSION);
+    o = mt_json_set_object(m, "source");
+    mt_json_set_str(o, "identity", in->identity);
+    if (src->model_type != NULL)
+        mt_json_set_str(o, "model_type", src->model_type);
+    if (src->format != NULL)
+        mt_json_set_str(o, "format", src->format);
+    manifest_sizes(o, src);
+    st = manifest_history(ctx, o, src);
+    manifest_passes(m, in->opts);
+    /* Seeds beyond 2^53 do not survive a JSON number. */
+    snprintf(seed, sizeof seed, "%" PRIu64, mt_ctx_seed(ctx));
+    if (mt_ctx_seed(ctx) >> 53 != 0)
+        mt_json_set_str(m, "seed", seed);
+    else
+        mt_json_set_int(m, "seed", (int64_t)mt_ctx_seed(ctx));
+    if (in->data_used) {
+        mt_json_set_str(m, "blas", mt_blas_core());
+        mt_json_set_str(m, "device", in->opts->dev->name);
+        manifest_data(m, in->opts->data);
+    }
+    o = mt_json_set_object(m, "target");
+    if (plan->family != NULL) {
+        mt_json_set_str(o, "model_type", plan->family->name);
+        mt_json_set_str(o, "architecture", plan->family->architecture);
+    } else if (plan->model_type != NULL) {
+        mt_json_set_str(o, "model_type", plan->model_type);
+    }
+    if (in->opts->format != NULL)
+        mt_json_set_str(o, "format", in->opts->format->name);
+    manifest_sizes(o, plan);
+    manifest_ffn(o, plan);
+    if (st != MT_OK) {
+        mt_json_free(m);
+        return st;
+    }
+    *out = m;
+    return MT_OK;
+}

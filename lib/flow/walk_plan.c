@@ -1,0 +1,307 @@
+#include "lib/base/mem.h"
+#include "lib/base/path.h"
+#include "lib/flow/emit.h"
+#include "lib/flow/identity.h"
+#include "lib/flow/manifest.h"
+#include "lib/flow/walk_state.h"
+
+#include "kernels/linalg.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+/* Headers, config, index, manifest and card, beside tensor bytes. */
+#define PLAN_TEXT_BYTES ((uint64_t)1 << 20)
+#define PLAN_RECORD_BYTES 256u
+
+struct walk_passes *walk_passes_free(struct walk_passes *p)
+{
+    for (int i = 0; p != NULL && i < p->n; i++) {
+        if (p->v[i].pass->destroy != NULL)
+            p->v[i].pass->destroy(p->v[i].state);
+    }
+    mt_free(p);
+    return NULL;
+}
+
+static mt_status plan_pass(struct mt_ctx *ctx, struct mt_walk *w, struct walk_pass *p)
+{
+    if (p->pass->create != NULL)
+        MT_TRY(p->pass->create(ctx, p->opts, w->o->source, &p->state));
+    unsigned needs = p->pass->needs != NULL ? p->pass->needs(p->state) : 0;
+    if (w->o->data == NULL && (needs & MT_NEED_DATA) != 0)
+        return mt_fail(ctx, MT_E_OPTION, "it looks at activations: give it texts with --data");
+    if (w->o->data != NULL && p->pass->observe != NULL)
+        p->needs = needs;
+    p->rounds = p->needs == 0 ? 0 : p->pass->rounds != NULL ? p->pass->rounds(p->state) : 1;
+    w->forward |= p->rounds > 0;
+    if (p->pass->plan != NULL)
+        MT_TRY(p->pass->plan(ctx, p->state, w->plan));
+    return mt_model_verify(ctx, w->plan);
+}
+
+static mt_status plan_passes(struct mt_ctx *ctx, struct mt_walk *w)
+{
+    const struct mt_walk_opts *o = w->o;
+    size_t bytes = sizeof *w->passes + (size_t)o->n_passes * sizeof w->passes->v[0];
+
+    MT_TRY(mt_alloc0(ctx, 1, bytes, "passes", &w->passes));
+    for (int i = 0; i < o->n_passes; i++) {
+        struct walk_pass *p = &w->passes->v[i];
+        p->pass = o->passes[i].pass;
+        p->opts = o->passes[i].opts;
+        w->passes->n = i + 1;
+        MT_TRY(mt_check_cancel(ctx));
+        MT_TRY(mt_wrap(ctx, plan_pass(ctx, w, p), "%s", p->pass->name));
+    }
+    return MT_OK;
+}
+
+static bool plan_same_ffn(const struct mt_model *a, const struct mt_model *b)
+{
+    for (int l = 0; l < a->hp.n_layers && a->ffn != NULL && b->ffn != NULL; l++) {
+        const struct mt_ffn *x = &a->ffn[l], *y = &b->ffn[l];
+        if (x->moe != y->moe || x->width != y->width || x->n_experts != y->n_experts ||
+            x->k != y->k || x->shared_width != y->shared_width)
+            return false;
+    }
+    return a->hp.n_layers == b->hp.n_layers;
+}
+
+/* What the plan has become must be something its family's code computes, under that family's
+ * names. A family that cannot be written may still be copied, as long as its shape stays. */
+static mt_status plan_family(struct mt_ctx *ctx, struct mt_walk *w)
+{
+    const struct mt_model *src = w->o->source;
+    struct mt_model *m = w->plan;
+
+    if (m->family == NULL)
+        return MT_OK;
+    if (m->family->can_hold == NULL) {
+        if (m->family == src->family && plan_same_ffn(m, src))
+            return MT_OK;
+        return mt_fail(ctx, MT_E_UNSUPPORTED,
+                       "models of family %s can be read but not written; choose another with --arch",
+                       m->family->name);
+    }
+    if (w->passes->n > 0)
+        MT_TRY(m->family->can_hold(ctx, m));
+    MT_TRY(mt_model_rename(ctx, m, m->family));
+    return mt_model_verify(ctx, m);
+}
+
+static int plan_unit_of(const struct mt_walk *w, const struct mt_tensor *t)
+{
+    int l = t->role.kind == MT_ROLE_OTHER ? -1 : t->role.layer;
+
+    return l >= 0 && l < w->n_layers ? l + 1 : 0;
+}
+
+static mt_status plan_units(struct mt_ctx *ctx, struct mt_walk *w)
+{
+    const struct mt_model *m = w->plan;
+    size_t *at;
+
+    w->n_layers = m->hp.n_layers > 0 ? m->hp.n_layers : 0;
+    w->n_units = w->n_layers + 1;
+    size_t n = (size_t)w->n_units;
+    MT_TRY(mt_alloc0(ctx, n + 2, sizeof *w->unit_first, "list of records", &w->unit_first));
+    MT_TRY(mt_alloc0(ctx, n, sizeof *w->unit_bytes, "list of records", &w->unit_bytes));
+    MT_TRY(mt_alloc0(ctx, n, sizeof *w->facts, "list of records", &w->facts));
+    MT_TRY(mt_alloc(ctx, m->n_tensors, sizeof *w->records, "list of records", &w->records));
+    /* Counted one place further on, then used as cursors that end where the next unit begins. */
+    at = w->unit_first + 1;
+    for (size_t i = 0; i < m->n_tensors; i++)
+        at[plan_unit_of(w, m->tensors[i]) + 1]++;
+    for (size_t u = 1; u <= n; u++)
+        at[u] += at[u - 1];
+    for (size_t i = 0; i < m->n_tensors; i++) {
+        int u = plan_unit_of(w, m->tensors[i]);
+        w->records[at[u]++] = m->tensors[i];
+        w->unit_bytes[u] += mt_tensor_bytes(m->tensors[i]);
+        w->bytes_out += mt_tensor_bytes(m->tensors[i]);
+    }
+    return MT_OK;
+}
+
+static mt_status plan_config(struct mt_ctx *ctx, struct mt_walk *w)
+{
+    const struct mt_model *src = w->o->source, *m = w->plan;
+
+    if (src->config != NULL)
+        MT_TRY(mt_json_copy(ctx, src->config, &w->config));
+    else if ((w->config = mt_json_new_object()) == NULL)
+        return mt_fail(ctx, MT_E_NOMEM, "out of memory for config.json");
+    /* A plain copy keeps its config as it is, down to the keys nobody here knows. */
+    if (m->family == NULL || m->family->write_config == NULL ||
+        (w->passes->n == 0 && src->config != NULL))
+        return MT_OK;
+    return m->family->write_config(ctx, m, w->config);
+}
+
+static mt_status plan_memory(struct mt_ctx *ctx, struct mt_walk *w)
+{
+    uint64_t forward = 0, streams = 0, passes = 0, emit = 0;
+    char what[160], a[24], b[24], c[24];
+
+    if (w->forward)
+        MT_TRY(walk_streams_plan(ctx, w, &forward, &streams));
+    for (int i = 0; i < w->passes->n; i++) {
+        const struct walk_pass *p = &w->passes->v[i];
+        if (p->pass->memory != NULL)
+            passes += p->pass->memory(p->state, w->plan);
+    }
+    if (w->o->format != NULL)
+        emit = mt_emit_bytes(ctx, w->plan->tensors, w->plan->n_tensors) + PLAN_TEXT_BYTES +
+               PLAN_RECORD_BYTES * w->plan->n_tensors;
+    /* Nothing is written while activations are computed, but batch buffers stay. */
+    w->work_bytes = forward + passes + emit;
+    w->memory_bytes = mt_mem_used(ctx) + w->work_bytes + streams;
+    snprintf(what, sizeof what, "this work (forward pass %s, passes %s, writing %s)",
+             mt_format_bytes(forward + streams, a, sizeof a),
+             mt_format_bytes(passes, b, sizeof b), mt_format_bytes(emit, c, sizeof c));
+    return mt_mem_fits(ctx, w->work_bytes + streams, what);
+}
+
+static uint64_t plan_file_bytes(const char *path, bool blocks)
+{
+    struct stat sb;
+
+    if (stat(path, &sb) != 0)
+        return 0;
+    return blocks ? (uint64_t)sb.st_blocks * 512 : (uint64_t)sb.st_size;
+}
+
+/* Bytes that an unfinished output already takes; a resumed run needs that much less. */
+static mt_status plan_partial_bytes(struct mt_ctx *ctx, const struct mt_walk *w, uint64_t *bytes)
+{
+    char work[4096], **names;
+    size_t n;
+
+    *bytes = 0;
+    if ((w->o->out_flags & MT_OUT_RESUME) == 0)
+        return MT_OK;
+    snprintf(work, sizeof work, "%s.partial", w->o->out_path);
+    if (!mt_path_is_dir(work))
+        return MT_OK;
+    MT_TRY(mt_path_list(ctx, work, &names, &n));
+    for (size_t i = 0; i < n; i++) {
+        char *path;
+        mt_status st = mt_path_join(ctx, work, names[i], &path);
+        if (st != MT_OK) {
+            mt_free(names);
+            return st;
+        }
+        *bytes += plan_file_bytes(path, true);
+        mt_free(path);
+    }
+    mt_free(names);
+    return MT_OK;
+}
+
+static mt_status plan_disk(struct mt_ctx *ctx, struct mt_walk *w)
+{
+    const struct mt_model *src = w->o->source;
+    uint64_t room, have;
+    char a[24], b[24];
+
+    w->disk_bytes = w->bytes_out + PLAN_TEXT_BYTES + PLAN_RECORD_BYTES * w->plan->n_tensors;
+    for (size_t i = 0; i < src->n_sidecars; i++)
+        w->disk_bytes += plan_file_bytes(src->sidecars[i].path, false);
+    /* With a memory limit hidden states may have to be spilled, at worst as large as they are. */
+    if (w->forward && mt_mem_limit(ctx) != UINT64_MAX) {
+        uint64_t one = (uint64_t)w->s.n_tokens * (uint64_t)w->s.hidden * sizeof(float);
+        w->disk_bytes += one * (w->s.edited != NULL ? 2u : 1u);
+    }
+    MT_TRY(plan_partial_bytes(ctx, w, &have));
+    MT_TRY(mt_path_free_bytes(ctx, w->o->out_path, &room));
+    if (w->disk_bytes > room + have)
+        return mt_fail(ctx, MT_E_LIMIT,
+                       "%s needs %s, but its file system has %s free; free some space or choose "
+                       "another place",
+                       w->o->out_path, mt_format_bytes(w->disk_bytes - have, a, sizeof a),
+                       mt_format_bytes(room, b, sizeof b));
+    return MT_OK;
+}
+
+static mt_status plan_key_passes(struct mt_ctx *ctx, struct mt_walk *w)
+{
+    char name[160], value[512];
+
+    for (int i = 0; i < w->passes->n; i++) {
+        const struct walk_pass *p = &w->passes->v[i];
+        snprintf(name, sizeof name, "pass %d", i + 1);
+        MT_TRY(mt_journal_key_add(ctx, &w->key, name, p->pass->name));
+        for (const struct mt_opt *row = p->pass->opts; row != NULL && row->name != NULL; row++) {
+            mt_opt_print(row, p->opts, value, sizeof value);
+            if (w->passes->n > 1)
+                snprintf(name, sizeof name, "pass %d --%s", i + 1, row->name);
+            else
+                snprintf(name, sizeof name, "--%s", row->name);
+            MT_TRY(mt_journal_key_add(ctx, &w->key, name, value));
+        }
+    }
+    return MT_OK;
+}
+
+/* Everything the bytes of the output depend on. */
+static mt_status plan_key(struct mt_ctx *ctx, struct mt_walk *w)
+{
+    char hex[65], num[32];
+
+    MT_TRY(mt_journal_key_add(ctx, &w->key, "moetool", MT_VERSION));
+    MT_TRY(mt_journal_key_add(ctx, &w->key, "source model", w->identity));
+    MT_TRY(plan_key_passes(ctx, w));
+    snprintf(num, sizeof num, "%" PRIu64, mt_ctx_seed(ctx));
+    MT_TRY(mt_journal_key_add(ctx, &w->key, "--seed", num));
+    if (w->forward) {
+        snprintf(num, sizeof num, "%zu x %d", w->o->data->n_windows,
+                 (int)w->o->data->window_len_max);
+        MT_TRY(mt_journal_key_add(ctx, &w->key, "--data", w->o->data->sha256));
+        MT_TRY(mt_journal_key_add(ctx, &w->key, "windows", num));
+        MT_TRY(mt_journal_key_add(ctx, &w->key, "--device", w->o->dev->name));
+        MT_TRY(mt_journal_key_add(ctx, &w->key, "BLAS core", mt_blas_core()));
+    }
+    MT_TRY(mt_journal_key_add(ctx, &w->key, "--format", w->o->format->name));
+    snprintf(num, sizeof num, "%" PRIu64, w->o->write.shard_bytes_max);
+    MT_TRY(mt_journal_key_add(ctx, &w->key, "--max-shard-size", num));
+    mt_model_layout(w->plan, hex);
+    return mt_journal_key_add(ctx, &w->key, "layout", hex);
+}
+
+mt_status walk_plan(struct mt_ctx *ctx, struct mt_walk *w)
+{
+    const struct mt_walk_opts *o = w->o;
+
+    MT_TRY(mt_model_plan(ctx, o->source, &w->plan));
+    MT_TRY(plan_passes(ctx, w));
+    MT_TRY(plan_family(ctx, w));
+    MT_TRY(plan_units(ctx, w));
+    MT_TRY(plan_config(ctx, w));
+    MT_TRY(plan_memory(ctx, w));
+    if (o->format != NULL) {
+        if (o->format->plan == NULL)
+            return mt_fail(ctx, MT_E_UNSUPPORTED, "%s can be read but not written",
+                           o->format->name);
+        MT_TRY(plan_disk(ctx, w));
+    }
+    MT_TRY(mt_model_identity(ctx, o->source, w->identity));
+    if (o->format != NULL)
+        MT_TRY(plan_key(ctx, w));
+    struct mt_manifest_in in = {o, w->plan, w->identity, w->forward};
+    return mt_manifest_new(ctx, &in, &w->manifest);
+}
+
+void walk_plan_free(struct mt_walk *w)
+{
+    for (int u = 0; w->facts != NULL && u < w->n_units; u++)
+        mt_json_free(w->facts[u]);
+    mt_free(w->facts);
+    mt_free(w->records);
+    mt_free(w->unit_first);
+    mt_free(w->unit_bytes);
+    mt_journal_key_free(&w->key);
+    mt_json_free(w->config);
+}

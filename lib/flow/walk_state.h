@@ -1,0 +1,91 @@
+/* walk_state.h: the inside of a walk, for walk*.c alone.
+ *
+ * Unit 0 holds the records outside layers, unit l + 1 those of layer l. A unit is written whole.
+ */
+#ifndef MT_FLOW_WALK_STATE_H
+#define MT_FLOW_WALK_STATE_H
+
+#include "lib/flow/journal.h"
+#include "lib/flow/walk.h"
+#include "lib/run/stream.h"
+
+struct walk_pass {
+    const struct mt_pass *pass;
+    const void *opts;
+    void *state;
+    unsigned needs; /* enum mt_pass_needs; 0 when the walk has no data */
+    int rounds;
+};
+
+/* Given to the caller as mt_walk_result.states: recipes of a measured plan may look into them. */
+struct walk_passes {
+    int n;
+    struct walk_pass v[];
+};
+
+/* One stream's part in observing: what its observers want, and for how many rounds. */
+struct walk_side {
+    unsigned want; /* MT_NEED_INPUTS | HIDDEN | OUTPUT */
+    int rounds;    /* 0: nobody observes this stream */
+    struct mt_stream *x;
+};
+
+struct walk_streams {
+    struct mt_device *dev;
+    struct mt_batches batches;
+    int64_t hidden, width_max; /* widest hidden layer an observer asked for; 0: none */
+    int64_t block;             /* tokens shown to observers at a time */
+    int64_t n_tokens;
+    struct mt_runner *source, *edited; /* edited NULL when no pass is sequential */
+    struct walk_side teacher, student;
+    bool student_at_ffn; /* the student stream stands between attention and FFN of the layer */
+    mt_buf x, norm, y, h;
+    float *host_x, *host_norm, *host_y, *host_h;
+};
+
+struct mt_walk {
+    const struct mt_walk_opts *o;
+    struct mt_model *plan;
+    struct walk_passes *passes;
+    struct mt_json *manifest, *config;
+    struct mt_journal_key key;
+    char identity[65];
+    bool forward; /* some pass gets activations */
+
+    int n_layers, n_units;
+    struct mt_tensor **records; /* of the plan, unit after unit */
+    size_t *unit_first;         /* [n_units + 1] */
+    uint64_t *unit_bytes;       /* [n_units] */
+
+    uint64_t bytes_out, work_bytes, memory_bytes, disk_bytes;
+    struct walk_streams s;
+
+    struct mt_outdir *out;
+    struct mt_writer *w;
+    struct mt_journal *journal;
+    struct mt_json **facts; /* [n_units] what passes said of a layer; owned when not journaled */
+    bool commit_failed;
+};
+
+/* walk_plan.c: plan, units, sizes, key and manifest; refuses what cannot work. */
+MT_NODISCARD mt_status walk_plan(struct mt_ctx *ctx, struct mt_walk *w);
+void walk_plan_free(struct mt_walk *w);
+struct walk_passes *walk_passes_free(struct walk_passes *p); /* returns NULL */
+
+/* walk_stream.c */
+/* Batches and runners: enough to know what the forward pass needs. Allocates nothing large. */
+MT_NODISCARD mt_status walk_streams_plan(struct mt_ctx *ctx, struct mt_walk *w, uint64_t *bytes,
+                                         uint64_t *stream_bytes);
+/* Buffers and streams, embeddings in them. */
+MT_NODISCARD mt_status walk_streams_begin(struct mt_ctx *ctx, struct mt_walk *w,
+                                          const char *scratch_dir);
+/* Runs the source's layer over both streams and shows observers what they asked for; leaves the
+ * teacher after the layer and the student before its FFN. `quiet`: nobody observes. */
+MT_NODISCARD mt_status walk_streams_observe(struct mt_ctx *ctx, struct mt_walk *w, int layer,
+                                            bool quiet);
+/* Takes the student through the plan's layer, whose records have their final sources. */
+MT_NODISCARD mt_status walk_streams_advance(struct mt_ctx *ctx, struct mt_walk *w, int layer);
+/* True when the student needs the plan's layer once it is written. */
+bool walk_streams_want_layer(const struct mt_walk *w, int layer);
+void walk_streams_free(struct mt_walk *w);
+#endif

@@ -1,0 +1,382 @@
+#include "lib/base/mem.h"
+#include "lib/flow/walk_state.h"
+
+#include <string.h>
+
+/* Elements of one observed activation matrix: 64 MiB of floats. Wide layers are shown in blocks of
+ * fewer tokens. Shapes only, so that sums come out the same whatever the memory limit. */
+#define STREAM_BLOCK_ELEMENTS ((int64_t)16 << 20)
+#define STREAM_BLOCK_MIN 256
+
+static int64_t stream_dense_width_max(const struct mt_model *m)
+{
+    int64_t widest = 0;
+
+    for (int l = 0; l < m->hp.n_layers; l++) {
+        if (!m->ffn[l].moe && m->ffn[l].width > widest)
+            widest = m->ffn[l].width;
+    }
+    return widest;
+}
+
+static int64_t stream_block(const struct mt_model *m)
+{
+    int64_t widest = stream_dense_width_max(m), n;
+
+    if (widest < m->hp.hidden)
+        widest = m->hp.hidden;
+    n = STREAM_BLOCK_ELEMENTS / (widest > 0 ? widest : 1) / STREAM_BLOCK_MIN * STREAM_BLOCK_MIN;
+    if (n < STREAM_BLOCK_MIN)
+        return STREAM_BLOCK_MIN;
+    return n < MT_OBSERVE_TOKENS_MAX ? n : MT_OBSERVE_TOKENS_MAX;
+}
+
+static void stream_gather_wants(struct mt_walk *w)
+{
+    const unsigned data = MT_NEED_INPUTS | MT_NEED_HIDDEN | MT_NEED_OUTPUT;
+
+    for (int i = 0; i < w->passes->n; i++) {
+        const struct walk_pass *p = &w->passes->v[i];
+        if (p->rounds == 0)
+            continue;
+        struct walk_side *side =
+            (p->needs & MT_NEED_STUDENT) != 0 ? &w->s.student : &w->s.teacher;
+        side->want |= p->needs & data;
+        if (p->rounds > side->rounds)
+            side->rounds = p->rounds;
+    }
+}
+
+/* Most bytes of one layer's records; what a plan that cannot be read back holds evaluated. */
+static uint64_t stream_layer_bytes_max(const struct mt_walk *w)
+{
+    uint64_t most = 0;
+
+    for (int u = 1; u < w->n_units; u++) {
+        if (w->unit_bytes[u] > most)
+            most = w->unit_bytes[u];
+    }
+    return most;
+}
+
+mt_status walk_streams_plan(struct mt_ctx *ctx, struct mt_walk *w, uint64_t *bytes,
+                            uint64_t *stream_bytes)
+{
+    const struct mt_model *src = w->o->source;
+    struct walk_streams *s = &w->s;
+    uint64_t rows, block, hidden = (uint64_t)src->hp.hidden, per;
+
+    s->dev = w->o->dev;
+    s->hidden = src->hp.hidden;
+    s->n_tokens = (int64_t)w->o->data->n_tokens;
+    stream_gather_wants(w);
+    MT_TRY(mt_runner_open(ctx, src, s->dev, &s->source));
+    s->block = stream_block(src);
+    MT_TRY(mt_batches_make(ctx, w->o->data, s->block, &s->batches));
+    rows = (uint64_t)s->batches.tokens_max;
+    block = rows < (uint64_t)s->block ? rows : (uint64_t)s->block;
+    if (((s->teacher.want | s->student.want) & MT_NEED_HIDDEN) != 0)
+        s->width_max = stream_dense_width_max(src);
+    per = s->dev->elem_bytes + sizeof(float);
+    *bytes = mt_runner_batch_bytes(s->source, (int64_t)rows) + rows * hidden * per +
+             2 * block * hidden * per + block * (uint64_t)s->width_max * per;
+    *stream_bytes = s->teacher.rounds > 0 ? 2 * rows * hidden * sizeof(float) : 0;
+    if (s->student.rounds == 0)
+        return MT_OK;
+    MT_TRY(mt_runner_open(ctx, w->plan, s->dev, &s->edited));
+    *bytes += mt_runner_batch_bytes(s->edited, (int64_t)rows);
+    *stream_bytes += 2 * rows * hidden * sizeof(float);
+    if (w->o->format == NULL || w->o->format->reread == NULL)
+        *bytes += stream_layer_bytes_max(w);
+    return MT_OK;
+}
+
+static mt_status stream_alloc(struct mt_ctx *ctx, struct walk_streams *s, size_t n, mt_buf *dev,
+                              float **host)
+{
+    MT_TRY(s->dev->ops->alloc(ctx, s->dev, n, dev));
+    return mt_alloc(ctx, n, sizeof(float), "activations", host);
+}
+
+static mt_status stream_embed(struct mt_ctx *ctx, struct mt_walk *w, struct mt_runner *r,
+                              struct mt_stream *to)
+{
+    struct walk_streams *s = &w->s;
+
+    for (size_t b = 0; b < s->batches.n; b++) {
+        const struct mt_batch *batch = &s->batches.v[b];
+        MT_TRY(mt_check_cancel(ctx));
+        MT_TRY(mt_run_embed(ctx, r, batch->ids, batch->tokens, s->x));
+        MT_TRY(s->dev->ops->download(ctx, s->dev, s->host_x, s->x,
+                                     (size_t)(batch->tokens * s->hidden)));
+        MT_TRY(mt_stream_put(ctx, to, b, s->host_x));
+    }
+    return MT_OK;
+}
+
+mt_status walk_streams_begin(struct mt_ctx *ctx, struct mt_walk *w, const char *scratch_dir)
+{
+    struct walk_streams *s = &w->s;
+    size_t rows = (size_t)s->batches.tokens_max, hidden = (size_t)s->hidden;
+    size_t block = rows < (size_t)s->block ? rows : (size_t)s->block;
+    void *reserved;
+    mt_status st = MT_OK;
+
+    /* Streams keep what fits of the memory that is left. What the work itself will need is held
+     * out while they look, so that it is there when its turn comes. */
+    if (mt_mem_limit(ctx) != UINT64_MAX)
+        MT_TRY(mt_alloc(ctx, 1, w->work_bytes, "this work", &reserved));
+    else
+        reserved = NULL;
+    if (s->teacher.rounds > 0)
+        st = mt_stream_create(ctx, &s->batches, s->hidden, scratch_dir, &s->teacher.x);
+    if (st == MT_OK && s->student.rounds > 0)
+        st = mt_stream_create(ctx, &s->batches, s->hidden, scratch_dir, &s->student.x);
+    mt_free(reserved);
+    MT_TRY(st);
+    MT_TRY(stream_alloc(ctx, s, rows * hidden, &s->x, &s->host_x));
+    MT_TRY(stream_alloc(ctx, s, block * hidden, &s->norm, &s->host_norm));
+    MT_TRY(stream_alloc(ctx, s, block * hidden, &s->y, &s->host_y));
+    if (s->width_max > 0)
+        MT_TRY(stream_alloc(ctx, s, block * (size_t)s->width_max, &s->h, &s->host_h));
+    if (s->teacher.x != NULL)
+        MT_TRY(stream_embed(ctx, w, s->source, s->teacher.x));
+    if (s->student.x != NULL)
+        MT_TRY(stream_embed(ctx, w, s->edited, s->student.x));
+    return MT_OK;
+}
+
+void walk_streams_free(struct mt_walk *w)
+{
+    struct walk_streams *s = &w->s;
+
+    if (s->dev != NULL) {
+        s->dev->ops->release(s->dev, s->x);
+        s->dev->ops->release(s->dev, s->norm);
+        s->dev->ops->release(s->dev, s->y);
+        s->dev->ops->release(s->dev, s->h);
+    }
+    mt_free(s->host_x);
+    mt_free(s->host_norm);
+    mt_free(s->host_y);
+    mt_free(s->host_h);
+    mt_stream_free(s->teacher.x);
+    mt_stream_free(s->student.x);
+    mt_runner_close(s->edited);
+    mt_runner_close(s->source);
+    mt_batches_free(&s->batches);
+    memset(s, 0, sizeof *s);
+}
+
+/* True when the plan's layer computes its attention from the source's own records, so that the
+ * student's attention can be computed before passes edit the layer. */
+static bool stream_attention_kept(const struct mt_walk *w, int layer)
+{
+    for (size_t i = w->unit_first[layer + 1]; i < w->unit_first[layer + 2]; i++) {
+        const struct mt_tensor *t = w->records[i];
+        if (t->role.kind < MT_ROLE_ATTN_NORM || t->role.kind > MT_ROLE_K_NORM)
+            continue;
+        if (t->src.kind != MT_SRC_ALIAS || t->src.alias->dtype != t->dtype ||
+            t->src.alias != mt_model_find(w->o->source, t->role))
+            return false;
+    }
+    return true;
+}
+
+/* Hands one block to every pass that observes this side in this round. */
+static mt_status stream_show(struct mt_ctx *ctx, struct mt_walk *w, bool student,
+                             struct mt_observation *all)
+{
+    for (int i = 0; i < w->passes->n; i++) {
+        const struct walk_pass *p = &w->passes->v[i];
+        struct mt_observation ob = *all;
+        if (all->round >= p->rounds || ((p->needs & MT_NEED_STUDENT) != 0) != student)
+            continue;
+        if ((p->needs & MT_NEED_INPUTS) == 0)
+            ob.x = NULL;
+        if ((p->needs & MT_NEED_HIDDEN) == 0)
+            ob.h = NULL;
+        if ((p->needs & MT_NEED_OUTPUT) == 0)
+            ob.y = NULL;
+        MT_TRY(mt_wrap(ctx, p->pass->observe(ctx, p->state, &ob), "%s: layer %d", p->pass->name,
+                       all->layer));
+    }
+    return MT_OK;
+}
+
+struct stream_step {
+    struct mt_run_layer *rl;
+    int layer, round;
+    bool student, show, add; /* add: x += ffn(norm(x)) */
+    unsigned want;
+};
+
+/* Rows [row, row + m) of the batch in s->x through norm and FFN of the source's layer. */
+static mt_status stream_block_step(struct mt_ctx *ctx, struct mt_walk *w,
+                                   const struct stream_step *k, const struct mt_batch *batch,
+                                   int64_t row, int64_t m)
+{
+    struct walk_streams *s = &w->s;
+    const struct mt_device_ops *ops = s->dev->ops;
+    mt_buf x = mt_dev_at(s->dev, s->x, (size_t)(row * s->hidden));
+    size_t n = (size_t)(m * s->hidden);
+    int64_t width = w->o->source->ffn[k->layer].moe ? 0 : w->o->source->ffn[k->layer].width;
+    bool hidden = k->show && (k->want & MT_NEED_HIDDEN) != 0 && width > 0;
+    struct mt_observation ob = {.layer = k->layer, .round = k->round, .m = m};
+
+    MT_TRY(mt_run_ffn_norm(ctx, k->rl, x, m, s->norm));
+    if (k->add || hidden || (k->show && (k->want & MT_NEED_OUTPUT) != 0))
+        MT_TRY(mt_run_ffn(ctx, k->rl, s->norm, m, s->y, hidden ? s->h : NULL));
+    if (k->show) {
+        ob.token0 = batch->token0 + row;
+        ob.n_tokens = s->n_tokens;
+        if ((k->want & MT_NEED_INPUTS) != 0) {
+            MT_TRY(ops->download(ctx, s->dev, s->host_norm, s->norm, n));
+            ob.x = s->host_norm;
+        }
+        if (hidden) {
+            MT_TRY(ops->download(ctx, s->dev, s->host_h, s->h, (size_t)(m * width)));
+            ob.h = s->host_h;
+        }
+        if ((k->want & MT_NEED_OUTPUT) != 0) {
+            MT_TRY(ops->download(ctx, s->dev, s->host_y, s->y, n));
+            ob.y = s->host_y;
+        }
+        MT_TRY(stream_show(ctx, w, k->student, &ob));
+    }
+    return k->add ? mt_run_add(ctx, s->source, x, s->y, m) : MT_OK;
+}
+
+static mt_status stream_load(struct mt_ctx *ctx, struct walk_streams *s, struct mt_stream *from,
+                             size_t b)
+{
+    MT_TRY(mt_check_cancel(ctx));
+    MT_TRY(mt_stream_get(ctx, from, b, s->host_x));
+    return s->dev->ops->upload(ctx, s->dev, s->x, s->host_x,
+                               (size_t)(s->batches.v[b].tokens * s->hidden));
+}
+
+static mt_status stream_store(struct mt_ctx *ctx, struct walk_streams *s, struct mt_stream *to,
+                              size_t b)
+{
+    MT_TRY(s->dev->ops->download(ctx, s->dev, s->host_x, s->x,
+                                 (size_t)(s->batches.v[b].tokens * s->hidden)));
+    return mt_stream_put(ctx, to, b, s->host_x);
+}
+
+/* One batch of one side in one round. `attend`: the stream stands before attention; `store`: what
+ * comes out replaces it. */
+static mt_status stream_batch_step(struct mt_ctx *ctx, struct mt_walk *w, struct walk_side *side,
+                                   const struct stream_step *k, size_t b, bool attend, bool store)
+{
+    struct walk_streams *s = &w->s;
+    const struct mt_batch *batch = &s->batches.v[b];
+
+    MT_TRY(stream_load(ctx, s, side->x, b));
+    if (attend)
+        MT_TRY(mt_run_attn(ctx, k->rl, s->x, &batch->seqs, NULL));
+    for (int64_t row = 0; row < batch->tokens && (k->show || k->add); row += s->block) {
+        int64_t m = batch->tokens - row < s->block ? batch->tokens - row : s->block;
+        MT_TRY(stream_block_step(ctx, w, k, batch, row, m));
+    }
+    mt_progress_add(ctx, (uint64_t)batch->tokens);
+    return store ? stream_store(ctx, s, side->x, b) : MT_OK;
+}
+
+/* The teacher: attention in the first round, its FFN's output added in the last. */
+static mt_status stream_teacher(struct mt_ctx *ctx, struct mt_walk *w, struct mt_run_layer *rl,
+                                int layer, bool quiet)
+{
+    struct walk_side *side = &w->s.teacher;
+    int rounds = quiet ? 1 : side->rounds;
+    bool onward = layer + 1 < w->n_layers;
+
+    for (int r = 0; r < rounds; r++) {
+        bool last = r + 1 == rounds;
+        struct stream_step k = {rl, layer, r, false, !quiet, last && onward, side->want};
+        for (size_t b = 0; b < w->s.batches.n; b++)
+            MT_TRY(stream_batch_step(ctx, w, side, &k, b, r == 0,
+                                     last ? onward : r == 0));
+    }
+    return MT_OK;
+}
+
+/* The student: what observers see lies after attention, which is computed once when the plan keeps
+ * it, and otherwise with the source's weights, for observers only. */
+static mt_status stream_student(struct mt_ctx *ctx, struct mt_walk *w, struct mt_run_layer *rl,
+                                int layer)
+{
+    struct walk_side *side = &w->s.student;
+    bool kept = stream_attention_kept(w, layer);
+
+    for (int r = 0; r < side->rounds; r++) {
+        struct stream_step k = {rl, layer, r, true, true, false, side->want};
+        for (size_t b = 0; b < w->s.batches.n; b++)
+            MT_TRY(stream_batch_step(ctx, w, side, &k, b, r == 0 || !kept, kept && r == 0));
+    }
+    w->s.student_at_ffn = kept;
+    return MT_OK;
+}
+
+mt_status walk_streams_observe(struct mt_ctx *ctx, struct mt_walk *w, int layer, bool quiet)
+{
+    struct walk_streams *s = &w->s;
+    struct mt_run_layer *rl;
+    bool teacher = s->teacher.rounds > 0 && (!quiet || layer + 1 < w->n_layers);
+    bool student = s->student.rounds > 0 && !quiet;
+    mt_status st = MT_OK;
+
+    s->student_at_ffn = false;
+    if (!teacher && !student)
+        return MT_OK;
+    MT_TRY(mt_run_layer_open(ctx, s->source, layer, &rl));
+    if (teacher)
+        st = stream_teacher(ctx, w, rl, layer, quiet);
+    if (st == MT_OK && student)
+        st = stream_student(ctx, w, rl, layer);
+    mt_run_layer_close(rl);
+    return st;
+}
+
+bool walk_streams_want_layer(const struct mt_walk *w, int layer)
+{
+    return w->s.student.rounds > 0 && layer + 1 < w->n_layers;
+}
+
+/* The student's batch through the plan's layer. */
+static mt_status stream_advance_batch(struct mt_ctx *ctx, struct mt_walk *w,
+                                      struct mt_run_layer *rl, size_t b)
+{
+    struct walk_streams *s = &w->s;
+    const struct mt_batch *batch = &s->batches.v[b];
+
+    MT_TRY(stream_load(ctx, s, s->student.x, b));
+    if (!s->student_at_ffn)
+        MT_TRY(mt_run_attn(ctx, rl, s->x, &batch->seqs, NULL));
+    for (int64_t row = 0; row < batch->tokens; row += s->block) {
+        int64_t m = batch->tokens - row < s->block ? batch->tokens - row : s->block;
+        mt_buf x = mt_dev_at(s->dev, s->x, (size_t)(row * s->hidden));
+        MT_TRY(mt_run_ffn_norm(ctx, rl, x, m, s->norm));
+        MT_TRY(mt_run_ffn(ctx, rl, s->norm, m, s->y, NULL));
+        MT_TRY(mt_run_add(ctx, s->edited, x, s->y, m));
+    }
+    mt_progress_add(ctx, (uint64_t)batch->tokens);
+    return stream_store(ctx, s, s->student.x, b);
+}
+
+mt_status walk_streams_advance(struct mt_ctx *ctx, struct mt_walk *w, int layer)
+{
+    struct mt_run_layer *rl;
+    mt_status st = MT_OK;
+
+    if (!walk_streams_want_layer(w, layer))
+        return MT_OK;
+    if (w->s.student_at_ffn && w->o->format == NULL && !stream_attention_kept(w, layer))
+        return mt_fail(ctx, MT_E_UNSUPPORTED,
+                       "layer %d: a pass edited the attention after activations were shown", layer);
+    MT_TRY(mt_run_layer_open(ctx, w->s.edited, layer, &rl));
+    for (size_t b = 0; b < w->s.batches.n && st == MT_OK; b++)
+        st = stream_advance_batch(ctx, w, rl, b);
+    mt_run_layer_close(rl);
+    return st;
+}
