@@ -21,6 +21,7 @@
 struct mt_outfile {
     struct mt_outfile *next;
     int fd;           /* -1: written and closed (text, copy) */
+    bool settled;     /* carries its final name */
     char *name;       /* final name */
     const char *path; /* OUT.partial/NAME.partial */
 };
@@ -341,8 +342,12 @@ static mt_status outdir_entry(struct mt_ctx *ctx, struct mt_outdir *o, const cha
     struct mt_outfile *f = outdir_find(o, name);
 
     *file = f;
-    if (f != NULL)
+    if (f != NULL && !f->settled)
         return MT_OK;
+    if (f != NULL) {
+        f->settled = false;
+        return outdir_unfinish(ctx, o, f);
+    }
     if (!mt_path_plain_name(name, n) || outdir_has_suffix(name) || strcmp(name, OUTDIR_LOCK) == 0)
         return mt_fail(ctx, MT_E_FORMAT, "\"%s\" cannot be the name of a file in %s", name,
                        o->path);
@@ -503,15 +508,18 @@ static mt_status outdir_sweep_one(struct mt_ctx *ctx, void *arg, const char *nam
     return unlink(path) == 0 ? MT_OK : outdir_fail(ctx, errno, path);
 }
 
-static mt_status outdir_finish_names(struct mt_ctx *ctx, struct mt_outdir *o)
+mt_status mt_outdir_settle(struct mt_ctx *ctx, struct mt_outdir *out)
 {
     char *to;
 
-    for (struct mt_outfile *f = o->files; f != NULL; f = f->next) {
-        MT_TRY(mt_path_join(ctx, o->work, f->name, &to));
+    for (struct mt_outfile *f = out->files; f != NULL; f = f->next) {
+        if (f->settled)
+            continue;
+        MT_TRY(mt_path_join(ctx, out->work, f->name, &to));
         mt_status st = rename(f->path, to) == 0 ? MT_OK : outdir_fail(ctx, errno, f->path);
         mt_free(to);
         MT_TRY(st);
+        f->settled = true;
     }
     return MT_OK;
 }
@@ -551,7 +559,7 @@ mt_status mt_outdir_commit(struct mt_ctx *ctx, struct mt_outdir *out)
         if (f->fd >= 0)
             MT_TRY(outdir_finish_file(ctx, f, MT_OK));
     }
-    MT_TRY(outdir_finish_names(ctx, out));
+    MT_TRY(mt_outdir_settle(ctx, out));
     /* The lock file goes too; the lock lasts until its descriptor is closed. */
     MT_TRY(outdir_each(ctx, out->work, out, outdir_sweep_one));
     MT_TRY(outdir_sync_dir(ctx, out->work));

@@ -54,6 +54,9 @@ MT_NODISCARD mt_status mt_outdir_copy(struct mt_ctx *ctx, struct mt_outdir *out,
 MT_NODISCARD mt_status mt_outdir_remove(struct mt_ctx *ctx, struct mt_outdir *out,
                                         const char *name);
 
+/* Takes the suffixes inside OUT.partial away, so that a reader can open the result at its work
+ * path before commit; the directory keeps its own. Files may still be added and replaced. */
+MT_NODISCARD mt_status mt_outdir_settle(struct mt_ctx *ctx, struct mt_outdir *out);
 MT_NODISCARD mt_status mt_outdir_commit(struct mt_ctx *ctx, struct mt_outdir *out);
 void mt_outdir_close(struct mt_outdir *out, bool keep); /* after commit: frees only */
 
