@@ -12,8 +12,8 @@
 
 #include "lib/flow/format.h"
 
-MT_NODISCARD mt_status mt_emit(struct mt_ctx *ctx, const struct mt_format *fmt,
-                               struct mt_writer *w, struct mt_tensor *const *tensors, size_t n);
+MT_NODISCARD mt_status mt_emit(struct mt_ctx *ctx, const struct mt_format *fmt, struct mt_writer *w,
+                               struct mt_tensor *const *tensors, size_t n);
 /* Anonymous memory emit needs, whatever the tensors: workers x tile x 2, plus the longest row. */
 uint64_t mt_emit_bytes(const struct mt_ctx *ctx, struct mt_tensor *const *tensors, size_t n);
 #endif

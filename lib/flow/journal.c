@@ -101,8 +101,8 @@ bool mt_journal_there(struct mt_ctx *ctx, const char *dir)
     const char *key, *body;
     size_t n, key_n;
     char *text;
-    bool there = journal_read(ctx, dir, &text, &n) == MT_OK &&
-                 journal_head(text, n, &key, &key_n, &body);
+    bool there =
+        journal_read(ctx, dir, &text, &n) == MT_OK && journal_head(text, n, &key, &key_n, &body);
 
     mt_free(text);
     return there;
@@ -350,7 +350,8 @@ mt_status mt_journal_add(struct mt_ctx *ctx, struct mt_journal *j, int unit, str
             n = journal_one_line(text, n);
         const char *json = facts != NULL ? text : "null";
         journal_sum(json, n, hex);
-        int len = snprintf(line, n + 64, "unit %d %.*s %.*s\n", unit, JOURNAL_SUM, hex, (int)n, json);
+        int len =
+            snprintf(line, n + 64, "unit %d %.*s %.*s\n", unit, JOURNAL_SUM, hex, (int)n, json);
         st = journal_write(ctx, j, line, (size_t)len);
     }
     mt_free(text);
@@ -360,11 +361,4 @@ mt_status mt_journal_add(struct mt_ctx *ctx, struct mt_journal *j, int unit, str
         j->n_done++;
     }
     return st;
-}
-
-mt_status mt_journal_remove(struct mt_ctx *ctx, struct mt_journal *j)
-{
-    if (unlink(j->path) != 0 && errno != ENOENT)
-        return mt_fail_errno(ctx, errno, "cannot remove %s", j->path);
-    return MT_OK;
 }

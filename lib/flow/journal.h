@@ -4,7 +4,7 @@
  * on, as readable lines, under one SHA-256. Then one line per finished unit, appended and flushed
  * after the unit's bytes were: the unit's number, a checksum of the line and what passes reported,
  * as JSON. A resumed run gives its own key; if it differs the run is refused and told what differs.
- * A torn last line is dropped.
+ * A torn last line is dropped. mt_outdir_commit sweeps the file away.
  *
  * Ownership: *given* by open, ended by close. Threads: one caller.
  */
@@ -42,6 +42,4 @@ const struct mt_json *mt_journal_facts(const struct mt_journal *j, int unit);
 /* Notes that `unit` stands (its bytes were flushed before); `facts` taken, may be NULL. */
 MT_NODISCARD mt_status mt_journal_add(struct mt_ctx *ctx, struct mt_journal *j, int unit,
                                       struct mt_json *facts);
-/* Takes the file away: the output is whole and about to be renamed. */
-MT_NODISCARD mt_status mt_journal_remove(struct mt_ctx *ctx, struct mt_journal *j);
 #endif

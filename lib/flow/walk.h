@@ -32,12 +32,12 @@ struct mt_walk_opts {
     const struct mt_dataset *data; /* NULL: no activations */
     struct mt_device *dev;         /* NULL when data is NULL */
 
-    const struct mt_format *format; /* NULL: measuring walk, nothing is written */
+    const struct mt_format *format;         /* NULL: measuring walk, nothing is written */
     const struct mt_format *const *formats; /* to read the result back */
     const char *out_path;
     unsigned out_flags; /* enum mt_out_flags */
     struct mt_write_opts write;
-    bool dry_run; /* plan and check; `plan` of the result is filled, nothing is written */
+    bool dry_run;         /* plan and check; `plan` of the result is filled, nothing is written */
     bool keep_on_failure; /* keep OUT.partial for --resume when the walk fails or is interrupted
                              after a layer was finished */
 
@@ -50,12 +50,14 @@ struct mt_walk_opts {
 };
 
 struct mt_walk_result {
-    struct mt_model *plan;     /* *given*: borrows the source model; see the measuring walk */
-    struct mt_json *manifest;  /* *given*: what moetool.json holds */
-    uint64_t bytes_out;        /* tensor bytes of the output */
-    uint64_t memory_bytes;     /* computed peak of counted memory */
-    uint64_t disk_bytes;       /* needed on the output's file system */
-    void *states;              /* pass states; ended by mt_walk_result_free */
+    struct mt_model *plan;    /* *given*: borrows the source model. After a measuring walk every
+                                 record has its source; after a written one only shapes count */
+    struct mt_json *manifest; /* *given*: what moetool.json holds */
+    uint64_t bytes_out;       /* tensor bytes of the output */
+    uint64_t memory_bytes;    /* computed peak of counted memory */
+    uint64_t disk_bytes;      /* needed on the output's file system */
+    void *states;             /* pass states, which the plan's recipes may use; ended by
+                                 mt_walk_result_free */
 };
 
 MT_NODISCARD mt_status mt_walk_run(struct mt_ctx *ctx, const struct mt_walk_opts *o,

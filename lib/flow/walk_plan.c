@@ -16,14 +16,13 @@
 #define PLAN_TEXT_BYTES ((uint64_t)1 << 20)
 #define PLAN_RECORD_BYTES 256u
 
-struct walk_passes *walk_passes_free(struct walk_passes *p)
+void walk_passes_free(struct walk_passes *p)
 {
     for (int i = 0; p != NULL && i < p->n; i++) {
         if (p->v[i].pass->destroy != NULL)
             p->v[i].pass->destroy(p->v[i].state);
     }
     mt_free(p);
-    return NULL;
 }
 
 static mt_status plan_pass(struct mt_ctx *ctx, struct mt_walk *w, struct walk_pass *p)
@@ -82,9 +81,10 @@ static mt_status plan_family(struct mt_ctx *ctx, struct mt_walk *w)
     if (m->family->can_hold == NULL) {
         if (m->family == src->family && plan_same_ffn(m, src))
             return MT_OK;
-        return mt_fail(ctx, MT_E_UNSUPPORTED,
-                       "models of family %s can be read but not written; choose another with --arch",
-                       m->family->name);
+        return mt_fail(
+            ctx, MT_E_UNSUPPORTED,
+            "models of family %s can be read but not written; choose another with --arch",
+            m->family->name);
     }
     if (w->passes->n > 0)
         MT_TRY(m->family->can_hold(ctx, m));
@@ -160,8 +160,8 @@ static mt_status plan_memory(struct mt_ctx *ctx, struct mt_walk *w)
     w->work_bytes = forward + passes + emit;
     w->memory_bytes = mt_mem_used(ctx) + w->work_bytes + streams;
     snprintf(what, sizeof what, "this work (forward pass %s, passes %s, writing %s)",
-             mt_format_bytes(forward + streams, a, sizeof a),
-             mt_format_bytes(passes, b, sizeof b), mt_format_bytes(emit, c, sizeof c));
+             mt_format_bytes(forward + streams, a, sizeof a), mt_format_bytes(passes, b, sizeof b),
+             mt_format_bytes(emit, c, sizeof c));
     return mt_mem_fits(ctx, w->work_bytes + streams, what);
 }
 

@@ -63,14 +63,29 @@ struct mt_walk {
     struct mt_outdir *out;
     struct mt_writer *w;
     struct mt_journal *journal;
-    struct mt_json **facts; /* [n_units] what passes said of a layer; owned when not journaled */
-    bool commit_failed;
+    struct mt_json **facts; /* [n_units] what passes said of a layer; owned until journaled */
+    int first_open;         /* the first layer that does not stand; n_layers: all do */
+    bool resumable;         /* an interrupted run can be continued */
+    bool keep_partial;      /* OUT.partial is not this run's to remove */
+    char title[48];         /* of a progress region */
 };
+
+/* The name a pass reports under: its own, numbered when it comes more than once. */
+void walk_pass_key(const struct mt_walk *w, int index, char *buf, size_t n);
 
 /* walk_plan.c: plan, units, sizes, key and manifest; refuses what cannot work. */
 MT_NODISCARD mt_status walk_plan(struct mt_ctx *ctx, struct mt_walk *w);
 void walk_plan_free(struct mt_walk *w);
-struct walk_passes *walk_passes_free(struct walk_passes *p); /* returns NULL */
+void walk_passes_free(struct walk_passes *p); /* ends the states */
+
+/* walk_output.c */
+/* Output directory, journal, writer. */
+MT_NODISCARD mt_status walk_output_open(struct mt_ctx *ctx, struct mt_walk *w);
+/* Ends the writer, adds what travels along, shows the result to the caller and commits. */
+MT_NODISCARD mt_status walk_output_finish(struct mt_ctx *ctx, struct mt_walk *w);
+void walk_output_close(struct mt_ctx *ctx, struct mt_walk *w, mt_status st);
+/* Adds reports of passes and layers to the manifest. */
+MT_NODISCARD mt_status walk_manifest_end(struct mt_ctx *ctx, struct mt_walk *w);
 
 /* walk_stream.c */
 /* Batches and runners: enough to know what the forward pass needs. Allocates nothing large. */

@@ -39,8 +39,7 @@ static void stream_gather_wants(struct mt_walk *w)
         const struct walk_pass *p = &w->passes->v[i];
         if (p->rounds == 0)
             continue;
-        struct walk_side *side =
-            (p->needs & MT_NEED_STUDENT) != 0 ? &w->s.student : &w->s.teacher;
+        struct walk_side *side = (p->needs & MT_NEED_STUDENT) != 0 ? &w->s.student : &w->s.teacher;
         side->want |= p->needs & data;
         if (p->rounds > side->rounds)
             side->rounds = p->rounds;
@@ -295,8 +294,7 @@ static mt_status stream_teacher(struct mt_ctx *ctx, struct mt_walk *w, struct mt
         bool last = r + 1 == rounds;
         struct stream_step k = {rl, layer, r, false, !quiet, last && onward, side->want};
         for (size_t b = 0; b < w->s.batches.n; b++)
-            MT_TRY(stream_batch_step(ctx, w, side, &k, b, r == 0,
-                                     last ? onward : r == 0));
+            MT_TRY(stream_batch_step(ctx, w, side, &k, b, r == 0, last ? onward : r == 0));
     }
     return MT_OK;
 }

@@ -1,0 +1,166 @@
+#include "lib/base/path.h"
+#include "lib/flow/walk_state.h"
+
+#include <string.h>
+
+static mt_status output_open_dir(struct mt_ctx *ctx, struct mt_walk *w, bool *resume)
+{
+    unsigned flags = w->o->out_flags;
+
+    MT_TRY(mt_outdir_open(ctx, w->o->out_path, flags, &w->out));
+    /* A sequential pass needs to read back what stands. */
+    w->resumable = w->s.student.rounds == 0 || w->o->format->reread != NULL;
+    *resume = (flags & MT_OUT_RESUME) != 0 && w->resumable &&
+              mt_journal_there(ctx, mt_outdir_work_path(w->out));
+    if (*resume || (flags & MT_OUT_RESUME) == 0)
+        return MT_OK;
+    /* Nothing to continue: what lies there is of unknown origin. */
+    mt_outdir_close(w->out, false);
+    w->out = NULL;
+    return mt_outdir_open(ctx, w->o->out_path, flags & ~(unsigned)MT_OUT_RESUME, &w->out);
+}
+
+mt_status walk_output_open(struct mt_ctx *ctx, struct mt_walk *w)
+{
+    const struct mt_format *fmt = w->o->format;
+    bool resume;
+    mt_status st;
+
+    MT_TRY(output_open_dir(ctx, w, &resume));
+    st =
+        mt_journal_open(ctx, mt_outdir_work_path(w->out), &w->key, w->n_units, resume, &w->journal);
+    if (st != MT_OK) {
+        w->keep_partial = resume;
+        return st;
+    }
+    while (w->first_open < w->n_layers && mt_journal_has(w->journal, w->first_open + 1))
+        w->first_open++;
+    if (resume)
+        mt_log(ctx, MT_LOG_INFO, "resuming: %d of %d layers stand", w->first_open, w->n_layers);
+    return fmt->plan(ctx, w->out, w->plan, &w->o->write, &w->w);
+}
+
+/* ---- the manifest's end ---- */
+
+static mt_status output_copy_facts(struct mt_ctx *ctx, struct mt_json *to,
+                                   const struct mt_json *facts)
+{
+    struct mt_json *copy;
+
+    for (struct mt_json *f = mt_json_first(facts); f != NULL; f = mt_json_next(f)) {
+        MT_TRY(mt_json_copy(ctx, f, &copy));
+        mt_json_set(to, mt_json_key(f), copy);
+    }
+    return MT_OK;
+}
+
+mt_status walk_manifest_end(struct mt_ctx *ctx, struct mt_walk *w)
+{
+    struct mt_json *one = mt_json_first(mt_json_get(w->manifest, "passes")), *layers = NULL;
+
+    for (int i = 0; i < w->passes->n; i++, one = mt_json_next(one)) {
+        const struct walk_pass *p = &w->passes->v[i];
+        if (p->pass->report != NULL)
+            MT_TRY(mt_wrap(ctx, p->pass->report(ctx, p->state, mt_json_set_object(one, "report")),
+                           "%s", p->pass->name));
+    }
+    for (int l = 0; l < w->n_layers; l++) {
+        const struct mt_json *facts =
+            w->journal != NULL ? mt_journal_facts(w->journal, l + 1) : w->facts[l + 1];
+        if (mt_json_kind(facts) != MT_JSON_OBJECT)
+            continue;
+        if (layers == NULL)
+            layers = mt_json_set_array(w->manifest, "layers");
+        one = mt_json_add_object(layers);
+        mt_json_set_int(one, "layer", l);
+        MT_TRY(output_copy_facts(ctx, one, facts));
+    }
+    return MT_OK;
+}
+
+static mt_status output_write_manifest(struct mt_ctx *ctx, struct mt_walk *w)
+{
+    char *text;
+    size_t n;
+
+    MT_TRY(walk_manifest_end(ctx, w));
+    MT_TRY(mt_json_print(ctx, w->manifest, &text, &n));
+    mt_status st = mt_outdir_text(ctx, w->out, MT_MANIFEST_NAME, text, n);
+    mt_free(text);
+    return st;
+}
+
+/* ---- what travels along ---- */
+
+/* Files that the walk or the writer makes itself. */
+static bool output_own_file(const char *name)
+{
+    return strcmp(name, MT_MANIFEST_NAME) == 0 || strcmp(name, MT_JOURNAL_NAME) == 0 ||
+           strcmp(name, "config.json") == 0;
+}
+
+static mt_status output_copy_sidecars(struct mt_ctx *ctx, struct mt_walk *w)
+{
+    const struct mt_model *src = w->o->source;
+
+    for (size_t i = 0; i < src->n_sidecars; i++) {
+        const struct mt_sidecar *s = &src->sidecars[i];
+        MT_TRY(mt_check_cancel(ctx));
+        if (!output_own_file(s->name))
+            MT_TRY(mt_outdir_copy(ctx, w->out, s->name, s->path));
+    }
+    return MT_OK;
+}
+
+/* The result as a loader will see it, from the files alone. */
+static mt_status output_show(struct mt_ctx *ctx, struct mt_walk *w)
+{
+    const struct mt_walk_opts *o = w->o;
+    struct mt_model *result;
+    mt_status st;
+
+    if (o->formats == NULL)
+        return MT_OK;
+    MT_TRY(mt_wrap(ctx, mt_model_open(ctx, o->formats, mt_outdir_work_path(w->out), &result),
+                   "reading the result back"));
+    st = o->finish != NULL ? o->finish(ctx, o->finish_arg, result, w->manifest, w->out) : MT_OK;
+    mt_model_free(result);
+    return st;
+}
+
+mt_status walk_output_finish(struct mt_ctx *ctx, struct mt_walk *w)
+{
+    const struct mt_format *fmt = w->o->format;
+
+    if (fmt->end != NULL)
+        MT_TRY(fmt->end(ctx, w->w, w->config));
+    MT_TRY(output_copy_sidecars(ctx, w));
+    MT_TRY(output_write_manifest(ctx, w));
+    MT_TRY(mt_outdir_settle(ctx, w->out));
+    MT_TRY(output_show(ctx, w));
+    MT_TRY(mt_check_cancel(ctx));
+    return mt_outdir_commit(ctx, w->out);
+}
+
+void walk_output_close(struct mt_ctx *ctx, struct mt_walk *w, mt_status st)
+{
+    int layers = w->journal != NULL ? w->first_open : 0;
+    bool keep = w->keep_partial;
+
+    while (w->journal != NULL && layers < w->n_layers && mt_journal_has(w->journal, layers + 1))
+        layers++;
+    if (st != MT_OK && w->o->keep_on_failure && layers > 0 && w->resumable) {
+        keep = true;
+        mt_log(ctx, MT_LOG_WARN,
+               "%d of %d layers stand in %s; the same command with --resume "
+               "continues there",
+               layers, w->n_layers, mt_outdir_work_path(w->out));
+    }
+    if (w->w != NULL && w->o->format->free != NULL)
+        w->o->format->free(w->w);
+    mt_journal_close(w->journal);
+    mt_outdir_close(w->out, keep);
+    w->w = NULL;
+    w->journal = NULL;
+    w->out = NULL;
+}
