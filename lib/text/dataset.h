@@ -25,24 +25,23 @@ struct mt_window {
 struct mt_dataset {
     struct mt_window *windows;
     size_t n_windows;
-    size_t n_tokens;      /* over all windows */
+    size_t n_tokens; /* over all windows */
     int32_t window_len_max;
-    char **domains;       /* [n_domains] */
+    char **domains; /* [n_domains] */
     int n_domains;
-    char sha256[65];      /* of every source's bytes, in order */
-    void *storage;        /* dataset.c's own */
+    char sha256[65]; /* of every source's bytes, in order */
+    void *storage;   /* dataset.c's own */
 };
 
 struct mt_dataset_opts {
-    int64_t samples;  /* windows over all domains, shared equally; 0: all */
-    int64_t seq_len;  /* >= 2 */
-    int32_t bos_id;   /* put before each document unless the tokenizer does; -1: none */
-    int64_t vocab;    /* ids must be below it; 0: unchecked */
+    int64_t samples; /* windows over all domains, shared equally; 0: all */
+    int64_t seq_len; /* >= 2 */
+    int32_t bos_id;  /* put before each document unless the tokenizer does; -1: none */
+    int64_t vocab;   /* ids must be below it; 0: unchecked */
 };
 
 MT_NODISCARD mt_status mt_dataset_open(struct mt_ctx *ctx, const struct mt_tokenizer *t,
                                        const struct mt_strlist *sources,
-                                       const struct mt_dataset_opts *opts,
-                                       struct mt_dataset *out);
+                                       const struct mt_dataset_opts *opts, struct mt_dataset *out);
 void mt_dataset_free(struct mt_dataset *d);
 #endif

@@ -37,7 +37,7 @@ MT_NODISCARD mt_status mt_tokenizer_parse(struct mt_ctx *ctx, const char *json, 
 void mt_tokenizer_free(struct mt_tokenizer *t);
 
 enum mt_encode_flags {
-    MT_ENCODE_SPECIAL = 1u << 0, /* run the post-processor (adds BOS where the file says so) */
+    MT_ENCODE_SPECIAL = 1u << 0,  /* run the post-processor (adds BOS where the file says so) */
     MT_ENCODE_NO_ADDED = 1u << 1, /* treat the text of special tokens as ordinary text */
 };
 /* Appends ids of text[0..n). Invalid UTF-8 is replaced by U+FFFD, as the library's bindings do. */
@@ -50,7 +50,7 @@ MT_NODISCARD mt_status mt_tokenizer_decode(struct mt_ctx *ctx, const struct mt_t
                                            const int32_t *ids, size_t n, bool skip_special,
                                            char **text, size_t *len);
 
-int64_t mt_tokenizer_vocab(const struct mt_tokenizer *t); /* largest id + 1 */
+int64_t mt_tokenizer_vocab(const struct mt_tokenizer *t);                   /* largest id + 1 */
 int32_t mt_tokenizer_find(const struct mt_tokenizer *t, const char *token); /* -1: none */
 /* True when the post-processor itself puts a BOS in front. */
 bool mt_tokenizer_adds_bos(const struct mt_tokenizer *t);
