@@ -84,6 +84,10 @@ $(B)/moetool: $(CMD_SRC:%.c=$(B)/%.o) $(B)/libmoetool.a
 $(B)/tests/%: $(B)/tests/%.o $(TEST_LIB_SRC:%.c=$(B)/%.o) $(B)/libmoetool.a
 	$(CC) $(SAN_FLAGS) -o $@ $^ $(LIBS)
 
+# Programs that other programs are compared with; each has its own main.
+$(B)/tests/interop/%: $(B)/tests/interop/%.o $(B)/libmoetool.a
+	$(CC) $(SAN_FLAGS) -o $@ $^ $(LIBS)
+
 TEST_BIN := $(TEST_SRC:%.c=$(B)/%)
 test: $(B)/moetool $(TEST_BIN)
 	@MOETOOL_BIN=$(abspath $(B)/moetool) scripts/run_tests.sh $(B) "$(T)" "$(ONLY)"

@@ -1,12 +1,17 @@
 /* dataset.h: texts to windows of token ids, for calibration and evaluation.
  *
  * A source is FILE or name=FILE (a domain name; default: the file name up to its first dot) or a
- * directory of such files. `.jsonl`: one document per line, field "text"; a field "messages" and
- * other fields are refused by name for now. Anything else: one document per file. Documents are
- * tokenized, each with BOS in front (see `bos`), joined, and cut into windows of seq_len ids; a
- * last window of at least 2 ids is kept. `samples` windows are taken at equal distances from each
- * domain's share, so a smaller number still sees the whole file. The result is the same for any
- * thread count.
+ * directory of such files (in the order of their names; hidden ones are left out). Sources of one
+ * domain name form one domain. A path that exists is a path, also with "=" in it. `.jsonl`: one
+ * document per line, field "text"; a field "messages" and lines without "text" are refused by
+ * name. Anything else: one document per file.
+ *
+ * Documents are tokenized, each with BOS in front (see `bos_id`), joined within their domain, and
+ * cut into windows of seq_len ids; a last window of at least 2 ids is kept. The text of special
+ * tokens becomes those tokens, as when the model is used. Each domain gives an equal share of
+ * `samples`; what a small one leaves over goes to the others in order. A domain's windows are the
+ * middles of as many equal stretches, so a smaller number still sees the whole file. The result is
+ * the same for any thread count.
  *
  * Ownership: *given*, end with mt_dataset_free.
  */
