@@ -1,0 +1,310 @@
+#include "formats/json_scan.h"
+#include "formats/safetensors.h"
+#include "lib/base/path.h"
+#include "lib/flow/walk.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define HF_CONFIG "config.json"
+#define HF_CONFIG_BYTES_MAX (16u << 20)
+
+/* What a directory looks like from here. */
+struct hf_dir {
+    const char *path, *suffix; /* suffix: ".partial" in an output that is being written, else "" */
+    char **names;              /* regular files, sorted */
+    size_t n;
+};
+
+static const char *hf_suffix(const char *dir)
+{
+    size_t n = strlen(dir), s = strlen(MT_PARTIAL);
+
+    while (n > 1 && dir[n - 1] == '/')
+        n--;
+    return n > s && memcmp(dir + n - s, MT_PARTIAL, s) == 0 ? MT_PARTIAL : "";
+}
+
+/* DIR/NAME[.partial] in the model's arena. */
+static mt_status hf_path(struct mt_ctx *ctx, struct mt_model *m, const char *dir, const char *name,
+                         const char **out)
+{
+    size_t n = strlen(dir);
+
+    return mt_arena_printf(ctx, &m->arena, out, "%s%s%s%s", dir,
+                           n > 0 && dir[n - 1] == '/' ? "" : "/", name, hf_suffix(dir));
+}
+
+mt_status mt_hf_read_config(struct mt_ctx *ctx, struct mt_model *m, const char *dir)
+{
+    const char *path;
+
+    MT_TRY(hf_path(ctx, m, dir, HF_CONFIG, &path));
+    if (!mt_path_exists(path))
+        return MT_OK;
+    MT_TRY(mt_json_read(ctx, path, HF_CONFIG_BYTES_MAX, &m->config));
+    if (mt_json_kind(m->config) != MT_JSON_OBJECT)
+        return mt_fail(ctx, MT_E_FORMAT, "%s: not an object", path);
+    return MT_OK;
+}
+
+/* ---- sidecars ---- */
+
+/* Weights, which a changed model must not carry along; what the output gets anew; leftovers. */
+static bool hf_stays_behind(const char *name)
+{
+    static const char *const ends[] = {MT_ST_SUFFIX, ".bin",       ".pt",         ".pth",
+                                       ".ckpt",      ".gguf",      ".h5",         ".onnx",
+                                       ".msgpack",   ".onnx_data", ".index.json", MT_PARTIAL};
+    static const char *const names[] = {HF_CONFIG, "README.md", MT_MANIFEST_NAME, MT_JOURNAL_NAME,
+                                        "lock"};
+
+    if (name[0] == '.')
+        return true;
+    for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
+        if (mt_name_ends(name, ends[i]))
+            return true;
+    }
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        if (strcmp(name, names[i]) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* In an unfinished output sidecars carry the suffix too; they are known by their final names. */
+static mt_status hf_add_sidecar(struct mt_ctx *ctx, struct mt_model *m, const struct hf_dir *d,
+                                const char *file)
+{
+    struct mt_sidecar *sc = &m->sidecars[m->n_sidecars];
+    size_t n = strlen(file) - strlen(d->suffix);
+
+    if (!mt_name_ends(file, d->suffix))
+        return MT_OK;
+    MT_TRY(mt_arena_strndup(ctx, &m->arena, file, n, &sc->name));
+    if (hf_stays_behind(sc->name))
+        return MT_OK;
+    MT_TRY(hf_path(ctx, m, d->path, sc->name, &sc->path));
+    m->n_sidecars++;
+    return MT_OK;
+}
+
+static mt_status hf_add_sidecars(struct mt_ctx *ctx, struct mt_model *m, const struct hf_dir *d)
+{
+    MT_TRY(mt_arena_alloc(ctx, &m->arena, d->n + 1, sizeof *m->sidecars, &m->sidecars));
+    for (size_t i = 0; i < d->n; i++)
+        MT_TRY(hf_add_sidecar(ctx, m, d, d->names[i]));
+    return MT_OK;
+}
+
+mt_status mt_hf_read_sidecars(struct mt_ctx *ctx, struct mt_model *m, const char *dir)
+{
+    struct hf_dir d = {.path = dir, .suffix = hf_suffix(dir)};
+    mt_status st;
+
+    MT_TRY(mt_path_list(ctx, dir, &d.names, &d.n));
+    st = hf_add_sidecars(ctx, m, &d);
+    mt_free(d.names);
+    return st;
+}
+
+/* ---- weights ---- */
+
+static mt_status hf_unmapped(struct mt_ctx *ctx, const struct mt_hf_index *ix, const char *path,
+                             const char *name)
+{
+    char show[MT_SHOW_BYTES], other[MT_SHOW_BYTES];
+
+    mt_show_name(name, show);
+    for (size_t i = 0; i < ix->n; i++) {
+        if (strcmp(ix->v[i].name, name) == 0)
+            return mt_fail(ctx, MT_E_FORMAT,
+                           "%s: holds tensor \"%s\", which " MT_ST_INDEX " places in %s", path,
+                           show, mt_show_name(ix->v[i].file, other));
+    }
+    return mt_fail(ctx, MT_E_FORMAT, "%s: tensor \"%s\" is not in " MT_ST_INDEX, path, show);
+}
+
+/* Entries [first, end) of the index and the tensors of their shard are the same set. Within a file
+ * names are unique, so equal counts and every tensor found say so. */
+static mt_status hf_check_shard(struct mt_ctx *ctx, const struct mt_hf_index *ix, size_t first,
+                                size_t end, struct mt_tensor *const *t, size_t n, const char *path)
+{
+    char show[MT_SHOW_BYTES];
+    mt_status st = MT_OK;
+    bool *seen;
+
+    MT_TRY(mt_alloc0(ctx, end - first, sizeof *seen, "a shard index", &seen));
+    for (size_t i = 0; st == MT_OK && i < n; i++) {
+        size_t lo = first, hi = end;
+        while (lo < hi) {
+            size_t mid = lo + (hi - lo) / 2;
+            if (strcmp(ix->v[mid].name, t[i]->name) < 0)
+                lo = mid + 1;
+            else
+                hi = mid;
+        }
+        if (lo < end && strcmp(ix->v[lo].name, t[i]->name) == 0)
+            seen[lo - first] = true;
+        else
+            st = hf_unmapped(ctx, ix, path, t[i]->name);
+    }
+    for (size_t i = first; st == MT_OK && i < end; i++) {
+        if (!seen[i - first])
+            st = mt_fail(ctx, MT_E_FORMAT,
+                         "%s: tensor \"%s\" is missing, though " MT_ST_INDEX " places it here",
+                         path, mt_show_name(ix->v[i].name, show));
+    }
+    mt_free(seen);
+    return st;
+}
+
+static void hf_check_total(struct mt_ctx *ctx, const struct mt_model *m,
+                           const struct mt_hf_index *ix, const char *path)
+{
+    uint64_t tensors = 0, files = 0;
+
+    for (size_t i = 0; i < m->n_tensors; i++)
+        tensors += mt_tensor_bytes(m->tensors[i]);
+    for (size_t i = 0; i < m->n_maps; i++)
+        files += m->maps[i]->bytes;
+    if (ix->has_total && ix->total != tensors && ix->total != files)
+        mt_log(ctx, MT_LOG_WARN,
+               "%s: total_size is %llu, but the tensors hold %llu bytes; the tensors are believed",
+               path, (unsigned long long)ix->total, (unsigned long long)tensors);
+}
+
+static mt_status hf_add_indexed(struct mt_ctx *ctx, struct mt_model *m, const char *dir,
+                                const struct mt_hf_index *ix)
+{
+    for (size_t first = 0, end; first < ix->n; first = end) {
+        size_t before = m->n_tensors;
+        const char *path;
+
+        for (end = first + 1; end < ix->n && strcmp(ix->v[end].file, ix->v[first].file) == 0;)
+            end++;
+        MT_TRY(mt_check_cancel(ctx));
+        MT_TRY(hf_path(ctx, m, dir, ix->v[first].file, &path));
+        MT_TRY(mt_wrap(ctx, mt_st_add_file(ctx, m, path), "shard of " MT_ST_INDEX));
+        MT_TRY(
+            hf_check_shard(ctx, ix, first, end, m->tensors + before, m->n_tensors - before, path));
+    }
+    return MT_OK;
+}
+
+static mt_status hf_add_index(struct mt_ctx *ctx, struct mt_model *m, const char *dir,
+                              const char *path)
+{
+    struct mt_hf_index ix;
+    mt_status st = mt_hf_index_read(ctx, path, &m->arena, &ix);
+
+    if (st == MT_OK)
+        st = hf_add_indexed(ctx, m, dir, &ix);
+    if (st == MT_OK)
+        hf_check_total(ctx, m, &ix, path);
+    mt_hf_index_free(&ix);
+    return st;
+}
+
+struct hf_owner {
+    const char *name;
+    const struct mt_map *map;
+};
+
+static int hf_by_name(const void *a, const void *b)
+{
+    return strcmp(((const struct hf_owner *)a)->name, ((const struct hf_owner *)b)->name);
+}
+
+static mt_status hf_check_twice(struct mt_ctx *ctx, const struct mt_model *m)
+{
+    char show[MT_SHOW_BYTES];
+    struct hf_owner *v;
+    mt_status st = MT_OK;
+
+    if (m->n_maps < 2 || m->n_tensors < 2)
+        return MT_OK;
+    MT_TRY(mt_alloc(ctx, m->n_tensors, sizeof *v, "names of tensors", &v));
+    for (size_t i = 0; i < m->n_tensors; i++)
+        v[i] = (struct hf_owner){m->tensors[i]->name, m->tensors[i]->src.slice.map};
+    qsort(v, m->n_tensors, sizeof *v, hf_by_name);
+    for (size_t i = 1; st == MT_OK && i < m->n_tensors; i++) {
+        if (strcmp(v[i - 1].name, v[i].name) == 0)
+            st = mt_fail(ctx, MT_E_FORMAT,
+                         "%s: tensor \"%s\" is in %s too; without " MT_ST_INDEX
+                         " it is unclear which counts",
+                         v[i].map->path, mt_show_name(v[i].name, show), v[i - 1].map->path);
+    }
+    mt_free(v);
+    return st;
+}
+
+static mt_status hf_add_all(struct mt_ctx *ctx, struct mt_model *m, const struct hf_dir *d)
+{
+    const char *path;
+
+    for (size_t i = 0; i < d->n; i++) {
+        if (!mt_name_ends(d->names[i], MT_ST_SUFFIX))
+            continue;
+        MT_TRY(hf_path(ctx, m, d->path, d->names[i], &path));
+        MT_TRY(mt_st_add_file(ctx, m, path));
+    }
+    if (m->n_maps == 0)
+        return mt_fail(ctx, MT_E_ABSENT,
+                       "%s: no weights here; looked for " MT_ST_SINGLE ", " MT_ST_INDEX
+                       " and *" MT_ST_SUFFIX,
+                       d->path);
+    return hf_check_twice(ctx, m);
+}
+
+static mt_status hf_add_weights(struct mt_ctx *ctx, struct mt_model *m, const struct hf_dir *d)
+{
+    const char *single, *index;
+    bool has_single, has_index;
+
+    MT_TRY(hf_path(ctx, m, d->path, MT_ST_SINGLE, &single));
+    MT_TRY(hf_path(ctx, m, d->path, MT_ST_INDEX, &index));
+    has_single = mt_path_exists(single);
+    has_index = mt_path_exists(index);
+    if (has_single && has_index)
+        mt_log(ctx, MT_LOG_WARN,
+               "%s: both " MT_ST_SINGLE " and " MT_ST_INDEX
+               " are here; the single file is read, as the usual loaders do",
+               d->path);
+    if (has_single)
+        return mt_st_add_file(ctx, m, single);
+    if (has_index)
+        return hf_add_index(ctx, m, d->path, index);
+    return hf_add_all(ctx, m, d);
+}
+
+static mt_status hf_fill(struct mt_ctx *ctx, struct mt_model *m, const struct hf_dir *d)
+{
+    MT_TRY(mt_arena_strndup(ctx, &m->arena, d->path, strlen(d->path), &m->path));
+    MT_TRY(mt_hf_read_config(ctx, m, d->path));
+    MT_TRY(hf_add_weights(ctx, m, d));
+    MT_TRY(hf_add_sidecars(ctx, m, d));
+    return mt_model_bind(ctx, m);
+}
+
+mt_status mt_hf_dir_open(struct mt_ctx *ctx, const char *dir, struct mt_model **out)
+{
+    struct hf_dir d = {.path = dir, .suffix = hf_suffix(dir)};
+    struct mt_model *m = NULL;
+    mt_status st;
+
+    *out = NULL;
+    MT_TRY(mt_path_list(ctx, dir, &d.names, &d.n));
+    st = mt_model_create(ctx, &m);
+    if (st == MT_OK) {
+        m->format = "safetensors";
+        st = hf_fill(ctx, m, &d);
+    }
+    mt_free(d.names);
+    if (st != MT_OK) {
+        mt_model_free(m);
+        return st;
+    }
+    *out = m;
+    return MT_OK;
+}

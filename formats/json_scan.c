@@ -1,0 +1,385 @@
+#include "formats/json_scan.h"
+
+#include "lib/base/mem.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#define SCAN_DEPTH_MAX 64
+
+mt_status mt_scan_fail(struct mt_scan *s, const char *at, const char *fmt, ...)
+{
+    char why[512];
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(why, sizeof why, fmt, ap);
+    va_end(ap);
+    return mt_fail(s->ctx, MT_E_FORMAT, "%s: byte %zu: %s", s->what, (size_t)(at - s->begin), why);
+}
+
+const char *mt_scan_show(const char *name, size_t n, char buf[MT_SHOW_BYTES])
+{
+    const size_t room = MT_SHOW_BYTES - 4;
+    size_t i = 0;
+
+    for (; i < n && i < room; i++) {
+        unsigned char c = (unsigned char)name[i];
+        buf[i] = (c < 0x20 || c == 0x7f) ? '?' : (char)c;
+    }
+    if (i < n) {
+        while (i > 0 && ((unsigned char)name[i] & 0xc0) == 0x80)
+            i--;
+        memcpy(buf + i, "...", 3);
+        i += 3;
+    }
+    buf[i] = '\0';
+    return buf;
+}
+
+const char *mt_show_name(const char *name, char buf[MT_SHOW_BYTES])
+{
+    return mt_scan_show(name, strlen(name), buf);
+}
+
+/* Length of the well-formed UTF-8 character at p (no surrogates, no overlong forms); 0: none. */
+static size_t scan_utf8(const char *p, const char *end)
+{
+    const unsigned char *c = (const unsigned char *)p;
+    size_t n;
+
+    if (c[0] < 0x80)
+        return 1;
+    n = c[0] < 0xc2 ? 0 : c[0] < 0xe0 ? 2 : c[0] < 0xf0 ? 3 : c[0] < 0xf5 ? 4 : 0;
+    if (n == 0 || n > (size_t)(end - p))
+        return 0;
+    for (size_t i = 1; i < n; i++) {
+        if ((c[i] & 0xc0) != 0x80)
+            return 0;
+    }
+    if ((c[0] == 0xe0 && c[1] < 0xa0) || (c[0] == 0xed && c[1] > 0x9f) ||
+        (c[0] == 0xf0 && c[1] < 0x90) || (c[0] == 0xf4 && c[1] > 0x8f))
+        return 0;
+    return n;
+}
+
+mt_status mt_scan_open(struct mt_ctx *ctx, struct mt_scan *s, const void *text, size_t n,
+                       const char *what)
+{
+    *s = (struct mt_scan){.ctx = ctx, .what = what, .begin = text, .p = text};
+    s->end = s->begin + n;
+    for (const char *p = s->begin; p < s->end;) {
+        size_t len = scan_utf8(p, s->end);
+        if (len == 0)
+            return mt_scan_fail(s, p, "not valid UTF-8");
+        p += len;
+    }
+    return MT_OK;
+}
+
+void mt_scan_close(struct mt_scan *s)
+{
+    mt_free(s->scratch);
+    s->scratch = NULL;
+}
+
+char mt_scan_peek(struct mt_scan *s)
+{
+    while (s->p < s->end && (*s->p == ' ' || *s->p == '\t' || *s->p == '\n' || *s->p == '\r'))
+        s->p++;
+    return s->p < s->end ? *s->p : '\0';
+}
+
+/* What stands where `wanted` should: an end, a NUL (worth an explanation) or something else. */
+static mt_status scan_expected(struct mt_scan *s, const char *wanted)
+{
+    char found = mt_scan_peek(s);
+
+    if (s->p >= s->end)
+        return mt_scan_fail(s, s->p, "the JSON ends where %s should stand", wanted);
+    if (found == '\0')
+        return mt_scan_fail(s, s->p,
+                            "a NUL byte where %s should stand; padding must be spaces, save the "
+                            "file again with a current library",
+                            wanted);
+    return mt_scan_fail(s, s->p, "not valid JSON: expected %s", wanted);
+}
+
+mt_status mt_scan_enter(struct mt_scan *s, char open)
+{
+    if (mt_scan_peek(s) != open)
+        return scan_expected(s, open == '{' ? "an object ({...})" : "an array ([...])");
+    s->p++;
+    s->opened = true;
+    return MT_OK;
+}
+
+mt_status mt_scan_next(struct mt_scan *s, char close, bool *more)
+{
+    bool opened = s->opened;
+    char c = mt_scan_peek(s);
+
+    s->opened = false;
+    *more = false;
+    if (c == close) {
+        s->p++;
+        return MT_OK;
+    }
+    if (!opened) {
+        if (c != ',')
+            return scan_expected(s, close == '}' ? "',' or '}'" : "',' or ']'");
+        s->p++;
+    }
+    *more = true;
+    return MT_OK;
+}
+
+static bool scan_hex4(const char *p, const char *end, unsigned *out)
+{
+    *out = 0;
+    if (end - p < 4)
+        return false;
+    for (int i = 0; i < 4; i++) {
+        char c = p[i];
+        unsigned d = c >= '0' && c <= '9'   ? (unsigned)(c - '0')
+                     : c >= 'a' && c <= 'f' ? (unsigned)(c - 'a') + 10
+                     : c >= 'A' && c <= 'F' ? (unsigned)(c - 'A') + 10
+                                            : 16;
+        if (d == 16)
+            return false;
+        *out = *out << 4 | d;
+    }
+    return true;
+}
+
+static char *scan_put_utf8(char *o, unsigned c)
+{
+    if (c < 0x80) {
+        *o++ = (char)c;
+        return o;
+    }
+    if (c < 0x800) {
+        *o++ = (char)(0xc0 | c >> 6);
+    } else {
+        if (c < 0x10000) {
+            *o++ = (char)(0xe0 | c >> 12);
+        } else {
+            *o++ = (char)(0xf0 | c >> 18);
+            *o++ = (char)(0x80 | (c >> 12 & 63));
+        }
+        *o++ = (char)(0x80 | (c >> 6 & 63));
+    }
+    *o++ = (char)(0x80 | (c & 63));
+    return o;
+}
+
+/* s->p stands on a backslash that is followed by a byte of the string. */
+static mt_status scan_escape(struct mt_scan *s, char **o)
+{
+    static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
+    const char *at = s->p, *hit;
+    unsigned c, low;
+
+    if (at[1] != 'u') {
+        hit = memchr(from, at[1], sizeof from - 1);
+        if (hit == NULL)
+            return mt_scan_fail(s, at, "not valid JSON: unknown escape in a string");
+        *(*o)++ = to[hit - from];
+        s->p += 2;
+        return MT_OK;
+    }
+    if (!scan_hex4(at + 2, s->end, &c))
+        return mt_scan_fail(s, at, "not valid JSON: \\u needs four hexadecimal digits");
+    s->p += 6;
+    if (c >= 0xd800 && c < 0xdc00 && s->end - s->p >= 6 && s->p[0] == '\\' && s->p[1] == 'u' &&
+        scan_hex4(s->p + 2, s->end, &low) && low >= 0xdc00 && low < 0xe000) {
+        c = 0x10000 + ((c - 0xd800) << 10) + (low - 0xdc00);
+        s->p += 6;
+    }
+    if (c >= 0xd800 && c < 0xe000)
+        return mt_scan_fail(s, at, "half of a surrogate pair in a string");
+    if (c == 0)
+        return mt_scan_fail(s, at, "a string holds the character NUL (\\u0000)");
+    *o = scan_put_utf8(*o, c);
+    return MT_OK;
+}
+
+/* The string between s->p and close, which holds escapes, into the scratch buffer. */
+static mt_status scan_decode(struct mt_scan *s, const char *close, struct mt_scan_text *text)
+{
+    size_t room = (size_t)(close - s->p); /* escapes only shrink */
+    char *o;
+
+    if (s->scratch_cap < room) {
+        MT_TRY(mt_realloc(s->ctx, room, 1, s->what, &s->scratch));
+        s->scratch_cap = room;
+    }
+    o = s->scratch;
+    while (s->p < close) {
+        if (*s->p == '\\')
+            MT_TRY(scan_escape(s, &o));
+        else
+            *o++ = *s->p++;
+    }
+    *text = (struct mt_scan_text){s->scratch, (size_t)(o - s->scratch)};
+    return MT_OK;
+}
+
+mt_status mt_scan_string(struct mt_scan *s, struct mt_scan_text *text)
+{
+    bool escapes = false;
+    const char *open, *close;
+
+    if (mt_scan_peek(s) != '"')
+        return scan_expected(s, "a string");
+    open = s->p;
+    for (close = open + 1; close < s->end && *close != '"'; close++) {
+        if ((unsigned char)*close < 0x20)
+            return mt_scan_fail(s, close, "not valid JSON: a control character in a string");
+        if (*close == '\\') {
+            escapes = true;
+            if (++close == s->end)
+                break;
+        }
+    }
+    if (close == s->end)
+        return mt_scan_fail(s, open, "not valid JSON: unfinished string");
+    s->p = open + 1;
+    if (escapes)
+        MT_TRY(scan_decode(s, close, text));
+    else
+        *text = (struct mt_scan_text){s->p, (size_t)(close - s->p)};
+    s->p = close + 1;
+    return MT_OK;
+}
+
+mt_status mt_scan_key(struct mt_scan *s, struct mt_scan_text *key)
+{
+    MT_TRY(mt_scan_string(s, key));
+    if (mt_scan_peek(s) != ':')
+        return scan_expected(s, "':'");
+    s->p++;
+    return MT_OK;
+}
+
+static bool scan_is_digit(const struct mt_scan *s)
+{
+    return s->p < s->end && *s->p >= '0' && *s->p <= '9';
+}
+
+mt_status mt_scan_u64(struct mt_scan *s, uint64_t *v)
+{
+    char first = mt_scan_peek(s);
+    const char *at = s->p;
+
+    *v = 0;
+    if (first == '-')
+        return mt_scan_fail(s, at, "a negative number where a size should stand");
+    if (!scan_is_digit(s))
+        return scan_expected(s, "a whole number");
+    while (scan_is_digit(s)) {
+        if (__builtin_mul_overflow(*v, (uint64_t)10, v) ||
+            __builtin_add_overflow(*v, (uint64_t)(*s->p - '0'), v))
+            return mt_scan_fail(s, at, "a number beyond 64 bits");
+        s->p++;
+    }
+    if (first == '0' && s->p - at > 1)
+        return mt_scan_fail(s, at, "not valid JSON: a number with a leading zero");
+    if (s->p < s->end && (*s->p == '.' || *s->p == 'e' || *s->p == 'E'))
+        return mt_scan_fail(s, at,
+                            "a number with a fraction or an exponent where a whole number "
+                            "should stand");
+    return MT_OK;
+}
+
+static mt_status scan_skip_number(struct mt_scan *s)
+{
+    const char *at = s->p;
+
+    if (*s->p == '-')
+        s->p++;
+    if (!scan_is_digit(s))
+        return mt_scan_fail(s, at, "not valid JSON: expected a value");
+    if (*s->p == '0' && s->end - s->p > 1 && s->p[1] >= '0' && s->p[1] <= '9')
+        return mt_scan_fail(s, at, "not valid JSON: a number with a leading zero");
+    while (scan_is_digit(s))
+        s->p++;
+    if (s->p < s->end && *s->p == '.') {
+        s->p++;
+        if (!scan_is_digit(s))
+            return mt_scan_fail(s, at, "not valid JSON: unfinished number");
+        while (scan_is_digit(s))
+            s->p++;
+    }
+    if (s->p < s->end && (*s->p == 'e' || *s->p == 'E')) {
+        s->p++;
+        if (s->p < s->end && (*s->p == '+' || *s->p == '-'))
+            s->p++;
+        if (!scan_is_digit(s))
+            return mt_scan_fail(s, at, "not valid JSON: unfinished number");
+        while (scan_is_digit(s))
+            s->p++;
+    }
+    return MT_OK;
+}
+
+static mt_status scan_skip_scalar(struct mt_scan *s)
+{
+    static const char *const words[] = {"true", "false", "null"};
+    struct mt_scan_text text;
+    char c = mt_scan_peek(s);
+
+    if (c == '"')
+        return mt_scan_string(s, &text);
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
+        size_t n = strlen(words[i]);
+        if ((size_t)(s->end - s->p) >= n && memcmp(s->p, words[i], n) == 0) {
+            s->p += n;
+            return MT_OK;
+        }
+    }
+    if (s->p >= s->end || c == '\0')
+        return scan_expected(s, "a value");
+    return scan_skip_number(s);
+}
+
+/* The stack holds the bracket that closes each level. */
+mt_status mt_scan_skip(struct mt_scan *s, struct mt_scan_text *raw)
+{
+    char closes[SCAN_DEPTH_MAX], c = mt_scan_peek(s);
+    const char *at = s->p;
+    struct mt_scan_text key;
+    int depth = 0;
+    bool more;
+
+    do {
+        if (depth > 0) {
+            MT_TRY(mt_scan_next(s, closes[depth - 1], &more));
+            if (!more) {
+                depth--;
+                continue;
+            }
+            if (closes[depth - 1] == '}')
+                MT_TRY(mt_scan_key(s, &key));
+        }
+        c = mt_scan_peek(s);
+        if (c == '{' || c == '[') {
+            if (depth == SCAN_DEPTH_MAX)
+                return mt_scan_fail(s, s->p, "nested deeper than %d levels", SCAN_DEPTH_MAX);
+            closes[depth++] = c == '{' ? '}' : ']';
+            MT_TRY(mt_scan_enter(s, c));
+        } else {
+            MT_TRY(scan_skip_scalar(s));
+        }
+    } while (depth > 0);
+    if (raw != NULL)
+        *raw = (struct mt_scan_text){at, (size_t)(s->p - at)};
+    return MT_OK;
+}
+
+mt_status mt_scan_end(struct mt_scan *s)
+{
+    (void)mt_scan_peek(s);
+    return s->p == s->end ? MT_OK : scan_expected(s, "the end");
+}

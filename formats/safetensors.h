@@ -1,0 +1,58 @@
+/* safetensors.h: safetensors files and Hugging Face directories, for the formats room alone.
+ *
+ * safetensors.c reads one file (st_header.h has the checks), hf_dir.c a directory of them,
+ * hf_index.c the index of shards, hub.c finds directories in the local cache, st_write.c writes
+ * directories. Threads: one per model.
+ */
+#ifndef MT_FORMATS_SAFETENSORS_H
+#define MT_FORMATS_SAFETENSORS_H
+
+#include "lib/flow/format.h"
+
+#define MT_ST_SUFFIX ".safetensors"
+#define MT_ST_SINGLE "model.safetensors"
+#define MT_ST_INDEX "model.safetensors.index.json"
+/* What files of an output carry until it is whole (outdir.h). */
+#define MT_PARTIAL ".partial"
+
+bool mt_name_ends(const char *name, const char *suffix);
+
+/* Maps a file and adds its tensors to m as records of role other, in the order of their bytes:
+ * m->tensors[n_tensors before ..]. The model owns the map. */
+MT_NODISCARD mt_status mt_st_add_file(struct mt_ctx *ctx, struct mt_model *m, const char *path);
+/* Row-major strides, all zero for an empty tensor (whose products need not fit). */
+void mt_st_strides(const struct mt_tensor *t, int64_t stride[MT_RANK_MAX]);
+
+/* config.json, weights and sidecars of a directory; bound and verified. Files of a directory whose
+ * name ends in ".partial" are looked for with that suffix: this is how a walk reads back what it is
+ * about to commit. (mt_model_open refuses such a directory when a user names it.) */
+MT_NODISCARD mt_status mt_hf_dir_open(struct mt_ctx *ctx, const char *dir, struct mt_model **out);
+/* Pieces of the above for a single file whose directory has a config. */
+MT_NODISCARD mt_status mt_hf_read_config(struct mt_ctx *ctx, struct mt_model *m, const char *dir);
+MT_NODISCARD mt_status mt_hf_read_sidecars(struct mt_ctx *ctx, struct mt_model *m, const char *dir);
+
+/* The shards that model.safetensors.index.json names. Names in the caller's arena; *given*. */
+struct mt_hf_entry {
+    const char *name, *file;
+};
+struct mt_hf_index {
+    struct mt_hf_entry *v; /* sorted by file, then name; names are unique */
+    size_t n, cap;
+    bool has_total;
+    uint64_t total; /* metadata.total_size: tensor bytes or file bytes, as producers please */
+};
+MT_NODISCARD mt_status mt_hf_index_read(struct mt_ctx *ctx, const char *path,
+                                        struct mt_arena *arena, struct mt_hf_index *out);
+void mt_hf_index_free(struct mt_hf_index *ix);
+
+/* The writing half (st_write.c); see format.h. */
+MT_NODISCARD mt_status mt_st_plan(struct mt_ctx *ctx, struct mt_outdir *out, struct mt_model *m,
+                                  const struct mt_write_opts *opts, struct mt_writer **w);
+MT_NODISCARD mt_status mt_st_put(struct mt_ctx *ctx, struct mt_writer *w, const struct mt_tensor *t,
+                                 uint64_t offset, const void *bytes, size_t n);
+MT_NODISCARD mt_status mt_st_sync(struct mt_ctx *ctx, struct mt_writer *w);
+MT_NODISCARD mt_status mt_st_end(struct mt_ctx *ctx, struct mt_writer *w,
+                                 const struct mt_json *config);
+MT_NODISCARD mt_status mt_st_reread(struct mt_ctx *ctx, struct mt_writer *w, struct mt_tensor *t);
+void mt_st_writer_free(struct mt_writer *w);
+#endif
