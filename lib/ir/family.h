@@ -4,16 +4,16 @@
  * map names to roles both ways, and three functions. The same row parses a name and prints it.
  *
  * Pattern letters: %l layer number, %e expert number. Both match decimal digits without leading
- * zeros.
+ * zeros. Which tensors must be there is not said by rows but follows from hyper-parameters and FFN
+ * shapes (mt_model_verify).
+ *
+ * Config values are claims of a file: what is out of range is MT_E_FORMAT naming the key, never an
+ * assertion.
  */
 #ifndef MT_IR_FAMILY_H
 #define MT_IR_FAMILY_H
 
 #include "lib/ir/model.h"
-
-enum mt_name_flags {
-    MT_NAME_OPTIONAL = 1u << 0, /* may be absent (mt_model_verify) */
-};
 
 enum mt_name_expert { MT_NAME_NO_EXPERT, MT_NAME_ROUTED, MT_NAME_SHARED };
 
@@ -22,7 +22,6 @@ struct mt_name_row {
     enum mt_role_kind kind;
     enum mt_part part;
     enum mt_name_expert expert;
-    unsigned flags;
 };
 
 struct mt_family {
@@ -44,6 +43,11 @@ struct mt_family {
     mt_status (*write_config)(struct mt_ctx *ctx, const struct mt_model *m, struct mt_json *config);
 };
 
+/* The families of family.def: mt_family_llama and so on. */
+#define MT_FAMILY(name) extern const struct mt_family mt_family_##name;
+#include "lib/ir/family.def"
+#undef MT_FAMILY
+
 /* By model_type; NULL when unknown. Names of all, NULL-ended, for messages and help. */
 const struct mt_family *mt_family_find(const char *model_type);
 const struct mt_family *const *mt_family_all(void); /* NULL-ended */
@@ -64,12 +68,126 @@ MT_NODISCARD mt_status mt_model_rename(struct mt_ctx *ctx, struct mt_model *m,
                                        const struct mt_family *f);
 
 /* Shared pieces for family files (family_util.c). */
+
+#define MT_LAYERS_MAX 10000
+#define MT_EXPERTS_MAX 65536
+#define MT_DIM_MAX ((int64_t)1 << 31) /* hidden, vocabulary, widths, positions */
+
+/* Names that all decoders in the Llama line share; MT_ROWS_END closes a table. */
+#define MT_ROW(pattern, kind)                                                                      \
+    {                                                                                              \
+        pattern, MT_ROLE_##kind, MT_PART_WEIGHT, MT_NAME_NO_EXPERT                                 \
+    }
+#define MT_ROW_BIAS(pattern, kind)                                                                 \
+    {                                                                                              \
+        pattern, MT_ROLE_##kind, MT_PART_BIAS, MT_NAME_NO_EXPERT                                   \
+    }
+#define MT_ROW_EXPERT(pattern, kind)                                                               \
+    {                                                                                              \
+        pattern, MT_ROLE_##kind, MT_PART_WEIGHT, MT_NAME_ROUTED                                    \
+    }
+#define MT_ROW_SHARED(pattern, kind)                                                               \
+    {                                                                                              \
+        pattern, MT_ROLE_##kind, MT_PART_WEIGHT, MT_NAME_SHARED                                    \
+    }
+#define MT_ROWS_END                                                                                \
+    {                                                                                              \
+        NULL, MT_ROLE_OTHER, MT_PART_WEIGHT, MT_NAME_NO_EXPERT                                     \
+    }
+#define MT_ROWS_FRAME                                                                              \
+    MT_ROW("model.embed_tokens.weight", EMBED), MT_ROW("model.norm.weight", FINAL_NORM),           \
+        MT_ROW("lm_head.weight", LM_HEAD),                                                         \
+        MT_ROW("model.layers.%l.input_layernorm.weight", ATTN_NORM),                               \
+        MT_ROW("model.layers.%l.post_attention_layernorm.weight", FFN_NORM),                       \
+        MT_ROW("model.layers.%l.self_attn.q_proj.weight", ATTN_Q),                                 \
+        MT_ROW("model.layers.%l.self_attn.k_proj.weight", ATTN_K),                                 \
+        MT_ROW("model.layers.%l.self_attn.v_proj.weight", ATTN_V),                                 \
+        MT_ROW("model.layers.%l.self_attn.o_proj.weight", ATTN_O)
+#define MT_ROWS_QKV_BIAS                                                                           \
+    MT_ROW_BIAS("model.layers.%l.self_attn.q_proj.bias", ATTN_Q),                                  \
+        MT_ROW_BIAS("model.layers.%l.self_attn.k_proj.bias", ATTN_K),                              \
+        MT_ROW_BIAS("model.layers.%l.self_attn.v_proj.bias", ATTN_V)
+#define MT_ROWS_O_BIAS MT_ROW_BIAS("model.layers.%l.self_attn.o_proj.bias", ATTN_O)
+#define MT_ROWS_QK_NORM                                                                            \
+    MT_ROW("model.layers.%l.self_attn.q_norm.weight", Q_NORM),                                     \
+        MT_ROW("model.layers.%l.self_attn.k_norm.weight", K_NORM)
+#define MT_ROWS_DENSE_FFN                                                                          \
+    MT_ROW("model.layers.%l.mlp.gate_proj.weight", FFN_GATE),                                      \
+        MT_ROW("model.layers.%l.mlp.up_proj.weight", FFN_UP),                                      \
+        MT_ROW("model.layers.%l.mlp.down_proj.weight", FFN_DOWN)
+#define MT_ROWS_ROUTED_FFN                                                                         \
+    MT_ROW("model.layers.%l.mlp.gate.weight", ROUTER),                                             \
+        MT_ROW_EXPERT("model.layers.%l.mlp.experts.%e.gate_proj.weight", FFN_GATE),                \
+        MT_ROW_EXPERT("model.layers.%l.mlp.experts.%e.up_proj.weight", FFN_UP),                    \
+        MT_ROW_EXPERT("model.layers.%l.mlp.experts.%e.down_proj.weight", FFN_DOWN)
+
+/* config[key] as an integer within [lo, hi]; absent or null gives dflt, and MT_E_FORMAT when dflt
+ * is out of range itself (a required key). */
+MT_NODISCARD mt_status mt_cfg_int(struct mt_ctx *ctx, const struct mt_json *cfg, const char *key,
+                                  int64_t dflt, int64_t lo, int64_t hi, int64_t *out);
+/* A finite number. */
+MT_NODISCARD mt_status mt_cfg_num(struct mt_ctx *ctx, const struct mt_json *cfg, const char *key,
+                                  double dflt, double lo, double hi, double *out);
+
+/* hidden_size, num_hidden_layers, heads, head_dim, vocab_size, max_position_embeddings,
+ * rms_norm_eps, tie_word_embeddings, RoPE, token ids. What a family sets in m->hp beforehand
+ * (head_dim, norm_eps, rope.theta, rope.partial) is its default. Other fields are those of a plain
+ * decoder: no biases, no qk-norm, no window, all scales 1. */
 MT_NODISCARD mt_status mt_cfg_read_common(struct mt_ctx *ctx, struct mt_model *m);
+/* Both spellings; hp->max_pos and hp->head_dim are set before. Types without a forward pass are
+ * MT_E_UNSUPPORTED. */
 MT_NODISCARD mt_status mt_cfg_read_rope(struct mt_ctx *ctx, const struct mt_json *cfg,
                                         struct mt_hparams *hp);
+/* Qwen's use_sliding_window, sliding_window, max_window_layers, layer_types. */
+MT_NODISCARD mt_status mt_cfg_read_window(struct mt_ctx *ctx, struct mt_model *m);
 MT_NODISCARD mt_status mt_cfg_read_act(struct mt_ctx *ctx, const struct mt_json *cfg,
                                        const char *key, enum mt_act *act);
+/* m->ffn[hp.n_layers], each a gated dense FFN of `intermediate_size` and `hidden_act`. */
 MT_NODISCARD mt_status mt_cfg_alloc_ffn(struct mt_ctx *ctx, struct mt_model *m);
-void mt_cfg_write_common(const struct mt_model *m, struct mt_json *config);
+/* num_experts and the like: checks ranges, k <= n, groups, and makes layer l of m->ffn sparse
+ * where sparse[l] (NULL: everywhere). `moe` holds everything but act and gated. */
+MT_NODISCARD mt_status mt_cfg_set_moe(struct mt_ctx *ctx, struct mt_model *m,
+                                      const struct mt_ffn *moe, const bool *sparse);
+
+/* What a family's attention takes beyond plain q, k, v, o. */
+struct mt_attn_limits {
+    bool qkv_bias, o_bias; /* can be there */
+    bool bias_needed;      /* q/k/v biases must be there */
+    bool bias_together;    /* o_proj has one exactly when q/k/v have */
+    bool head_norm;        /* per-head q/k norm can be there */
+    bool head_norm_needed;
+    bool partial;     /* rotary positions on a part of each head */
+    bool window;      /* a sliding window */
+    bool window_from; /* ... from some layer on */
+};
+MT_NODISCARD mt_status mt_cfg_hold_attention(struct mt_ctx *ctx, const struct mt_model *m,
+                                             const struct mt_family *f,
+                                             const struct mt_attn_limits *can);
+/* Blocks: dense in a dense family, at least one MoE layer in a MoE family; gated; one dense width;
+ * all MoE layers alike. MoE families also refuse biases in FFNs and activations but SiLU. *moe is
+ * set to the first MoE layer's FFN (NULL when all are dense). */
+MT_NODISCARD mt_status mt_cfg_hold_ffn(struct mt_ctx *ctx, const struct mt_model *m,
+                                       const struct mt_family *f, const struct mt_ffn **moe);
+/* A softmax router and nothing more: no selection bias, scale, groups or shared expert; with
+ * `renorm`, weights that sum to one. */
+MT_NODISCARD mt_status mt_cfg_hold_softmax(struct mt_ctx *ctx, const struct mt_family *f,
+                                           const struct mt_ffn *moe, bool renorm);
+/* MT_E_UNSUPPORTED "<family> cannot hold <what>; <other> can" (other NULL: no known one). */
+MT_NODISCARD mt_status mt_cfg_cannot(struct mt_ctx *ctx, const struct mt_family *f,
+                                     const char *what, const char *other);
+
+/* Architecture, model_type, sizes, heads, explicit head_dim, norm, tied head, activation, dense
+ * width, dtype of the embedding (both spellings), RoPE. Keys that describe attention or experts in
+ * the words of other families are removed first; the family adds its own afterwards. Token ids
+ * stay as the source has them. */
+void mt_cfg_write_common(const struct mt_model *m, const struct mt_family *f,
+                         struct mt_json *config);
+/* rope_theta + rope_scaling + partial_rotary_factor (absent when 1), and rope_parameters. */
 void mt_cfg_write_rope(const struct mt_model *m, struct mt_json *config);
+/* The window in Qwen's words. */
+void mt_cfg_write_window(const struct mt_model *m, struct mt_json *config);
+/* True when some layer's attention is really cut short: a window that is shorter than the longest
+ * context. */
+bool mt_hp_has_window(const struct mt_hparams *hp);
+const struct mt_ffn *mt_model_first_moe(const struct mt_model *m); /* NULL: all layers dense */
 #endif

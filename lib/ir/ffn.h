@@ -12,9 +12,9 @@
 #include <stdint.h>
 
 enum mt_router_score {
-    MT_SCORE_SOFTMAX,       /* probabilities over all experts */
-    MT_SCORE_SIGMOID,       /* each expert by itself */
-    MT_SCORE_SOFTMAX_TOPK,  /* top-k of logits, softmax over the chosen */
+    MT_SCORE_SOFTMAX,      /* probabilities over all experts */
+    MT_SCORE_SIGMOID,      /* each expert by itself */
+    MT_SCORE_SOFTMAX_TOPK, /* top-k of logits, softmax over the chosen */
 };
 
 /* How logits become chosen experts and weights:
@@ -32,13 +32,13 @@ struct mt_router_rule {
 
 struct mt_ffn {
     bool moe;
-    bool gated;        /* false: plain two-matrix FFN */
+    bool gated; /* false: plain two-matrix FFN */
     enum mt_act act;
-    int64_t width;     /* dense width, or of one routed expert */
-    int n_experts;     /* 0 when dense */
-    int k;             /* experts per token */
-    int64_t shared_width; /* 0: no shared expert */
-    bool shared_gated; /* shared output times sigmoid(gate . x) (Qwen2-MoE) */
+    int64_t width;          /* dense width, or of one routed expert */
+    int n_experts;          /* 0 when dense */
+    int k;                  /* experts per token */
+    int64_t shared_width;   /* 0: no shared expert */
+    bool shared_gated;      /* shared output times sigmoid(gate . x) (Qwen2-MoE) */
     bool in_bias, out_bias; /* biases on gate/up rows, on the output */
     struct mt_router_rule rule;
 };

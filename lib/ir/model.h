@@ -46,9 +46,10 @@ struct mt_hparams {
     double norm_eps, norm_offset; /* offset 1 for (1 + w) norms */
     enum mt_qk_norm qk_norm;
     bool qkv_bias, o_bias;
-    bool tied; /* lm_head is embed_tokens */
+    bool tied;              /* lm_head is embed_tokens */
     int64_t sliding_window; /* 0: off */
-    double attn_scale; /* 0: head_dim^-1/2 */
+    int window_first_layer; /* layers from here on use the window (Qwen's max_window_layers) */
+    double attn_scale;      /* 0: head_dim^-1/2 */
     double embed_scale, logit_scale, residual_scale; /* 1 unless the family says otherwise */
     struct mt_rope_params rope;
     int64_t bos_id, eos_id; /* -1: none; the first where the config has a list */
@@ -61,13 +62,15 @@ struct mt_sidecar {
 
 struct mt_model {
     struct mt_arena arena;
-    const char *path; /* as the user gave it */
-    const char *format; /* "safetensors" */
+    const char *path;               /* as the user gave it */
+    const char *format;             /* "safetensors" */
     const struct mt_family *family; /* NULL: unknown; every record is MT_ROLE_OTHER */
     const char *model_type;         /* config's own word, also when unknown */
     struct mt_hparams hp;
-    struct mt_ffn *ffn; /* [hp.n_layers] */
-    struct mt_json *config; /* the source's config.json; NULL when there is none */
+    struct mt_ffn *ffn;            /* [hp.n_layers] */
+    struct mt_json *config;        /* the source's config.json; NULL when there is none */
+    const struct mt_model *source; /* of a plan; NULL otherwise. A plan's config and sidecars are
+                                      borrowed from it */
 
     struct mt_tensor **tensors; /* listed records in output order */
     size_t n_tensors, cap_tensors;
@@ -95,6 +98,10 @@ MT_NODISCARD mt_status mt_model_add(struct mt_ctx *ctx, struct mt_model *m, stru
                                     struct mt_tensor **out);
 /* Unlists; the record lives on. */
 void mt_model_remove(struct mt_model *m, struct mt_tensor *t);
+/* Gives a listed record another role (t->role is never written directly: the index would not
+ * know). */
+MT_NODISCARD mt_status mt_model_set_role(struct mt_ctx *ctx, struct mt_model *m,
+                                         struct mt_tensor *t, struct mt_role role);
 
 /* The listed record of a role, or NULL. */
 struct mt_tensor *mt_model_find(const struct mt_model *m, struct mt_role role);
@@ -113,7 +120,9 @@ MT_NODISCARD mt_status mt_model_own_buffer(struct mt_ctx *ctx, struct mt_model *
 const struct mt_tensor *mt_tensor_origin(const struct mt_tensor *t);
 
 /* Parameters, and those that act for one token (embedding rows counted whole). Tied heads count
- * once. Records of role other count in total only. */
+ * once. Records of role other count in total only. The ffn figures are gate, up and down of dense
+ * blocks, experts and shared experts, without routers; `bytes` is what all listed records take
+ * when each is stored. */
 struct mt_model_size {
     uint64_t params_total, params_active, bytes;
     uint64_t ffn_params_total, ffn_params_active;

@@ -7,6 +7,7 @@
 #ifndef MT_IR_ROLE_H
 #define MT_IR_ROLE_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 /* X(KIND, "label") */
@@ -56,4 +57,6 @@ static inline struct mt_role mt_role(enum mt_role_kind kind, int layer, int expe
 }
 
 const char *mt_role_label(enum mt_role_kind kind); /* "gate_proj" */
+/* "layers.3.experts.7.up_proj", "layers.0.q_proj.bias", "embed_tokens"; into buf; returns buf. */
+const char *mt_role_print(struct mt_role role, char *buf, size_t n);
 #endif

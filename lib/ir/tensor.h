@@ -24,13 +24,7 @@
 
 struct mt_tensor;
 
-enum mt_source_kind {
-    MT_SRC_PENDING,
-    MT_SRC_SLICE,
-    MT_SRC_ALIAS,
-    MT_SRC_OWNED,
-    MT_SRC_RECIPE
-};
+enum mt_source_kind { MT_SRC_PENDING, MT_SRC_SLICE, MT_SRC_ALIAS, MT_SRC_OWNED, MT_SRC_RECIPE };
 
 /* Evaluates rows [row, row + n) of `t` in t's dtype, row-major, into dst. */
 typedef mt_status (*mt_recipe_fn)(struct mt_ctx *ctx, const struct mt_tensor *t, int64_t row,
@@ -41,8 +35,8 @@ struct mt_source {
     enum mt_source_kind kind;
     union {
         struct {
-            const struct mt_map *map; /* borrowed from the model */
-            uint64_t offset;          /* bytes from the map's start to element (0, 0, ...) */
+            const struct mt_map *map;    /* borrowed from the model */
+            uint64_t offset;             /* bytes from the map's start to element (0, 0, ...) */
             int64_t stride[MT_RANK_MAX]; /* elements */
         } slice;
         const struct mt_tensor *alias;
@@ -72,7 +66,8 @@ int64_t mt_tensor_cols(const struct mt_tensor *t);
 int64_t mt_tensor_count(const struct mt_tensor *t); /* elements */
 uint64_t mt_tensor_bytes(const struct mt_tensor *t);
 
-/* True when the bytes stand contiguous in memory (slice or owned, after aliases); *bytes borrowed. */
+/* True when the bytes stand contiguous in memory (slice or owned, after aliases); *bytes borrowed.
+ */
 bool mt_tensor_contiguous(const struct mt_tensor *t, const void **bytes);
 
 MT_NODISCARD mt_status mt_tensor_fetch(struct mt_ctx *ctx, const struct mt_tensor *t, int64_t row,
@@ -93,7 +88,9 @@ const char *mt_tensor_label(const struct mt_tensor *t, char *buf, size_t n);
 /* Ready-made recipes (recipe.c). `m`'s arena keeps their arguments; index lists are copied.
  * An index of -1 gives a zero row / column (padding). scale multiplies in fp32 and rounds to the
  * tensor's dtype; scale 1 with equal dtypes copies bits. The tensor's dtype and shape are set
- * beforehand and are checked against the lists. */
+ * beforehand and are checked against the lists: n rows (columns) of t, as many columns (rows) as
+ * `from`. A vector is one row, so its elements are gathered as columns. Types other than plain
+ * floats are copied bit for bit only (scale 1, same dtype). */
 struct mt_model;
 MT_NODISCARD mt_status mt_recipe_gather_rows(struct mt_ctx *ctx, struct mt_model *m,
                                              struct mt_tensor *t, const struct mt_tensor *from,
@@ -101,13 +98,13 @@ MT_NODISCARD mt_status mt_recipe_gather_rows(struct mt_ctx *ctx, struct mt_model
 MT_NODISCARD mt_status mt_recipe_gather_cols(struct mt_ctx *ctx, struct mt_model *m,
                                              struct mt_tensor *t, const struct mt_tensor *from,
                                              const int32_t *idx, int64_t n, float scale);
-/* All elements equal to `value`. */
+/* All elements equal to `value`; dtypes other than plain floats take only 0. */
 MT_NODISCARD mt_status mt_recipe_fill(struct mt_ctx *ctx, struct mt_model *m, struct mt_tensor *t,
                                       float value);
 /* The same values in t's dtype. */
 MT_NODISCARD mt_status mt_recipe_cast(struct mt_ctx *ctx, struct mt_model *m, struct mt_tensor *t,
                                       const struct mt_tensor *from);
 /* Values given as floats (copied, rounded to t's dtype, owned by the model). */
-MT_NODISCARD mt_status mt_source_floats(struct mt_ctx *ctx, struct mt_model *m,
-                                        struct mt_tensor *t, const float *values);
+MT_NODISCARD mt_status mt_source_floats(struct mt_ctx *ctx, struct mt_model *m, struct mt_tensor *t,
+                                        const float *values);
 #endif

@@ -1,0 +1,172 @@
+#include "lib/ir/family.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+static const struct mt_family *const family_all[] = {
+#define MT_FAMILY(name) &mt_family_##name,
+#include "lib/ir/family.def"
+#undef MT_FAMILY
+    NULL,
+};
+
+#define FAMILY_NAME_MAX 256
+
+const struct mt_family *const *mt_family_all(void)
+{
+    return family_all;
+}
+
+const struct mt_family *mt_family_find(const char *model_type)
+{
+    for (size_t i = 0; family_all[i] != NULL; i++)
+        if (strcmp(family_all[i]->name, model_type) == 0)
+            return family_all[i];
+    return NULL;
+}
+
+/* Digits without leading zeros, at most nine of them; NULL when there is no such number. */
+static const char *family_number(const char *s, int32_t *out)
+{
+    int n = 0;
+
+    *out = 0;
+    while (s[n] >= '0' && s[n] <= '9' && n < 10)
+        *out = n++ < 9 ? *out * 10 + (s[n - 1] - '0') : 0;
+    if (n == 0 || n > 9 || (s[0] == '0' && n > 1))
+        return NULL;
+    return s + n;
+}
+
+static bool family_match(const struct mt_name_row *row, const char *name, struct mt_role *role)
+{
+    *role =
+        mt_role(row->kind, -1, row->expert == MT_NAME_SHARED ? MT_EXPERT_SHARED : MT_EXPERT_NONE);
+    role->part = row->part;
+    for (const char *p = row->pattern; *p != 0; p++) {
+        if (*p != '%') {
+            if (*name++ != *p)
+                return false;
+            continue;
+        }
+        p++;
+        name = family_number(name, *p == 'l' ? &role->layer : &role->expert);
+        if (name == NULL)
+            return false;
+    }
+    return *name == 0;
+}
+
+bool mt_family_parse(const struct mt_family *f, const char *name, struct mt_role *role)
+{
+    for (const struct mt_name_row *row = f->names; row->pattern != NULL; row++)
+        if (family_match(row, name, role))
+            return true;
+    return false;
+}
+
+static bool family_row_is(const struct mt_name_row *row, struct mt_role role)
+{
+    enum mt_name_expert expert = role.expert == MT_EXPERT_SHARED ? MT_NAME_SHARED
+                                 : role.expert >= 0              ? MT_NAME_ROUTED
+                                                                 : MT_NAME_NO_EXPERT;
+
+    return row->kind == role.kind && row->part == role.part && row->expert == expert &&
+           (strstr(row->pattern, "%l") != NULL) == (role.layer >= 0);
+}
+
+mt_status mt_family_print(struct mt_ctx *ctx, const struct mt_family *f, struct mt_model *m,
+                          struct mt_role role, const char **name)
+{
+    char buf[FAMILY_NAME_MAX], label[128];
+    const struct mt_name_row *row = f->names;
+    size_t n = 0;
+
+    while (row->pattern != NULL && !family_row_is(row, role))
+        row++;
+    if (row->pattern == NULL)
+        return mt_fail(ctx, MT_E_UNSUPPORTED, "%s has no name for %s", f->name,
+                       mt_role_print(role, label, sizeof label));
+    for (const char *p = row->pattern; *p != 0; p++) {
+        mt_assert(n + 16 < sizeof buf); /* patterns are ours */
+        if (*p == '%')
+            n += (size_t)snprintf(buf + n, sizeof buf - n, "%" PRId32,
+                                  *++p == 'l' ? role.layer : role.expert);
+        else
+            buf[n++] = *p;
+    }
+    return mt_arena_strndup(ctx, &m->arena, buf, n, name);
+}
+
+mt_status mt_model_rename(struct mt_ctx *ctx, struct mt_model *m, const struct mt_family *f)
+{
+    for (size_t i = 0; i < m->n_tensors; i++) {
+        struct mt_tensor *t = m->tensors[i];
+
+        if (t->role.kind != MT_ROLE_OTHER)
+            MT_TRY(mt_family_print(ctx, f, m, t->role, &t->name));
+    }
+    m->family = f;
+    m->model_type = f->name;
+    return MT_OK;
+}
+
+/* The family by model_type, or by the class name where a config has only that. */
+static const struct mt_family *family_of_config(struct mt_model *m)
+{
+    const char *type = mt_json_text(mt_json_get(m->config, "model_type"));
+    const char *arch = mt_json_text(mt_json_first(mt_json_get(m->config, "architectures")));
+
+    m->model_type = type != NULL ? type : arch;
+    if (type != NULL)
+        return mt_family_find(type);
+    for (size_t i = 0; arch != NULL && family_all[i] != NULL; i++)
+        if (strcmp(family_all[i]->architecture, arch) == 0)
+            return family_all[i];
+    return NULL;
+}
+
+static mt_status family_bind_names(struct mt_ctx *ctx, struct mt_model *m)
+{
+    struct mt_role role;
+
+    for (size_t i = 0; i < m->n_tensors; i++) {
+        struct mt_tensor *t = m->tensors[i];
+
+        if (t->role.kind != MT_ROLE_OTHER || t->name == NULL ||
+            !mt_family_parse(m->family, t->name, &role))
+            continue;
+        /* Layers behind the last one are next-token predictors (MTP): carried, not run. */
+        if (role.layer >= m->hp.n_layers)
+            continue;
+        MT_TRY(mt_model_set_role(ctx, m, t, role));
+    }
+    return MT_OK;
+}
+
+mt_status mt_model_bind(struct mt_ctx *ctx, struct mt_model *m)
+{
+    const struct mt_json *quant;
+    const char *method;
+    mt_status st;
+
+    m->family = NULL;
+    if (m->config == NULL)
+        return MT_OK;
+    m->family = family_of_config(m);
+    if (m->family == NULL)
+        return MT_OK;
+    MT_TRY(
+        mt_wrap(ctx, m->family->read_config(ctx, m), "%s: config of %s", m->path, m->family->name));
+    MT_TRY(family_bind_names(ctx, m));
+    st = mt_model_verify(ctx, m);
+    quant = mt_json_get(m->config, "quantization_config");
+    if (st != MT_OK && mt_json_kind(quant) == MT_JSON_OBJECT) {
+        method = mt_json_text(mt_json_get(quant, "quant_method"));
+        return mt_fail(ctx, MT_E_UNSUPPORTED,
+                       "%s: quantized checkpoint (%s); give the unquantized one", m->path,
+                       method != NULL ? method : "quantization_config");
+    }
+    return mt_wrap(ctx, st, "%s", m->path);
+}

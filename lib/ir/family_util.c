@@ -1,0 +1,313 @@
+/* Reading config.json: what the families have in common. */
+#include "lib/ir/family.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+mt_status mt_cfg_int(struct mt_ctx *ctx, const struct mt_json *cfg, const char *key, int64_t dflt,
+                     int64_t lo, int64_t hi, int64_t *out)
+{
+    enum mt_json_kind kind = mt_json_kind(mt_json_get(cfg, key));
+
+    MT_TRY(mt_json_get_int(ctx, cfg, key, dflt, out));
+    if (*out >= lo && *out <= hi)
+        return MT_OK;
+    if (kind == MT_JSON_ABSENT || kind == MT_JSON_NULL)
+        return mt_fail(ctx, MT_E_FORMAT, "%s is missing", key);
+    return mt_fail(ctx, MT_E_FORMAT, "%s is %" PRId64 ", expected %" PRId64 " to %" PRId64, key,
+                   *out, lo, hi);
+}
+
+mt_status mt_cfg_num(struct mt_ctx *ctx, const struct mt_json *cfg, const char *key, double dflt,
+                     double lo, double hi, double *out)
+{
+    enum mt_json_kind kind = mt_json_kind(mt_json_get(cfg, key));
+
+    MT_TRY(mt_json_get_num(ctx, cfg, key, dflt, out));
+    if (*out >= lo && *out <= hi)
+        return MT_OK;
+    if (kind == MT_JSON_ABSENT || kind == MT_JSON_NULL)
+        return mt_fail(ctx, MT_E_FORMAT, "%s is missing", key);
+    return mt_fail(ctx, MT_E_FORMAT, "%s is %g, expected %g to %g", key, *out, lo, hi);
+}
+
+static const struct {
+    const char *name;
+    enum mt_rope_type type;
+} util_rope_types[] = {
+    {"default", MT_ROPE_DEFAULT}, {"linear", MT_ROPE_LINEAR}, {"dynamic", MT_ROPE_DYNAMIC},
+    {"llama3", MT_ROPE_LLAMA3},   {"yarn", MT_ROPE_YARN},
+};
+
+static mt_status util_rope_type(struct mt_ctx *ctx, const struct mt_json *scaling,
+                                enum mt_rope_type *out)
+{
+    const char *name;
+
+    MT_TRY(mt_json_get_str(ctx, scaling, "type", "default", &name));
+    MT_TRY(mt_json_get_str(ctx, scaling, "rope_type", name, &name));
+    for (size_t i = 0; i < sizeof util_rope_types / sizeof util_rope_types[0]; i++)
+        if (strcmp(util_rope_types[i].name, name) == 0) {
+            *out = util_rope_types[i].type;
+            return MT_OK;
+        }
+    return mt_fail(ctx, MT_E_UNSUPPORTED, "rope_type \"%s\" is not known here", name);
+}
+
+static mt_status util_rope_yarn(struct mt_ctx *ctx, const struct mt_json *s,
+                                struct mt_rope_params *r)
+{
+    bool truncate;
+
+    MT_TRY(mt_cfg_num(ctx, s, "beta_fast", 32, 0, 1e9, &r->beta_fast));
+    MT_TRY(mt_cfg_num(ctx, s, "beta_slow", 1, 0, 1e9, &r->beta_slow));
+    MT_TRY(mt_cfg_num(ctx, s, "attention_factor", 0, 0, 1e6, &r->attention_factor));
+    MT_TRY(mt_cfg_num(ctx, s, "mscale", 0, 0, 1e6, &r->mscale));
+    MT_TRY(mt_cfg_num(ctx, s, "mscale_all_dim", 0, 0, 1e6, &r->mscale_all_dim));
+    MT_TRY(mt_json_get_bool(ctx, s, "truncate", true, &truncate));
+    if (!truncate)
+        return mt_fail(ctx, MT_E_UNSUPPORTED, "yarn with truncate = false is not known here");
+    return MT_OK;
+}
+
+mt_status mt_cfg_read_rope(struct mt_ctx *ctx, const struct mt_json *cfg, struct mt_hparams *hp)
+{
+    struct mt_rope_params *r = &hp->rope;
+    double theta = r->theta > 0 ? r->theta : 10000, partial = r->partial > 0 ? r->partial : 1;
+    /* Where a file has both spellings, loaders take rope_scaling. */
+    const struct mt_json *s = mt_json_get(cfg, "rope_scaling");
+    int64_t rotary;
+
+    if (mt_json_kind(s) != MT_JSON_OBJECT)
+        s = mt_json_get(cfg, "rope_parameters");
+    if (mt_json_kind(s) != MT_JSON_OBJECT)
+        s = NULL;
+    for (const struct mt_json *c = mt_json_first(s); c != NULL; c = mt_json_next(c))
+        if (mt_json_kind(c) == MT_JSON_OBJECT)
+            return mt_fail(ctx, MT_E_UNSUPPORTED,
+                           "rope_parameters that differ by layer type (%s) are not known here",
+                           mt_json_key(c));
+    MT_TRY(mt_cfg_num(ctx, cfg, "rope_theta", theta, 1, 1e15, &theta));
+    MT_TRY(mt_cfg_num(ctx, s, "rope_theta", theta, 1, 1e15, &r->theta));
+    MT_TRY(mt_cfg_num(ctx, cfg, "partial_rotary_factor", partial, 1e-6, 1, &partial));
+    MT_TRY(mt_cfg_num(ctx, s, "partial_rotary_factor", partial, 1e-6, 1, &r->partial));
+    MT_TRY(util_rope_type(ctx, s, &r->type));
+    rotary = (int64_t)(hp->head_dim * r->partial);
+    if (rotary < 2 || rotary % 2 != 0)
+        return mt_fail(ctx, MT_E_FORMAT,
+                       "head_dim %d with partial_rotary_factor %g leaves %" PRId64
+                       " rotating dimensions, expected an even number",
+                       hp->head_dim, r->partial, rotary);
+    r->factor = 1;
+    r->original_max_pos = (double)hp->max_pos;
+    if (r->type == MT_ROPE_DEFAULT)
+        return MT_OK;
+    MT_TRY(mt_cfg_num(ctx, s, "factor", 0, 1e-6, 1e9, &r->factor));
+    if (r->type == MT_ROPE_LINEAR || r->type == MT_ROPE_DYNAMIC)
+        return MT_OK;
+    MT_TRY(mt_cfg_num(ctx, s, "original_max_position_embeddings", r->original_max_pos, 1, 1e12,
+                      &r->original_max_pos));
+    if (r->type == MT_ROPE_YARN)
+        return util_rope_yarn(ctx, s, r);
+    MT_TRY(mt_cfg_num(ctx, s, "low_freq_factor", 0, 1e-6, 1e9, &r->low_freq_factor));
+    MT_TRY(mt_cfg_num(ctx, s, "high_freq_factor", 0, 1e-6, 1e9, &r->high_freq_factor));
+    if (r->high_freq_factor <= r->low_freq_factor)
+        return mt_fail(ctx, MT_E_FORMAT, "high_freq_factor %g is not above low_freq_factor %g",
+                       r->high_freq_factor, r->low_freq_factor);
+    return MT_OK;
+}
+
+mt_status mt_cfg_read_act(struct mt_ctx *ctx, const struct mt_json *cfg, const char *key,
+                          enum mt_act *act)
+{
+    static const struct {
+        const char *name;
+        enum mt_act act;
+    } known[] = {
+        {"silu", MT_ACT_SILU},        {"swish", MT_ACT_SILU},
+        {"gelu", MT_ACT_GELU},        {"gelu_new", MT_ACT_GELU_TANH},
+        {"relu", MT_ACT_RELU},        {"gelu_pytorch_tanh", MT_ACT_GELU_TANH},
+        {"relu2", MT_ACT_RELU2},      {"gelu_fast", MT_ACT_GELU_TANH},
+        {"gelu_python", MT_ACT_GELU},
+    };
+    const char *name;
+
+    MT_TRY(mt_json_get_str(ctx, cfg, key, "silu", &name));
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+        if (strcmp(known[i].name, name) == 0) {
+            *act = known[i].act;
+            return MT_OK;
+        }
+    return mt_fail(ctx, MT_E_UNSUPPORTED, "%s \"%s\" is not known here", key, name);
+}
+
+/* An id, or the first of a list; out of range and absent are "none". */
+static int64_t util_token_id(const struct mt_json *cfg, const char *key, int64_t vocab)
+{
+    const struct mt_json *j = mt_json_get(cfg, key);
+    int64_t id;
+
+    if (mt_json_kind(j) == MT_JSON_ARRAY)
+        j = mt_json_first(j);
+    return mt_json_integer(j, &id) && id >= 0 && id < vocab ? id : -1;
+}
+
+static mt_status util_read_heads(struct mt_ctx *ctx, const struct mt_json *cfg,
+                                 struct mt_hparams *hp)
+{
+    int64_t heads, kv, dim, dflt = hp->head_dim;
+
+    MT_TRY(mt_cfg_int(ctx, cfg, "num_attention_heads", -1, 1, 65536, &heads));
+    MT_TRY(mt_cfg_int(ctx, cfg, "num_key_value_heads", heads, 1, heads, &kv));
+    if (heads % kv != 0)
+        return mt_fail(ctx, MT_E_FORMAT,
+                       "num_attention_heads %" PRId64
+                       " is not a multiple of num_key_value_heads %" PRId64,
+                       heads, kv);
+    if (dflt == 0)
+        dflt = hp->hidden / heads;
+    MT_TRY(mt_cfg_int(ctx, cfg, "head_dim", dflt, 1, 65536, &dim));
+    hp->n_heads = (int)heads;
+    hp->n_kv_heads = (int)kv;
+    hp->head_dim = (int)dim;
+    return MT_OK;
+}
+
+mt_status mt_cfg_read_common(struct mt_ctx *ctx, struct mt_model *m)
+{
+    const struct mt_json *cfg = m->config;
+    struct mt_hparams *hp = &m->hp;
+    int64_t layers;
+
+    MT_TRY(mt_cfg_int(ctx, cfg, "num_hidden_layers", -1, 1, MT_LAYERS_MAX, &layers));
+    MT_TRY(mt_cfg_int(ctx, cfg, "hidden_size", -1, 1, MT_DIM_MAX, &hp->hidden));
+    MT_TRY(mt_cfg_int(ctx, cfg, "vocab_size", -1, 1, INT32_MAX, &hp->vocab));
+    MT_TRY(mt_cfg_int(ctx, cfg, "max_position_embeddings", 2048, 1, MT_DIM_MAX, &hp->max_pos));
+    MT_TRY(mt_cfg_num(ctx, cfg, "rms_norm_eps", hp->norm_eps > 0 ? hp->norm_eps : 1e-6, 0, 1,
+                      &hp->norm_eps));
+    MT_TRY(mt_json_get_bool(ctx, cfg, "tie_word_embeddings", false, &hp->tied));
+    MT_TRY(util_read_heads(ctx, cfg, hp));
+    MT_TRY(mt_cfg_read_rope(ctx, cfg, hp));
+    hp->n_layers = (int)layers;
+    hp->norm = MT_NORM_RMS;
+    hp->norm_offset = 0;
+    hp->qk_norm = MT_QK_NORM_NONE;
+    hp->qkv_bias = hp->o_bias = false;
+    hp->sliding_window = 0;
+    hp->window_first_layer = 0;
+    hp->attn_scale = 0;
+    hp->embed_scale = hp->logit_scale = hp->residual_scale = 1;
+    hp->bos_id = util_token_id(cfg, "bos_token_id", hp->vocab);
+    hp->eos_id = util_token_id(cfg, "eos_token_id", hp->vocab);
+    return MT_OK;
+}
+
+/* layer_types can say what two numbers can: full layers first, windowed ones after. */
+static mt_status util_layer_types(struct mt_ctx *ctx, const struct mt_json *types, int n_layers,
+                                  int64_t *first)
+{
+    int n = 0;
+
+    *first = n_layers;
+    for (const struct mt_json *j = mt_json_first(types); j != NULL; j = mt_json_next(j), n++) {
+        const char *s = mt_json_text(j);
+        bool windowed = s != NULL && strcmp(s, "sliding_attention") == 0;
+
+        if (s == NULL || (!windowed && strcmp(s, "full_attention") != 0))
+            return mt_fail(ctx, MT_E_UNSUPPORTED, "layer_types[%d] \"%s\" is not known here", n,
+                           s != NULL ? s : "");
+        if (windowed && *first == n_layers)
+            *first = n;
+        if (!windowed && *first != n_layers)
+            return mt_fail(ctx, MT_E_UNSUPPORTED,
+                           "layer_types that alternate between full and sliding attention are not "
+                           "known here");
+    }
+    if (n != n_layers)
+        return mt_fail(ctx, MT_E_FORMAT, "layer_types has %d entries for %d layers", n, n_layers);
+    return MT_OK;
+}
+
+mt_status mt_cfg_read_window(struct mt_ctx *ctx, struct mt_model *m)
+{
+    const struct mt_json *types = mt_json_get(m->config, "layer_types");
+    struct mt_hparams *hp = &m->hp;
+    int64_t window, first;
+    bool use;
+
+    MT_TRY(mt_json_get_bool(ctx, m->config, "use_sliding_window", false, &use));
+    if (!use || mt_json_kind(mt_json_get(m->config, "sliding_window")) == MT_JSON_NULL)
+        return MT_OK;
+    MT_TRY(mt_cfg_int(ctx, m->config, "sliding_window", 4096, 1, MT_DIM_MAX, &window));
+    MT_TRY(mt_cfg_int(ctx, m->config, "max_window_layers", 28, 0, MT_LAYERS_MAX, &first));
+    if (mt_json_kind(types) == MT_JSON_ARRAY)
+        MT_TRY(util_layer_types(ctx, types, hp->n_layers, &first));
+    if (first < hp->n_layers) {
+        hp->sliding_window = window;
+        hp->window_first_layer = (int)first;
+    }
+    return MT_OK;
+}
+
+mt_status mt_cfg_alloc_ffn(struct mt_ctx *ctx, struct mt_model *m)
+{
+    struct mt_ffn dense = {.gated = true};
+
+    /* MoE families without dense layers have no use for the dense width. */
+    MT_TRY(mt_cfg_int(ctx, m->config, "intermediate_size", m->family->moe ? 0 : -1,
+                      m->family->moe ? 0 : 1, MT_DIM_MAX, &dense.width));
+    MT_TRY(mt_cfg_read_act(ctx, m->config, "hidden_act", &dense.act));
+    MT_TRY(mt_arena_alloc(ctx, &m->arena, (size_t)m->hp.n_layers, sizeof *m->ffn, &m->ffn));
+    for (int l = 0; l < m->hp.n_layers; l++)
+        m->ffn[l] = dense;
+    return MT_OK;
+}
+
+mt_status mt_cfg_set_moe(struct mt_ctx *ctx, struct mt_model *m, const struct mt_ffn *moe,
+                         const bool *sparse)
+{
+    const struct mt_router_rule *r = &moe->rule;
+    struct mt_ffn f = *moe;
+
+    if (moe->k > moe->n_experts)
+        return mt_fail(ctx, MT_E_FORMAT, "num_experts_per_tok is %d, but there are %d experts",
+                       moe->k, moe->n_experts);
+    if (r->n_group < 1 || moe->n_experts % r->n_group != 0)
+        return mt_fail(ctx, MT_E_FORMAT, "%d experts do not divide into n_group = %d groups",
+                       moe->n_experts, r->n_group);
+    if (r->topk_group < 1 || r->topk_group > r->n_group)
+        return mt_fail(ctx, MT_E_FORMAT, "topk_group is %d, expected 1 to n_group = %d",
+                       r->topk_group, r->n_group);
+    if (moe->k > moe->n_experts / r->n_group * r->topk_group)
+        return mt_fail(ctx, MT_E_FORMAT,
+                       "num_experts_per_tok is %d, but %d groups of %d hold fewer experts", moe->k,
+                       r->topk_group, moe->n_experts / r->n_group);
+    f.moe = true;
+    f.gated = true;
+    for (int l = 0; l < m->hp.n_layers; l++) {
+        if (sparse != NULL && !sparse[l]) {
+            if (m->ffn[l].width == 0)
+                return mt_fail(ctx, MT_E_FORMAT,
+                               "intermediate_size is missing, but layer %d is dense", l);
+            continue;
+        }
+        f.act = m->ffn[l].act;
+        m->ffn[l] = f;
+    }
+    return MT_OK;
+}
+
+bool mt_hp_has_window(const struct mt_hparams *hp)
+{
+    return hp->sliding_window > 0 && hp->sliding_window < hp->max_pos &&
+           hp->window_first_layer < hp->n_layers;
+}
+
+const struct mt_ffn *mt_model_first_moe(const struct mt_model *m)
+{
+    for (int l = 0; l < m->hp.n_layers; l++)
+        if (m->ffn[l].moe)
+            return &m->ffn[l];
+    return NULL;
+}
