@@ -9,30 +9,14 @@
 #define HF_CONFIG "config.json"
 #define HF_CONFIG_BYTES_MAX (16u << 20)
 
-/* What a directory looks like from here. */
-struct hf_dir {
-    const char *path, *suffix; /* suffix: ".partial" in an output that is being written, else "" */
-    char **names;              /* regular files, sorted */
-    size_t n;
-};
-
-static const char *hf_suffix(const char *dir)
-{
-    size_t n = strlen(dir), s = strlen(MT_PARTIAL);
-
-    while (n > 1 && dir[n - 1] == '/')
-        n--;
-    return n > s && memcmp(dir + n - s, MT_PARTIAL, s) == 0 ? MT_PARTIAL : "";
-}
-
-/* DIR/NAME[.partial] in the model's arena. */
+/* DIR/NAME in the model's arena. */
 static mt_status hf_path(struct mt_ctx *ctx, struct mt_model *m, const char *dir, const char *name,
                          const char **out)
 {
     size_t n = strlen(dir);
 
-    return mt_arena_printf(ctx, &m->arena, out, "%s%s%s%s", dir,
-                           n > 0 && dir[n - 1] == '/' ? "" : "/", name, hf_suffix(dir));
+    return mt_arena_printf(ctx, &m->arena, out, "%s%s%s", dir,
+                           n > 0 && dir[n - 1] == '/' ? "" : "/", name);
 }
 
 mt_status mt_hf_read_config(struct mt_ctx *ctx, struct mt_model *m, const char *dir)
@@ -72,39 +56,30 @@ static bool hf_stays_behind(const char *name)
     return false;
 }
 
-/* In an unfinished output sidecars carry the suffix too; they are known by their final names. */
-static mt_status hf_add_sidecar(struct mt_ctx *ctx, struct mt_model *m, const struct hf_dir *d,
-                                const char *file)
+static mt_status hf_add_sidecars(struct mt_ctx *ctx, struct mt_model *m, const char *dir,
+                                 char *const *names, size_t n)
 {
-    struct mt_sidecar *sc = &m->sidecars[m->n_sidecars];
-    size_t n = strlen(file) - strlen(d->suffix);
-
-    if (!mt_name_ends(file, d->suffix))
-        return MT_OK;
-    MT_TRY(mt_arena_strndup(ctx, &m->arena, file, n, &sc->name));
-    if (hf_stays_behind(sc->name))
-        return MT_OK;
-    MT_TRY(hf_path(ctx, m, d->path, sc->name, &sc->path));
-    m->n_sidecars++;
-    return MT_OK;
-}
-
-static mt_status hf_add_sidecars(struct mt_ctx *ctx, struct mt_model *m, const struct hf_dir *d)
-{
-    MT_TRY(mt_arena_alloc(ctx, &m->arena, d->n + 1, sizeof *m->sidecars, &m->sidecars));
-    for (size_t i = 0; i < d->n; i++)
-        MT_TRY(hf_add_sidecar(ctx, m, d, d->names[i]));
+    MT_TRY(mt_arena_alloc(ctx, &m->arena, n, sizeof *m->sidecars, &m->sidecars));
+    for (size_t i = 0; i < n; i++) {
+        struct mt_sidecar *sc = &m->sidecars[m->n_sidecars];
+        if (hf_stays_behind(names[i]))
+            continue;
+        MT_TRY(mt_arena_strndup(ctx, &m->arena, names[i], strlen(names[i]), &sc->name));
+        MT_TRY(hf_path(ctx, m, dir, names[i], &sc->path));
+        m->n_sidecars++;
+    }
     return MT_OK;
 }
 
 mt_status mt_hf_read_sidecars(struct mt_ctx *ctx, struct mt_model *m, const char *dir)
 {
-    struct hf_dir d = {.path = dir, .suffix = hf_suffix(dir)};
+    char **names;
     mt_status st;
+    size_t n;
 
-    MT_TRY(mt_path_list(ctx, dir, &d.names, &d.n));
-    st = hf_add_sidecars(ctx, m, &d);
-    mt_free(d.names);
+    MT_TRY(mt_path_list(ctx, dir, &names, &n));
+    st = hf_add_sidecars(ctx, m, dir, names, n);
+    mt_free(names);
     return st;
 }
 
@@ -239,68 +214,67 @@ static mt_status hf_check_twice(struct mt_ctx *ctx, const struct mt_model *m)
     return st;
 }
 
-static mt_status hf_add_all(struct mt_ctx *ctx, struct mt_model *m, const struct hf_dir *d)
+static mt_status hf_add_all(struct mt_ctx *ctx, struct mt_model *m, const char *dir)
 {
-    const char *path;
+    mt_status st = MT_OK;
+    char **names;
+    size_t n;
 
-    for (size_t i = 0; i < d->n; i++) {
-        if (!mt_name_ends(d->names[i], MT_ST_SUFFIX))
+    MT_TRY(mt_path_list(ctx, dir, &names, &n));
+    for (size_t i = 0; st == MT_OK && i < n; i++) {
+        const char *path;
+        if (!mt_name_ends(names[i], MT_ST_SUFFIX))
             continue;
-        MT_TRY(hf_path(ctx, m, d->path, d->names[i], &path));
-        MT_TRY(mt_st_add_file(ctx, m, path));
+        st = hf_path(ctx, m, dir, names[i], &path);
+        if (st == MT_OK)
+            st = mt_st_add_file(ctx, m, path);
     }
-    if (m->n_maps == 0)
+    mt_free(names);
+    if (st == MT_OK && m->n_maps == 0)
         return mt_fail(ctx, MT_E_ABSENT,
                        "%s: no weights here; looked for " MT_ST_SINGLE ", " MT_ST_INDEX
                        " and *" MT_ST_SUFFIX,
-                       d->path);
-    return hf_check_twice(ctx, m);
+                       dir);
+    return st == MT_OK ? hf_check_twice(ctx, m) : st;
 }
 
-static mt_status hf_add_weights(struct mt_ctx *ctx, struct mt_model *m, const struct hf_dir *d)
+static mt_status hf_add_weights(struct mt_ctx *ctx, struct mt_model *m, const char *dir)
 {
     const char *single, *index;
     bool has_single, has_index;
 
-    MT_TRY(hf_path(ctx, m, d->path, MT_ST_SINGLE, &single));
-    MT_TRY(hf_path(ctx, m, d->path, MT_ST_INDEX, &index));
+    MT_TRY(hf_path(ctx, m, dir, MT_ST_SINGLE, &single));
+    MT_TRY(hf_path(ctx, m, dir, MT_ST_INDEX, &index));
     has_single = mt_path_exists(single);
     has_index = mt_path_exists(index);
     if (has_single && has_index)
         mt_log(ctx, MT_LOG_WARN,
                "%s: both " MT_ST_SINGLE " and " MT_ST_INDEX
                " are here; the single file is read, as the usual loaders do",
-               d->path);
+               dir);
     if (has_single)
         return mt_st_add_file(ctx, m, single);
-    if (has_index)
-        return hf_add_index(ctx, m, d->path, index);
-    return hf_add_all(ctx, m, d);
+    return has_index ? hf_add_index(ctx, m, dir, index) : hf_add_all(ctx, m, dir);
 }
 
-static mt_status hf_fill(struct mt_ctx *ctx, struct mt_model *m, const struct hf_dir *d)
+static mt_status hf_fill(struct mt_ctx *ctx, struct mt_model *m, const char *dir)
 {
-    MT_TRY(mt_arena_strndup(ctx, &m->arena, d->path, strlen(d->path), &m->path));
-    MT_TRY(mt_hf_read_config(ctx, m, d->path));
-    MT_TRY(hf_add_weights(ctx, m, d));
-    MT_TRY(hf_add_sidecars(ctx, m, d));
+    m->format = "safetensors";
+    MT_TRY(mt_arena_strndup(ctx, &m->arena, dir, strlen(dir), &m->path));
+    MT_TRY(mt_hf_read_config(ctx, m, dir));
+    MT_TRY(hf_add_weights(ctx, m, dir));
+    MT_TRY(mt_hf_read_sidecars(ctx, m, dir));
     return mt_model_bind(ctx, m);
 }
 
 mt_status mt_hf_dir_open(struct mt_ctx *ctx, const char *dir, struct mt_model **out)
 {
-    struct hf_dir d = {.path = dir, .suffix = hf_suffix(dir)};
-    struct mt_model *m = NULL;
+    struct mt_model *m;
     mt_status st;
 
     *out = NULL;
-    MT_TRY(mt_path_list(ctx, dir, &d.names, &d.n));
-    st = mt_model_create(ctx, &m);
-    if (st == MT_OK) {
-        m->format = "safetensors";
-        st = hf_fill(ctx, m, &d);
-    }
-    mt_free(d.names);
+    MT_TRY(mt_model_create(ctx, &m));
+    st = hf_fill(ctx, m, dir);
     if (st != MT_OK) {
         mt_model_free(m);
         return st;

@@ -150,4 +150,10 @@ const struct mt_format mt_format_safetensors = {
     .summary = "Hugging Face directory (config.json and *.safetensors) or one .safetensors file",
     .probe = safetensors_probe,
     .open = safetensors_open,
+    .plan = mt_st_plan,
+    .put = mt_st_put,
+    .sync = mt_st_sync,
+    .end = mt_st_end,
+    .reread = mt_st_reread,
+    .free = mt_st_writer_free,
 };

@@ -23,9 +23,7 @@ MT_NODISCARD mt_status mt_st_add_file(struct mt_ctx *ctx, struct mt_model *m, co
 /* Row-major strides, all zero for an empty tensor (whose products need not fit). */
 void mt_st_strides(const struct mt_tensor *t, int64_t stride[MT_RANK_MAX]);
 
-/* config.json, weights and sidecars of a directory; bound and verified. Files of a directory whose
- * name ends in ".partial" are looked for with that suffix: this is how a walk reads back what it is
- * about to commit. (mt_model_open refuses such a directory when a user names it.) */
+/* config.json, weights and sidecars of a directory; bound and verified. */
 MT_NODISCARD mt_status mt_hf_dir_open(struct mt_ctx *ctx, const char *dir, struct mt_model **out);
 /* Pieces of the above for a single file whose directory has a config. */
 MT_NODISCARD mt_status mt_hf_read_config(struct mt_ctx *ctx, struct mt_model *m, const char *dir);

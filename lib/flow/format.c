@@ -78,14 +78,21 @@ static mt_status format_none(struct mt_ctx *ctx, const struct mt_format *const *
     return mt_fail(ctx, MT_E_FORMAT, "%s: not a model that can be read; looked for: %s", path, all);
 }
 
-mt_status mt_model_open(struct mt_ctx *ctx, const struct mt_format *const *formats,
-                        const char *path, struct mt_model **out)
+mt_status mt_model_open_work(struct mt_ctx *ctx, const struct mt_format *const *formats,
+                             const char *path, struct mt_model **out)
 {
     *out = NULL;
-    MT_TRY(format_refuse_unfinished(ctx, path));
     for (size_t i = 0; formats[i] != NULL; i++) {
         if (formats[i]->probe(path))
             return formats[i]->open(ctx, path, out);
     }
     return format_none(ctx, formats, path);
+}
+
+mt_status mt_model_open(struct mt_ctx *ctx, const struct mt_format *const *formats,
+                        const char *path, struct mt_model **out)
+{
+    *out = NULL;
+    MT_TRY(format_refuse_unfinished(ctx, path));
+    return mt_model_open_work(ctx, formats, path, out);
 }

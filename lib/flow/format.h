@@ -20,7 +20,7 @@ struct mt_write_opts {
 };
 
 struct mt_format {
-    const char *name;    /* "safetensors" */
+    const char *name; /* "safetensors" */
     const char *summary;
     /* True when `path` (a file or directory) is for this reader; looks at names and magic only. */
     bool (*probe)(const char *path);
@@ -40,7 +40,12 @@ struct mt_format {
 };
 
 /* Opens a model of any format in the NULL-ended table. MODEL is a directory, a file, or Org/Name
- * in the local Hugging Face cache. MT_E_ABSENT / MT_E_FORMAT say what was looked for. */
+ * in the local Hugging Face cache. MT_E_ABSENT / MT_E_FORMAT say what was looked for. The output
+ * of an interrupted run is refused, naming --resume. */
 MT_NODISCARD mt_status mt_model_open(struct mt_ctx *ctx, const struct mt_format *const *formats,
                                      const char *path, struct mt_model **out);
+/* As above, but takes a settled OUT.partial (outdir.h): for who is writing it. */
+MT_NODISCARD mt_status mt_model_open_work(struct mt_ctx *ctx,
+                                          const struct mt_format *const *formats, const char *path,
+                                          struct mt_model **out);
 #endif

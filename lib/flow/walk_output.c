@@ -121,7 +121,7 @@ static mt_status output_show(struct mt_ctx *ctx, struct mt_walk *w)
 
     if (o->formats == NULL)
         return MT_OK;
-    MT_TRY(mt_wrap(ctx, mt_model_open(ctx, o->formats, mt_outdir_work_path(w->out), &result),
+    MT_TRY(mt_wrap(ctx, mt_model_open_work(ctx, o->formats, mt_outdir_work_path(w->out), &result),
                    "reading the result back"));
     st = o->finish != NULL ? o->finish(ctx, o->finish_arg, result, w->manifest, w->out) : MT_OK;
     mt_model_free(result);

@@ -1,0 +1,446 @@
+#include "formats/json_scan.h"
+#include "formats/safetensors.h"
+#include "formats/st_header.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Where a tensor's bytes go: `begin` counts from the start of its shard's data. */
+struct st_place {
+    const struct mt_tensor *t;
+    uint64_t begin, bytes;
+    size_t shard;
+};
+
+struct st_shard {
+    char name[64];
+    struct mt_outfile *file;
+    const struct mt_map *map; /* owned by the plan; NULL until something is reread */
+    size_t first, n;          /* places[first .. first + n), in the order of their bytes */
+    uint64_t header_bytes;    /* n of the file, padding included */
+    uint64_t data_bytes;
+    _Atomic bool dirty;
+};
+
+struct mt_writer {
+    struct mt_outdir *out;
+    struct mt_model *m;
+    struct st_place *places;  /* by shard, then by place in it */
+    struct st_place **by_ptr; /* by address of the tensor: what `put` looks up, from any thread */
+    size_t n;
+    struct st_shard *shards;
+    size_t n_shards;
+    uint64_t total; /* tensor bytes */
+};
+
+/* ---- text ---- */
+
+struct st_text {
+    char *p;
+    size_t n, cap;
+};
+
+static mt_status st_add(struct mt_ctx *ctx, struct st_text *s, const char *bytes, size_t n)
+{
+    if (s->cap - s->n < n) {
+        size_t cap = s->cap * 2 + n + 4096;
+        MT_TRY(mt_realloc(ctx, cap, 1, "header of the output", &s->p));
+        s->cap = cap;
+    }
+    memcpy(s->p + s->n, bytes, n);
+    s->n += n;
+    return MT_OK;
+}
+
+static mt_status st_addf(struct mt_ctx *ctx, struct st_text *s, const char *fmt, ...)
+    MT_PRINTF(3, 4);
+static mt_status st_addf(struct mt_ctx *ctx, struct st_text *s, const char *fmt, ...)
+{
+    char buf[256];
+    va_list ap;
+    int n;
+
+    va_start(ap, fmt);
+    n = vsnprintf(buf, sizeof buf, fmt, ap);
+    va_end(ap);
+    mt_assert(n >= 0 && (size_t)n < sizeof buf);
+    return st_add(ctx, s, buf, (size_t)n);
+}
+
+/* With the escapes that the reference writer uses, and no others. */
+static mt_status st_add_string(struct mt_ctx *ctx, struct st_text *s, const char *text)
+{
+    static const char from[] = "\"\\\b\f\n\r\t", to[] = "\"\\bfnrt";
+
+    MT_TRY(st_add(ctx, s, "\"", 1));
+    while (*text != '\0') {
+        size_t plain = 0;
+        while ((unsigned char)text[plain] >= 0x20 && text[plain] != '"' && text[plain] != '\\')
+            plain++;
+        MT_TRY(st_add(ctx, s, text, plain));
+        text += plain;
+        if (*text == '\0')
+            break;
+        const char *hit = strchr(from, *text);
+        if (hit != NULL)
+            MT_TRY(st_addf(ctx, s, "\\%c", to[hit - from]));
+        else
+            MT_TRY(st_addf(ctx, s, "\\u%04x", (unsigned)*text));
+        text++;
+    }
+    return st_add(ctx, s, "\"", 1);
+}
+
+static mt_status st_add_entry(struct mt_ctx *ctx, struct st_text *s, const struct st_place *p)
+{
+    MT_TRY(st_add(ctx, s, ",", 1));
+    MT_TRY(st_add_string(ctx, s, p->t->name));
+    MT_TRY(st_addf(ctx, s, ":{\"dtype\":\"%s\",\"shape\":[", mt_dtype_name(p->t->dtype)));
+    for (int i = 0; i < p->t->rank; i++)
+        MT_TRY(st_addf(ctx, s, "%s%" PRId64, i > 0 ? "," : "", p->t->shape[i]));
+    return st_addf(ctx, s, "],\"data_offsets\":[%" PRIu64 ",%" PRIu64 "]}", p->begin,
+                   p->begin + p->bytes);
+}
+
+/* The header's bytes, from its length to its padding; s->p is to be freed also after a failure. */
+static mt_status st_header_text(struct mt_ctx *ctx, const struct mt_writer *w,
+                                const struct st_shard *shard, struct st_text *s)
+{
+    static const char meta[] = "{\"__metadata__\":{\"format\":\"pt\"}";
+
+    MT_TRY(st_add(ctx, s, "00000000", 8));
+    MT_TRY(st_add(ctx, s, meta, sizeof meta - 1));
+    for (size_t i = 0; i < shard->n; i++)
+        MT_TRY(st_add_entry(ctx, s, &w->places[shard->first + i]));
+    MT_TRY(st_add(ctx, s, "}", 1));
+    while (s->n % 8 != 0)
+        MT_TRY(st_add(ctx, s, " ", 1));
+    for (int i = 0; i < 8; i++)
+        s->p[i] = (char)((uint64_t)(s->n - 8) >> (8 * i) & 255);
+    return MT_OK;
+}
+
+/* ---- plan ---- */
+
+static int st_by_place(const void *a, const void *b)
+{
+    const struct st_place *x = a, *y = b;
+
+    if (x->shard != y->shard)
+        return x->shard < y->shard ? -1 : 1;
+    if (x->t->dtype != y->t->dtype)
+        return x->t->dtype > y->t->dtype ? -1 : 1;
+    return strcmp(x->t->name, y->t->name);
+}
+
+static int st_by_ptr(const void *a, const void *b)
+{
+    uintptr_t x = (uintptr_t)(*(struct st_place *const *)a)->t;
+    uintptr_t y = (uintptr_t)(*(struct st_place *const *)b)->t;
+
+    return x < y ? -1 : x > y;
+}
+
+static int st_by_name(const void *a, const void *b)
+{
+    return strcmp((*(struct st_place *const *)a)->t->name, (*(struct st_place *const *)b)->t->name);
+}
+
+/* Leaves by_ptr in order of names. */
+static mt_status st_check_names(struct mt_ctx *ctx, struct mt_writer *w)
+{
+    char show[MT_SHOW_BYTES];
+
+    for (size_t i = 0; i < w->n; i++) {
+        mt_assert(w->places[i].t->name != NULL);
+        w->by_ptr[i] = &w->places[i];
+    }
+    if (w->n > 0)
+        qsort(w->by_ptr, w->n, sizeof *w->by_ptr, st_by_name);
+    for (size_t i = 1; i < w->n; i++) {
+        const struct mt_tensor *a = w->by_ptr[i - 1]->t, *b = w->by_ptr[i]->t;
+        if (strcmp(a->name, b->name) == 0)
+            return mt_fail(ctx, MT_E_FORMAT,
+                           "two tensors would be written as \"%s\" (from %s and %s); a name can "
+                           "be used once",
+                           mt_show_name(a->name, show),
+                           a->planner != NULL ? a->planner : "the source",
+                           b->planner != NULL ? b->planner : "the source");
+    }
+    return MT_OK;
+}
+
+/* Fills shards in model order; a tensor larger than a shard gets one of its own. */
+static mt_status st_assign(struct mt_ctx *ctx, struct mt_writer *w, uint64_t bytes_max)
+{
+    uint64_t filled = 0;
+
+    w->n_shards = 1;
+    for (size_t i = 0; i < w->n; i++) {
+        struct st_place *p = &w->places[i];
+        p->t = w->m->tensors[i];
+        p->bytes = mt_tensor_bytes(p->t);
+        if (bytes_max > 0 && filled > 0 &&
+            (p->bytes > bytes_max || filled > bytes_max - p->bytes)) {
+            w->n_shards++;
+            filled = 0;
+        }
+        p->shard = w->n_shards - 1;
+        filled += p->bytes;
+        if (__builtin_add_overflow(w->total, p->bytes, &w->total) || w->total > INT64_MAX / 2)
+            return mt_fail(ctx, MT_E_LIMIT, "the output has more bytes than a file system holds");
+    }
+    return w->n_shards <= 99999
+               ? MT_OK
+               : mt_fail(ctx, MT_E_LIMIT, "--max-shard-size gives %zu files; choose a larger size",
+                         w->n_shards);
+}
+
+static mt_status st_layout(struct mt_ctx *ctx, struct mt_writer *w)
+{
+    size_t at = 0;
+
+    if (w->n > 0)
+        qsort(w->places, w->n, sizeof *w->places, st_by_place);
+    for (size_t s = 0; s < w->n_shards; s++) {
+        struct st_shard *sh = &w->shards[s];
+        struct st_text text = {0};
+        mt_status st;
+
+        if (w->n_shards == 1)
+            snprintf(sh->name, sizeof sh->name, MT_ST_SINGLE);
+        else
+            snprintf(sh->name, sizeof sh->name, "model-%05zu-of-%05zu" MT_ST_SUFFIX, s + 1,
+                     w->n_shards);
+        for (sh->first = at; at < w->n && w->places[at].shard == s; at++, sh->n++) {
+            w->places[at].begin = sh->data_bytes;
+            sh->data_bytes += w->places[at].bytes;
+        }
+        st = st_header_text(ctx, w, sh, &text);
+        sh->header_bytes = text.n - (text.n > 8 ? 8 : text.n);
+        mt_free(text.p);
+        MT_TRY(st);
+        if (sh->header_bytes > MT_ST_HEADER_MAX)
+            return mt_fail(ctx, MT_E_LIMIT,
+                           "%s would need a header of %" PRIu64
+                           " bytes, the format allows %u; choose a smaller --max-shard-size",
+                           sh->name, sh->header_bytes, MT_ST_HEADER_MAX);
+    }
+    mt_assert(at == w->n);
+    return MT_OK;
+}
+
+static mt_status st_open_files(struct mt_ctx *ctx, struct mt_writer *w)
+{
+    for (size_t s = 0; s < w->n_shards; s++) {
+        struct st_shard *sh = &w->shards[s];
+        MT_TRY(mt_outdir_file(ctx, w->out, sh->name, 8 + sh->header_bytes + sh->data_bytes,
+                              &sh->file));
+    }
+    return MT_OK;
+}
+
+static mt_status st_plan_all(struct mt_ctx *ctx, struct mt_writer *w,
+                             const struct mt_write_opts *opts)
+{
+    w->n = w->m->n_tensors;
+    MT_TRY(mt_alloc0(ctx, w->n, sizeof *w->places, "layout of the output", &w->places));
+    MT_TRY(mt_alloc0(ctx, w->n, sizeof *w->by_ptr, "layout of the output", &w->by_ptr));
+    MT_TRY(st_assign(ctx, w, opts->shard_bytes_max));
+    MT_TRY(st_check_names(ctx, w));
+    MT_TRY(mt_alloc0(ctx, w->n_shards, sizeof *w->shards, "layout of the output", &w->shards));
+    MT_TRY(st_layout(ctx, w));
+    for (size_t i = 0; i < w->n; i++)
+        w->by_ptr[i] = &w->places[i];
+    if (w->n > 0)
+        qsort(w->by_ptr, w->n, sizeof *w->by_ptr, st_by_ptr);
+    return st_open_files(ctx, w);
+}
+
+mt_status mt_st_plan(struct mt_ctx *ctx, struct mt_outdir *out, struct mt_model *m,
+                     const struct mt_write_opts *opts, struct mt_writer **w)
+{
+    mt_status st;
+
+    MT_TRY(mt_alloc0(ctx, 1, sizeof **w, "layout of the output", w));
+    (*w)->out = out;
+    (*w)->m = m;
+    st = st_plan_all(ctx, *w, opts);
+    if (st != MT_OK) {
+        mt_st_writer_free(*w);
+        *w = NULL;
+    }
+    return st;
+}
+
+void mt_st_writer_free(struct mt_writer *w)
+{
+    if (w == NULL)
+        return;
+    mt_free(w->places);
+    mt_free(w->by_ptr);
+    mt_free(w->shards);
+    mt_free(w);
+}
+
+/* ---- tensors ---- */
+
+static const struct st_place *st_find(const struct mt_writer *w, const struct mt_tensor *t)
+{
+    struct st_place key = {.t = t}, *k = &key;
+    struct st_place *const *hit = bsearch(&k, w->by_ptr, w->n, sizeof *w->by_ptr, st_by_ptr);
+
+    mt_assert(hit != NULL);
+    return *hit;
+}
+
+mt_status mt_st_put(struct mt_ctx *ctx, struct mt_writer *w, const struct mt_tensor *t,
+                    uint64_t offset, const void *bytes, size_t n)
+{
+    const struct st_place *p = st_find(w, t);
+    struct st_shard *sh = &w->shards[p->shard];
+
+    mt_assert(offset <= p->bytes && n <= p->bytes - offset);
+    atomic_store(&sh->dirty, true);
+    return mt_outfile_write(ctx, sh->file, 8 + sh->header_bytes + p->begin + offset, bytes, n);
+}
+
+mt_status mt_st_sync(struct mt_ctx *ctx, struct mt_writer *w)
+{
+    for (size_t s = 0; s < w->n_shards; s++) {
+        if (atomic_exchange(&w->shards[s].dirty, false))
+            MT_TRY(mt_outfile_sync(ctx, w->shards[s].file));
+    }
+    return MT_OK;
+}
+
+mt_status mt_st_reread(struct mt_ctx *ctx, struct mt_writer *w, struct mt_tensor *t)
+{
+    const struct st_place *p = st_find(w, t);
+    struct st_shard *sh = &w->shards[p->shard];
+
+    if (sh->map == NULL) {
+        struct mt_map *map;
+        MT_TRY(mt_map_open(ctx, mt_outfile_path(sh->file), &map));
+        MT_TRY(mt_model_own_map(ctx, w->m, map));
+        sh->map = map;
+    }
+    t->src.kind = MT_SRC_SLICE;
+    t->src.slice.map = sh->map;
+    t->src.slice.offset = 8 + sh->header_bytes + p->begin;
+    mt_st_strides(t, t->src.slice.stride);
+    return MT_OK;
+}
+
+/* ---- end ---- */
+
+static mt_status st_write_header(struct mt_ctx *ctx, const struct mt_writer *w, struct st_shard *sh)
+{
+    struct st_text text = {0};
+    mt_status st = st_header_text(ctx, w, sh, &text);
+
+    if (st == MT_OK) {
+        mt_assert(text.n == 8 + sh->header_bytes);
+        st = mt_outfile_write(ctx, sh->file, 0, text.p, text.n);
+    }
+    mt_free(text.p);
+    atomic_store(&sh->dirty, true);
+    return st;
+}
+
+static mt_status st_index_text(struct mt_ctx *ctx, const struct mt_writer *w,
+                               struct st_place *const *sorted, struct st_text *s)
+{
+    MT_TRY(st_addf(
+        ctx, s, "{\n  \"metadata\": {\n    \"total_size\": %" PRIu64 "\n  },\n  \"weight_map\": {",
+        w->total));
+    for (size_t i = 0; i < w->n; i++) {
+        MT_TRY(st_addf(ctx, s, "%s\n    ", i > 0 ? "," : ""));
+        MT_TRY(st_add_string(ctx, s, sorted[i]->t->name));
+        MT_TRY(st_addf(ctx, s, ": \"%s\"", w->shards[sorted[i]->shard].name));
+    }
+    return st_addf(ctx, s, "\n  }\n}\n");
+}
+
+static mt_status st_write_index(struct mt_ctx *ctx, const struct mt_writer *w)
+{
+    struct st_text text = {0};
+    struct st_place **sorted;
+    mt_status st;
+
+    MT_TRY(mt_alloc(ctx, w->n, sizeof *sorted, "index of the output", &sorted));
+    memcpy(sorted, w->by_ptr, w->n * sizeof *sorted);
+    qsort(sorted, w->n, sizeof *sorted, st_by_name);
+    st = st_index_text(ctx, w, sorted, &text);
+    if (st == MT_OK)
+        st = mt_outdir_text(ctx, w->out, MT_ST_INDEX, text.p, text.n);
+    mt_free(text.p);
+    mt_free(sorted);
+    return st;
+}
+
+static mt_status st_write_config(struct mt_ctx *ctx, const struct mt_writer *w,
+                                 const struct mt_json *config)
+{
+    char *text;
+    size_t n;
+
+    MT_TRY(mt_json_print(ctx, config, &text, &n));
+    mt_status st = mt_outdir_text(ctx, w->out, "config.json", text, n);
+    mt_free(text);
+    return st;
+}
+
+static bool st_same(const struct st_place *p, const struct mt_st_record *r)
+{
+    bool same = strcmp(p->t->name, r->name) == 0 && (uint8_t)p->t->dtype == r->dtype &&
+                p->t->rank == r->rank && p->begin == r->begin && p->begin + p->bytes == r->end;
+
+    for (int i = 0; same && i < p->t->rank; i++)
+        same = p->t->shape[i] == (int64_t)r->shape[i];
+    return same;
+}
+
+/* Reads the file as a stranger would. */
+static mt_status st_verify(struct mt_ctx *ctx, const struct mt_writer *w, const struct st_shard *sh)
+{
+    struct mt_arena arena;
+    struct mt_st_header h;
+    char show[MT_SHOW_BYTES];
+    struct mt_map *map;
+    mt_status st;
+
+    MT_TRY(mt_map_open(ctx, mt_outfile_path(sh->file), &map));
+    mt_arena_init(&arena);
+    st = mt_st_header_read(ctx, map, &arena, &h);
+    if (st == MT_OK && (h.n != sh->n || h.data_offset != 8 + sh->header_bytes))
+        st = mt_fail(ctx, MT_E_IO, "%s: %zu tensors were written, but %zu are there", map->path,
+                     sh->n, h.n);
+    for (size_t i = 0; st == MT_OK && i < h.n; i++) {
+        const struct st_place *p = &w->places[sh->first + i];
+        if (!st_same(p, &h.v[i]))
+            st = mt_fail(ctx, MT_E_IO, "%s: tensor \"%s\" is not as planned", map->path,
+                         mt_show_name(p->t->name, show));
+    }
+    mt_st_header_free(&h);
+    mt_arena_free(&arena);
+    mt_map_close(map);
+    return mt_wrap(ctx, st, "checking what was written");
+}
+
+mt_status mt_st_end(struct mt_ctx *ctx, struct mt_writer *w, const struct mt_json *config)
+{
+    MT_TRY(mt_st_sync(ctx, w));
+    for (size_t s = 0; s < w->n_shards; s++)
+        MT_TRY(st_write_header(ctx, w, &w->shards[s]));
+    MT_TRY(mt_st_sync(ctx, w));
+    for (size_t s = 0; s < w->n_shards; s++)
+        MT_TRY(st_verify(ctx, w, &w->shards[s]));
+    if (config != NULL)
+        MT_TRY(st_write_config(ctx, w, config));
+    return w->n_shards > 1 ? st_write_index(ctx, w) : MT_OK;
+}
