@@ -65,9 +65,10 @@ $(B)/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(BASE_FLAGS) $(CFLAGS) $(KERNEL_FLAGS) $(SAN_FLAGS) -c $< -o $@
 
-$(B)/kernels/%.o: KERNEL_FLAGS = -O3
-$(B)/kernels/cpu/%_avx2.o: KERNEL_FLAGS = -O3 -mavx2 -mf16c
-$(B)/kernels/cpu/%_avx512.o: KERNEL_FLAGS = -O3 -mavx2 -mf16c -mavx512f -mavx512bw -mavx512dq \
+# No trapping maths: comparisons may be turned into masks. It changes no value.
+$(B)/kernels/%.o: KERNEL_FLAGS = -O3 -fno-trapping-math
+$(B)/kernels/cpu/%_avx2.o: KERNEL_FLAGS = -O3 -fno-trapping-math -mavx2 -mf16c
+$(B)/kernels/cpu/%_avx512.o: KERNEL_FLAGS = -O3 -fno-trapping-math -mavx2 -mf16c -mavx512f -mavx512bw -mavx512dq \
 	-mavx512vl -mprefer-vector-width=512
 
 $(B)/%.cu.o: %.cu

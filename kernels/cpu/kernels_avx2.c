@@ -1,0 +1,3 @@
+#include "kernels/ref/table.inc.h"
+
+MTK_TABLE(avx2);
