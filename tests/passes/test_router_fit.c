@@ -1,0 +1,178 @@
+#include "tests/t.h"
+#include "lib/base/rng.h"
+#include "passes/lib/router_fit.h"
+
+#include <stdlib.h>
+
+#define D 12
+#define N 6
+#define K 2
+
+T_TEST(the_k_largest_come_in_order_and_ties_go_to_the_lowest_index)
+{
+    const float v[] = {1, 5, 3, 5, 0, 3};
+    int32_t idx[6];
+
+    mt_top_k(v, 6, 4, idx);
+    T_EQ_INT(t, idx[0], 1);
+    T_EQ_INT(t, idx[1], 3);
+    T_EQ_INT(t, idx[2], 2);
+    T_EQ_INT(t, idx[3], 5);
+    mt_top_k(v, 6, 6, idx);
+    T_EQ_INT(t, idx[4], 0);
+    T_EQ_INT(t, idx[5], 4);
+    mt_top_k(v, 6, 1, idx);
+    T_EQ_INT(t, idx[0], 1);
+}
+
+T_TEST(labels_are_membership_less_their_mean)
+{
+    const float norms[] = {2, 7, 7, 1};
+    float label[4];
+
+    mt_router_label(MT_LABELS_MEMBERSHIP, norms, 4, 1, label);
+    T_NEAR(t, label[0], -0.25, 0);
+    T_NEAR(t, label[1], 0.75, 0);
+    T_NEAR(t, label[2], -0.25, 0);
+    mt_router_label(MT_LABELS_MEMBERSHIP, norms, 4, 2, label);
+    T_NEAR(t, label[2], 0.5, 0);
+    T_NEAR(t, label[3], -0.5, 0);
+}
+
+T_TEST(log_labels_are_centred_logarithms)
+{
+    const float norms[] = {1, 4, 16, 0};
+    const double eps = 1e-3 * 21 / 4;
+    double want[4], mean = 0;
+    float label[4];
+
+    mt_router_label(MT_LABELS_LOGNORM, norms, 4, 1, label);
+    for (int e = 0; e < 4; e++) {
+        want[e] = log((double)norms[e] + eps);
+        mean += want[e] / 4;
+    }
+    for (int e = 0; e < 4; e++)
+        T_NEAR(t, label[e], want[e] - mean, 1e-6);
+}
+
+/* One feature, two experts, three tokens: everything by hand. Labels of expert 0 are 1/2, 1/2,
+ * -1/2; X'X = 1 + 4 + 1; X'L = 1/2 + 1 + 1/2; lambda = 6e-3. */
+T_TEST(a_tiny_ridge_equals_the_hand_computed_one)
+{
+    const float x[] = {1, 2, -1}, norms[] = {2, 1, 3, 1, 0, 1};
+    struct mt_router_quality q;
+    struct mt_router_fit *f;
+    float router[2];
+
+    T_OK(t, mt_router_fit_create(&t->ctx, 1, 2, 1, MT_LABELS_MEMBERSHIP, 3, &f));
+    T_OK(t, mt_router_fit_add(&t->ctx, f, 3, 0, x, norms));
+    T_OK(t, mt_router_fit_solve(&t->ctx, f, router));
+    T_NEAR(t, router[0], 2 / 6.006, 1e-7);
+    T_NEAR(t, router[1], -2 / 6.006, 1e-7);
+    T_OK(t, mt_router_fit_measure(&t->ctx, f, mt_target_find("glm4_moe"), router, &q));
+    T_EQ_INT(t, q.tokens, 3);
+    T_NEAR(t, q.agreement, 1, 0);
+    T_NEAR(t, q.captured, 1, 1e-12);
+    T_NEAR(t, q.ties, 0, 0);
+    T_NEAR(t, q.load_oracle_max, 4 / 3.0, 1e-12);
+    /* Token 2 has the largest logit. */
+    T_NEAR(t, q.weight_error, tanh(2 * (double)router[0] / 2), 1e-6);
+    /* The router turned round picks the other expert every time. */
+    router[0] = -router[0];
+    router[1] = -router[1];
+    T_OK(t, mt_router_fit_measure(&t->ctx, f, mt_target_find("glm4_moe"), router, &q));
+    T_NEAR(t, q.agreement, 0, 0);
+    T_NEAR(t, q.captured, (1.0 + 1 + 0) / (4 + 9 + 1), 1e-12);
+    /* A router of zeros ties everywhere. */
+    router[0] = router[1] = 0;
+    T_OK(t, mt_router_fit_measure(&t->ctx, f, mt_target_find("glm4_moe"), router, &q));
+    T_NEAR(t, q.ties, 1, 0);
+    mt_router_fit_free(f);
+}
+
+/* Norms are a monotone function of orthogonal directions of x; for such data the regression's
+ * rows are those directions, so the router must rank as the oracle does. */
+static mt_status fit_planted(struct mt_ctx *ctx, enum mt_router_labels labels, int64_t tokens,
+                             struct mt_router_quality *q)
+{
+    struct mt_router_fit *f;
+    struct mt_rng r;
+    float *x = malloc((size_t)tokens * D * sizeof(*x));
+    float *norms = malloc((size_t)tokens * N * sizeof(*norms));
+    float router[N * D];
+
+    mt_rng_seed(&r, 23, 0);
+    for (int64_t i = 0; i < tokens * D; i++)
+        x[i] = (float)mt_rng_normal(&r);
+    /* Expert e looks at features 2e and 2e + 1. */
+    for (int64_t i = 0; i < tokens; i++)
+        for (int e = 0; e < N; e++)
+            norms[i * N + e] = (float)exp(0.3 * (double)(x[i * D + 2 * e] + x[i * D + 2 * e + 1]));
+    mt_status st = mt_router_fit_create(ctx, D, N, K, labels, tokens, &f);
+    for (int64_t at = 0; st == MT_OK && at < tokens; at += 1500) {
+        int64_t m = tokens - at < 1500 ? tokens - at : 1500;
+        st = mt_router_fit_add(ctx, f, m, at, x + at * D, norms + at * N);
+    }
+    if (st == MT_OK)
+        st = mt_router_fit_solve(ctx, f, router);
+    if (st == MT_OK)
+        st = mt_router_fit_measure(ctx, f, mt_target_find("mixtral"), router, q);
+    mt_router_fit_free(f);
+    free(x);
+    free(norms);
+    return st;
+}
+
+T_TEST(planted_directions_are_recovered)
+{
+    struct mt_router_quality q;
+
+    T_OK(t, fit_planted(&t->ctx, MT_LABELS_MEMBERSHIP, 20000, &q));
+    T_CHECK(t, q.agreement > 0.97);
+    T_CHECK(t, q.captured > 0.99);
+    /* Every fifth token is sampled. */
+    T_EQ_INT(t, q.tokens, 4000);
+    T_OK(t, fit_planted(&t->ctx, MT_LABELS_LOGNORM, 20000, &q));
+    T_CHECK(t, q.agreement > 0.99);
+}
+
+T_TEST(no_input_passes_the_logit_bound)
+{
+    float router[3 * D], gamma[D];
+    struct mt_rng r;
+
+    mt_rng_seed(&r, 29, 0);
+    for (int i = 0; i < 3 * D; i++)
+        router[i] = (float)mt_rng_normal(&r);
+    for (int i = 0; i < D; i++)
+        gamma[i] = (float)mt_rng_normal(&r);
+    double bound = mt_router_logit_bound(router, 3, gamma, D), top = 0;
+    for (int token = 0; token < 2000; token++) {
+        double u[D], norm = 0;
+        for (int i = 0; i < D; i++) {
+            /* The first is the worst case: along row 0. */
+            u[i] = token == 0 ? (double)router[i] * (double)gamma[i] : mt_rng_normal(&r);
+            norm += u[i] * u[i];
+        }
+        for (int e = 0; e < 3; e++) {
+            double z = 0;
+            for (int i = 0; i < D; i++)
+                z += (double)router[e * D + i] * (double)gamma[i] * u[i] / sqrt(norm / D);
+            T_CHECK(t, fabs(z) <= bound * (1 + 1e-12));
+            top = fmax(top, fabs(z));
+        }
+    }
+    T_CHECK(t, top > 0.5 * bound);
+}
+
+T_TEST(a_fit_without_tokens_measures_nothing)
+{
+    struct mt_router_quality q;
+    struct mt_router_fit *f;
+    float router[N * D] = {0};
+
+    T_OK(t, mt_router_fit_create(&t->ctx, D, N, K, MT_LABELS_MEMBERSHIP, 0, &f));
+    T_OK(t, mt_router_fit_measure(&t->ctx, f, mt_target_find("mixtral"), router, &q));
+    T_EQ_INT(t, q.tokens, 0);
+    mt_router_fit_free(f);
+}
