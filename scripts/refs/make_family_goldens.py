@@ -1,0 +1,290 @@
+#!/usr/bin/env python3
+"""Writes tests/golden/<name>/: tiny random models and what the reference library computes for them.
+
+usage: make_family_goldens.py [OUT=tests/golden] [NAME...]
+
+Needs torch and transformers 5 (python -m venv, then pip install torch transformers). Each directory
+holds config.json, model.safetensors (F32) and golden.json:
+
+  ids       token ids of one sequence
+  logits    [positions][vocabulary], from a forward pass that is fp64 throughout: the library's own
+            casts to fp32 (norms, softmax, rotary angles, router) are widened, and a dispatch hook
+            checks that no fp32 arithmetic was left
+  fp32_err  largest absolute difference of the library's ordinary fp32 logits from these
+  made_with library versions
+
+The weights are random: variance 1/columns for matrices, 1 + 0.1 normal for norms, 0.1 normal for
+biases, so that every part of the forward pass shows in the logits.
+"""
+import json
+import os
+import shutil
+import sys
+
+import torch
+import transformers
+from torch.utils._python_dispatch import TorchDispatchMode
+
+COMMON = dict(
+    hidden_size=32,
+    intermediate_size=40,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    vocab_size=72,
+    max_position_embeddings=128,
+    bos_token_id=1,
+    eos_token_id=2,
+    pad_token_id=None,
+    rms_norm_eps=1e-5,
+    tie_word_embeddings=False,
+)
+POSITIONS = 24
+
+
+def rope(kind="default", theta=10000.0, **more):
+    return dict(rope_type=kind, rope_theta=theta, **more)
+
+
+# name: (config class, overrides, spelling of RoPE in the written config.json)
+MODELS = {
+    "llama": (
+        "LlamaConfig",
+        dict(
+            head_dim=12,
+            attention_bias=True,
+            mlp_bias=True,
+            rope_parameters=rope(
+                "llama3",
+                factor=4.0,
+                low_freq_factor=1.0,
+                high_freq_factor=4.0,
+                original_max_position_embeddings=64,
+            ),
+        ),
+        "old",
+    ),
+    "llama-linear": (
+        "LlamaConfig",
+        dict(head_dim=8, rope_parameters=rope("linear", factor=3.0), tie_word_embeddings=True),
+        "old",
+    ),
+    "llama-dynamic": (
+        "LlamaConfig",
+        dict(head_dim=8, rope_parameters=rope("dynamic", factor=2.0), max_position_embeddings=16),
+        "new",
+    ),
+    "llama-yarn": (
+        "LlamaConfig",
+        dict(
+            head_dim=16,
+            rope_parameters=rope("yarn", factor=4.0, original_max_position_embeddings=16),
+            max_position_embeddings=64,
+        ),
+        "new",
+    ),
+    "mistral": (
+        "MistralConfig",
+        dict(head_dim=10, num_key_value_heads=4, sliding_window=7, rope_parameters=rope(theta=500.0)),
+        "old",
+    ),
+    "qwen2": (
+        "Qwen2Config",
+        dict(
+            num_hidden_layers=3,
+            use_sliding_window=True,
+            sliding_window=6,
+            max_window_layers=1,
+            tie_word_embeddings=True,
+            num_key_value_heads=1,
+            rope_parameters=rope(theta=1000000.0),
+        ),
+        "new",
+    ),
+    "qwen3": (
+        "Qwen3Config",
+        dict(head_dim=16, rope_parameters=rope(theta=1000000.0), rms_norm_eps=1e-6),
+        "new",
+    ),
+    "mixtral": (
+        "MixtralConfig",
+        dict(
+            num_local_experts=4,
+            num_experts_per_tok=2,
+            intermediate_size=24,
+            rope_parameters=rope(theta=1000000.0),
+        ),
+        "new",
+    ),
+    "qwen3_moe": (
+        "Qwen3MoeConfig",
+        dict(
+            num_hidden_layers=3,
+            head_dim=8,
+            num_experts=8,
+            num_experts_per_tok=3,
+            moe_intermediate_size=12,
+            norm_topk_prob=False,
+            mlp_only_layers=[1],
+            decoder_sparse_step=1,
+            rope_parameters=rope(),
+        ),
+        "old",
+    ),
+    "glm4_moe": (
+        "Glm4MoeConfig",
+        dict(
+            head_dim=16,
+            attention_bias=True,
+            use_qk_norm=True,
+            n_routed_experts=8,
+            num_experts_per_tok=3,
+            moe_intermediate_size=12,
+            n_shared_experts=2,
+            n_group=2,
+            topk_group=1,
+            first_k_dense_replace=1,
+            norm_topk_prob=True,
+            routed_scaling_factor=1.7,
+            num_hidden_layers=3,
+            num_nextn_predict_layers=0,
+            rope_parameters=rope(partial_rotary_factor=0.5),
+        ),
+        "old",
+    ),
+    "glm4_moe-plain": (
+        "Glm4MoeConfig",
+        dict(
+            head_dim=8,
+            n_routed_experts=6,
+            num_experts_per_tok=4,
+            moe_intermediate_size=16,
+            n_shared_experts=1,
+            first_k_dense_replace=0,
+            norm_topk_prob=False,
+            routed_scaling_factor=2.0,
+            num_nextn_predict_layers=0,
+            rope_parameters=rope(partial_rotary_factor=1.0),
+        ),
+        "new",
+    ),
+}
+
+
+def randomize(model, seed):
+    gen = torch.Generator().manual_seed(seed)
+    for name, p in list(model.named_parameters()) + list(model.named_buffers()):
+        if "inv_freq" in name:
+            continue
+        noise = torch.randn(p.shape, generator=gen)
+        with torch.no_grad():
+            if "norm" in name:
+                p.copy_(1 + 0.1 * noise)
+            elif p.dim() == 1:
+                p.copy_(0.1 * noise)
+            elif "embed" in name or name.endswith("mlp.gate.weight"):
+                p.copy_(noise)
+            else:
+                p.copy_(noise / p.shape[-1] ** 0.5)
+
+
+class OnlyDoubles(TorchDispatchMode):
+    """Fails when an operation computes in fp32."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        name = str(func)
+        harmless = ("view", "copy", "empty", "detach", "unsqueeze", "expand", "arange", "slice", "alias")
+        if isinstance(out, torch.Tensor) and out.dtype is REAL_F32 and not any(w in name for w in harmless):
+            raise AssertionError(f"fp32 arithmetic left: {name}")
+        return out
+
+
+REAL_F32 = torch.float32
+
+
+class Widened:
+    """Makes the library's explicit fp32 casts fp64 while it is entered."""
+
+    def __enter__(self):
+        self.kept = torch.float32, torch.float, torch.Tensor.float
+        torch.float32 = torch.float = torch.float64
+        torch.Tensor.float = torch.Tensor.double
+        torch.set_default_dtype(torch.float64)
+
+    def __exit__(self, *_):
+        torch.float32, torch.float, torch.Tensor.float = self.kept
+        torch.set_default_dtype(REAL_F32)
+
+
+def load(path, dtype):
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        path, dtype=dtype, attn_implementation="eager"
+    )
+    model.config._experts_implementation = "eager"
+    return model.eval()
+
+
+def old_spelling(config):
+    both = config.pop("rope_parameters")
+    config["rope_theta"] = both.pop("rope_theta")
+    partial = both.pop("partial_rotary_factor", None)
+    if partial is not None and partial != 0.5:
+        config["partial_rotary_factor"] = partial  # 0.5 is the default of the one family that has it
+    if both["rope_type"] != "default":
+        config["rope_scaling"] = both
+    config["torch_dtype"] = config.pop("dtype")
+
+
+def make(out, name, seed):
+    cls, overrides, spelling = MODELS[name]
+    path = os.path.join(out, name)
+    shutil.rmtree(path, ignore_errors=True)
+    config = getattr(transformers, cls)(**{**COMMON, **overrides})
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype=REAL_F32)
+    randomize(model, seed)
+    model.save_pretrained(path)
+    extra = os.path.join(path, "generation_config.json")
+    if os.path.exists(extra):
+        os.remove(extra)
+    with open(os.path.join(path, "config.json")) as f:
+        config = json.load(f)
+    config.pop("transformers_version", None)
+    if spelling == "old":
+        old_spelling(config)
+    with open(os.path.join(path, "config.json"), "w") as f:
+        json.dump(config, f, indent=1, sort_keys=True)
+        f.write("\n")
+
+    ids = torch.randint(0, COMMON["vocab_size"], (1, POSITIONS), generator=torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        single = load(path, REAL_F32)(input_ids=ids, use_cache=False).logits[0]
+        wide = load(path, torch.float64)
+        with Widened():
+            wide.model.rotary_emb = type(wide.model.rotary_emb)(config=wide.config)
+            with OnlyDoubles():
+                double = wide(input_ids=ids, use_cache=False).logits[0]
+    assert double.dtype is torch.float64
+    err = (single.double() - double).abs().max().item()
+    assert err < 1e-4 and double.abs().max().item() > 0.5, (name, err)
+    golden = dict(
+        ids=ids[0].tolist(),
+        fp32_err=float(f"{err:.3g}"),
+        made_with=f"torch {torch.__version__}, transformers {transformers.__version__}",
+        logits=[[float(f"{v:.15g}") for v in row] for row in double.tolist()],
+    )
+    with open(os.path.join(path, "golden.json"), "w") as f:
+        json.dump(golden, f)
+        f.write("\n")
+    print(f"{name}: fp32 differs by {err:.2g}, logits to {double.abs().max().item():.2f}")
+
+
+def main():
+    out = sys.argv[1] if len(sys.argv) > 1 else "tests/golden"
+    for i, name in enumerate(MODELS):
+        if len(sys.argv) < 3 or name in sys.argv[2:]:
+            make(out, name, 1000 + i)
+
+
+if __name__ == "__main__":
+    main()
