@@ -189,8 +189,10 @@ static mt_status layer_attend(struct mt_ctx *ctx, struct mt_run_layer *l,
         .n_kv_heads = hp->n_kv_heads,
         .head_dim = hp->head_dim,
         .scale = hp->attn_scale != 0 ? hp->attn_scale : 1.0 / sqrt((double)hp->head_dim),
-        .window = hp->sliding_window < INT_MAX ? (int)hp->sliding_window : 0,
     };
+
+    if (l->layer >= hp->window_first_layer && hp->sliding_window < INT_MAX)
+        a.window = (int)hp->sliding_window;
 
     for (int s = 0; s < seqs->n; s++) {
         a.n_q = seqs->len[s];
