@@ -1,5 +1,5 @@
-#include "lib/text/bpe.h"
 #include "lib/base/rng.h"
+#include "lib/text/bpe.h"
 #include "tests/t.h"
 
 #include <stdlib.h>
@@ -33,7 +33,8 @@ static int naive_encode(const struct naive *m, char word[NAIVE_MAX][24], int n)
         }
         if (at < 0)
             return n;
-        strcat(word[at], word[at + 1]);
+        size_t n_left = strlen(word[at]);
+        memcpy(word[at] + n_left, word[at + 1], sizeof word[0] - n_left);
         memmove(word[at + 1], word[at + 2], (size_t)(n - at - 2) * sizeof word[0]);
         n--;
     }
@@ -141,7 +142,10 @@ static void encodes(struct t *t, const char *model, const char *text, const char
 
 T_TEST(unknown_characters_fall_back_fuse_or_vanish)
 {
-    const char *e = "a\xC3\xA9" "a", *u = "a\xC3\xBC\xC3\xBC" "a"; /* U+00E9 has bytes, U+00FC not */
+    const char *e = "a\xC3\xA9"
+                    "a",
+               *u = "a\xC3\xBC\xC3\xBC"
+                    "a"; /* U+00E9 has bytes, U+00FC not */
 
     encodes(t, "{\"type\":\"BPE\",\"byte_fallback\":true,\"unk_token\":\"?\"," VOCAB "}", e,
             "1 2 3 1");
@@ -196,8 +200,15 @@ T_TEST(cutting_at_word_marks_changes_nothing)
     struct mt_bpe_work w = {0}, whole = {0};
     struct mt_rng rng;
     const char *path = t_data("tokenizers/hf/llama/tokenizer.json");
-    static const char *const parts[] = {"\xE2\x96\x81", "\xE2\x96\x81\xE2\x96\x81", "the", "q",
-                                        "\xE2\x82\xAC", "\xF0\x9F\x98\x80", "ing", "\n", "1"};
+    static const char *const parts[] = {"\xE2\x96\x81",
+                                        "\xE2\x96\x81\xE2\x96\x81",
+                                        "the",
+                                        "q",
+                                        "\xE2\x82\xAC",
+                                        "\xF0\x9F\x98\x80",
+                                        "ing",
+                                        "\n",
+                                        "1"};
 
     if (path == NULL)
         T_SKIP(t, "no shared data");
@@ -239,7 +250,10 @@ T_TEST(a_merge_across_a_word_mark_forbids_cutting)
     T_CHECK(t, !bpe.breaks);
     mt_json_free(j);
     mt_bpe_end(&bpe);
-    encodes(t, crossing, "aa\xE2\x96\x81" "a", "0 2 0");
+    encodes(t, crossing,
+            "aa\xE2\x96\x81"
+            "a",
+            "0 2 0");
 }
 
 /* More distinct words than the cache holds, twice: the second pass meets a cache that has been

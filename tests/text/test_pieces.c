@@ -49,17 +49,23 @@ T_TEST(ill_formed_parts_become_one_replacement_each)
     repairs(t, "\xF4\x90\x80\x80", 4, R R R R);
     repairs(t, "\xF0\x80\x80\x80", 4, R R R R);
     repairs(t, "\xE0\x9F\xBF", 3, R R R);
-    repairs(t, "a\xF1\x80\x80\xE1\x80\xC2" "b", 8, "a" R R R "b");
-    repairs(t, "12345678\xFF" "12345678", 17, "12345678" R "12345678");
+    repairs(t,
+            "a\xF1\x80\x80\xE1\x80\xC2"
+            "b",
+            8, "a" R R R "b");
+    repairs(t,
+            "12345678\xFF"
+            "12345678",
+            17, "12345678" R "12345678");
 }
 
 /* Every string of 1 to 3 bytes out of the classes that matter: the repaired text is valid, and
  * valid text is left alone. */
 T_TEST(repaired_text_is_valid)
 {
-    static const unsigned char bytes[] = {0x00, 0x41, 0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF,
-                                          0xC0, 0xC1, 0xC2, 0xDF, 0xE0, 0xE1, 0xEC, 0xED, 0xEE,
-                                          0xEF, 0xF0, 0xF1, 0xF4, 0xF5, 0xFF};
+    static const unsigned char bytes[] = {0x00, 0x41, 0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0,
+                                          0xBF, 0xC0, 0xC1, 0xC2, 0xDF, 0xE0, 0xE1, 0xEC,
+                                          0xED, 0xEE, 0xEF, 0xF0, 0xF1, 0xF4, 0xF5, 0xFF};
     struct mt_text out = {0};
     size_t k = sizeof bytes;
 

@@ -67,15 +67,20 @@ T_TEST(every_behavior_places_the_delimiter)
 
 T_TEST(gpt2_cuts_words_numbers_and_space)
 {
-    cuts(t, BYTES("false", "true"), "I've 12  cats!!\n",
-         "I|'ve| 12| | cats|!!|\n");
+    cuts(t, BYTES("false", "true"), "I've 12  cats!!\n", "I|'ve| 12| | cats|!!|\n");
     cuts(t, BYTES("true", "true"), "a", " a");
     cuts(t, BYTES("true", "true"), " a", " a");
     cuts(t, BYTES("false", "false"), "a b", "a b");
     cuts(t, "null", "a b", "a b");
     /* U+180E is not white space; U+2003 is. */
-    cuts(t, BYTES("false", "true"), "a\xE1\xA0\x8E" "b", "a|\xE1\xA0\x8E|b");
-    cuts(t, BYTES("false", "true"), "a\xE2\x80\x83\xE2\x80\x83" "b", "a|\xE2\x80\x83|\xE2\x80\x83|b");
+    cuts(t, BYTES("false", "true"),
+         "a\xE1\xA0\x8E"
+         "b",
+         "a|\xE1\xA0\x8E|b");
+    cuts(t, BYTES("false", "true"),
+         "a\xE2\x80\x83\xE2\x80\x83"
+         "b",
+         "a|\xE2\x80\x83|\xE2\x80\x83|b");
 }
 
 T_TEST(bytes_are_mapped_only_when_a_stage_follows)
@@ -161,7 +166,7 @@ T_TEST(bad_stages_are_refused_by_name)
 /* A pattern that backtracks without end stops with a sentence. */
 T_TEST(a_runaway_pattern_gives_up)
 {
-    static const char json[] = SPLIT("(a+)+b", "Isolated", "false");
+    static const char json[] = SPLIT("(a|aa)+[bc]", "Isolated", "false");
     struct mt_pretok p = {0};
     struct mt_pretok_work w = {0};
     struct mt_json *j;
@@ -173,8 +178,7 @@ T_TEST(a_runaway_pattern_gives_up)
     T_OK(t, mt_json_parse(&t->ctx, json, strlen(json), "test", &j));
     T_OK(t, mt_pretok_open(&t->ctx, j, &p));
     mt_json_free(j);
-    T_FAILS(t, mt_pretok_run(&t->ctx, &p, &w, in, 64, true, &text, &pieces), MT_E_LIMIT,
-            "gave up");
+    T_FAILS(t, mt_pretok_run(&t->ctx, &p, &w, in, 64, true, &text, &pieces), MT_E_LIMIT, "gave up");
     mt_pretok_end(&p);
     mt_pretok_work_end(&w);
 }

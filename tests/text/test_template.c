@@ -66,8 +66,8 @@ T_TEST(nonsense_is_refused)
     refuses(t, TEMPLATE(A "," SPECIAL("Q")), MT_E_FORMAT, "\"Q\"");
     refuses(t, "{\"type\":\"TemplateProcessing\",\"single\":3}", MT_E_FORMAT, "not an array");
     refuses(t,
-            "{\"type\":\"TemplateProcessing\",\"single\":[" SPECIAL("x") "," A
-            "],\"special_tokens\":{\"x\":{\"ids\":[-1]}}}",
+            "{\"type\":\"TemplateProcessing\",\"single\":[" SPECIAL(
+                "x") "," A "],\"special_tokens\":{\"x\":{\"ids\":[-1]}}}",
             MT_E_FORMAT, "not within");
     refuses(t, "{\"type\":\"BertProcessing\"}", MT_E_UNSUPPORTED,
             "post_processor \"BertProcessing\"");

@@ -8,13 +8,13 @@ T_TEST(what_goes_in_is_found_and_nothing_else)
 
     T_EQ_INT(t, mt_vocab_find(&v, "a", 1), -1);
     for (int i = 0; i < 20000; i++) {
-        int n = snprintf(s, sizeof s, "%x.%d", i * 2654435761u, i % 7);
+        int n = snprintf(s, sizeof s, "%x.%d", (unsigned)i * 2654435761u, i % 7);
         T_OK(t, mt_vocab_add(&t->ctx, &v, s, (size_t)n, 20000 - i));
     }
     for (int i = 0; i < 20000; i++) {
         const char *back;
         size_t len;
-        int n = snprintf(s, sizeof s, "%x.%d", i * 2654435761u, i % 7);
+        int n = snprintf(s, sizeof s, "%x.%d", (unsigned)i * 2654435761u, i % 7);
         T_EQ_INT(t, mt_vocab_find(&v, s, (size_t)n), 20000 - i);
         T_CHECK(t, mt_vocab_text(&v, 20000 - i, &back, &len));
         T_CHECK(t, len == (size_t)n && memcmp(back, s, len) == 0);
