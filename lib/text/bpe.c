@@ -261,7 +261,8 @@ static mt_status bpe_cached(struct mt_ctx *ctx, const struct mt_bpe *m, struct m
         return MT_OK;
     }
     MT_TRY(bpe_word(ctx, m, w, s, n, bytes, out));
-    bpe_cache_put(w, i, hash, s, n, out->v + before, out->n - before);
+    if (out->n > before)
+        bpe_cache_put(w, i, hash, s, n, out->v + before, out->n - before);
     return MT_OK;
 }
 
