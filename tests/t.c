@@ -162,7 +162,8 @@ static void t_log(void *self, enum mt_log_level level, const char *text)
 static void t_run(const char *name, t_fn fn, int counts[3])
 {
     struct t t = {.name = name};
-    struct mt_ctx_opts o = {.n_threads = 2, .seed = 1, .sink = {&t, t_log, NULL}, .cancel = &t.cancel};
+    struct mt_ctx_opts o = {
+        .n_threads = 2, .seed = 1, .sink = {&t, t_log, NULL}, .cancel = &t.cancel};
     char cmd[600];
 
     printf("  %s\n", name);

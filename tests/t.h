@@ -22,8 +22,8 @@
 struct t {
     struct mt_ctx ctx;
     const char *name;
-    char dir[256];   /* scratch directory */
-    char *log;       /* all log lines of the context, joined by newlines; "" at first */
+    char dir[256]; /* scratch directory */
+    char *log;     /* all log lines of the context, joined by newlines; "" at first */
     int failed, skipped;
     volatile sig_atomic_t cancel;
 };

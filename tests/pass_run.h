@@ -1,0 +1,35 @@
+/* pass_run.h: passes run on small models without an output, and how far results are apart. */
+#ifndef MT_TESTS_PASS_RUN_H
+#define MT_TESTS_PASS_RUN_H
+
+#include "lib/flow/walk.h"
+#include "tests/t.h"
+
+/* Runs one pass with options "name=value name=value" as a measuring walk. `data` may be NULL.
+ * End `out` with mt_walk_result_free. */
+mt_status run_pass(struct mt_ctx *ctx, const char *pass, const char *options,
+                   const struct mt_model *src, const struct mt_dataset *data,
+                   struct mt_walk_result *out);
+
+/* A data set of random ids below vocab, in windows of 64, ready for the walk. */
+#define RANDOM_WINDOWS_MAX 64
+struct random_data {
+    struct mt_dataset set;
+    struct mt_window windows[RANDOM_WINDOWS_MAX];
+    int32_t ids[RANDOM_WINDOWS_MAX * 64];
+    char *domain;
+};
+void random_data(struct random_data *d, int n_windows, int vocab, uint64_t seed);
+
+/* Relative L2 distance of the two models' logits over 24 random ids on a device. Fails with the
+ * forward pass. */
+mt_status logits_distance(struct mt_ctx *ctx, const char *device, const struct mt_model *a,
+                          const struct mt_model *b, double *out);
+
+/* Largest relative L2 distance of any layer's FFN output on random inputs of n tokens, cpu. */
+mt_status ffn_distance(struct mt_ctx *ctx, const struct mt_model *a, const struct mt_model *b,
+                       int n, double *out);
+
+/* Bound on ffn_distance for two summation orders over D neurons (spec dense_to_moe section 2). */
+double ffn_tolerance(int64_t width);
+#endif

@@ -1,0 +1,468 @@
+#include "lib/base/rng.h"
+#include "lib/flow/walk.h"
+#include "tests/pass_run.h"
+#include "tests/t.h"
+#include "tests/tiny.h"
+
+#include <stdlib.h>
+
+static const char *const partitions[] = {"contiguous", "random", "cluster"};
+
+/* What is measured in fp64 differs by summation order and the rounding of alpha only. */
+#define EXACT 1e-10
+
+static struct mt_model *dense(struct t *t, const struct tiny *o)
+{
+    return tiny_open(t, tiny_write(t, "dense", o));
+}
+
+/* Source and conversion compute the same: whole logits on the fp64 device, FFNs on the cpu. */
+static void same_model(struct t *t, const struct mt_model *src, const struct mt_model *plan)
+{
+    double d;
+
+    T_OK(t, logits_distance(&t->ctx, "ref", plan, src, &d));
+    T_NEAR(t, d, 0, EXACT);
+    T_OK(t, ffn_distance(&t->ctx, plan, src, 17, &d));
+    T_NEAR(t, d, 0, ffn_tolerance(src->ffn[0].width));
+}
+
+static void convert_is_exact(struct t *t, const struct mt_model *src, const char *options)
+{
+    struct mt_walk_result r;
+
+    T_OK(t, run_pass(&t->ctx, "convert-ffn", options, src, NULL, &r));
+    same_model(t, src, r.plan);
+    if (t->failed)
+        printf("    with %s\n", options);
+    mt_walk_result_free(&r);
+}
+
+T_TEST(all_experts_active_is_the_dense_model)
+{
+    static const struct {
+        const char *source, *options;
+    } cases[] = {
+        {"llama", "arch=glm4_moe experts=8 active=8 shared=0"},
+        {"llama", "arch=glm4_moe experts=5 active=5 shared=1"},
+        {"llama", "arch=glm4_moe experts=3 active=100% shared=2"},
+        {"llama", "arch=mixtral experts=4 active=4 shared=0"},
+        {"llama", "arch=mixtral experts=8 active=100%"},
+        {"mistral", "experts=6 active=6"},
+        {"qwen2", "experts=6 active=6"},
+        {"qwen3", "experts=8 active=8"},
+        {"qwen3", "arch=glm4_moe experts=7 active=7"},
+        {"qwen3", "arch=qwen3_moe experts=4 active=4 shared=0"},
+    };
+    char options[160];
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        struct mt_model *src = dense(t, &(struct tiny){.family = cases[i].source, .seed = 3});
+        T_CHECK(t, src != NULL);
+        for (size_t p = 0; p < 3 && !t->failed; p++) {
+            snprintf(options, sizeof(options), "%s partition=%s", cases[i].options, partitions[p]);
+            convert_is_exact(t, src, options);
+        }
+        mt_model_free(src);
+        if (t->failed)
+            return;
+    }
+}
+
+T_TEST(odd_widths_are_padded_with_zero_neurons)
+{
+    /* Widths around multiples of the parts; one expert; one neuron per expert. */
+    static const int widths[] = {1, 5, 47, 49, 53, 101};
+    static const char *const shapes[] = {"experts=1 shared=0", "experts=4 shared=0",
+                                         "experts=4 shared=1", "experts=7 shared=2",
+                                         "experts=5 shared=0"};
+    char options[160];
+    int converted = 0;
+
+    for (size_t w = 0; w < sizeof(widths) / sizeof(*widths); w++) {
+        struct mt_model *src = dense(t, &(struct tiny){.width = widths[w], .seed = 5});
+        T_CHECK(t, src != NULL);
+        for (size_t i = 0; i < 5 * 3 && !t->failed; i++) {
+            struct mt_walk_result r;
+            snprintf(options, sizeof(options), "%s active=100%% partition=%s", shapes[i / 3],
+                     partitions[i % 3]);
+            mt_status st = run_pass(&t->ctx, "convert-ffn", options, src, NULL, &r);
+            /* Narrow FFNs have fewer neurons than some of these want experts. */
+            T_CHECK(t, st == MT_OK ||
+                           (st == MT_E_OPTION && strstr(mt_error(&t->ctx), "cannot be cut")));
+            if (st != MT_OK)
+                continue;
+            same_model(t, src, r.plan);
+            mt_walk_result_free(&r);
+            converted++;
+        }
+        mt_model_free(src);
+        if (t->failed)
+            return;
+    }
+    T_CHECK(t, converted > 60);
+}
+
+/* Index of the neuron of `src` whose gate row this is, bit for bit; -1 for zeros, -2 for none. */
+static int find_neuron(const float *rows, int64_t width, int64_t hidden, const float *row)
+{
+    bool zero = true;
+
+    for (int64_t i = 0; i < hidden; i++)
+        zero = zero && row[i] == 0;
+    if (zero)
+        return -1;
+    for (int64_t j = 0; j < width; j++)
+        if (memcmp(rows + j * hidden, row, (size_t)hidden * sizeof(*row)) == 0)
+            return (int)j;
+    return -2;
+}
+
+/* One expert's gate and up rows and down columns belong to the same neurons; counts them. */
+static void check_expert(struct t *t, const struct mt_model *src, const struct mt_model *plan,
+                         int layer, int expert, int *seen)
+{
+    int64_t d = src->hp.hidden, w = src->ffn[layer].width;
+    float *m[6];
+    const enum mt_role_kind kinds[3] = {MT_ROLE_FFN_GATE, MT_ROLE_FFN_UP, MT_ROLE_FFN_DOWN};
+    int64_t n = 0;
+
+    for (int i = 0; i < 3; i++) {
+        struct mt_tensor *a = mt_model_find(src, mt_role(kinds[i], layer, MT_EXPERT_NONE));
+        struct mt_tensor *b = mt_model_find(plan, mt_role(kinds[i], layer, expert));
+        T_CHECK(t, a != NULL && b != NULL);
+        T_EQ_INT(t, b->dtype, a->dtype);
+        T_OK(t, mt_tensor_load_f32(&t->ctx, a, &m[i]));
+        T_OK(t, mt_tensor_load_f32(&t->ctx, b, &m[3 + i]));
+        n = i < 2 ? mt_tensor_rows(b) : mt_tensor_cols(b);
+    }
+    int last = -1;
+    bool padded = false, good = true;
+    for (int64_t r = 0; r < n; r++) {
+        int j = find_neuron(m[0], w, d, m[3] + r * d);
+        T_CHECK(t, j >= -1);
+        padded = padded || j < 0;
+        T_CHECK(t, padded == (j < 0)); /* zero neurons stand at the end */
+        T_CHECK(t, j < 0 || j > last); /* lists rise */
+        last = j < 0 ? last : j;
+        for (int64_t i = 0; i < d; i++) {
+            good = good && m[4][r * d + i] == (j < 0 ? 0 : m[1][j * d + i]);
+            good = good && m[5][i * n + r] == (j < 0 ? 0 : m[2][i * w + j]);
+        }
+        if (j >= 0)
+            seen[j]++;
+    }
+    for (int i = 0; i < 6; i++)
+        mt_free(m[i]);
+    T_CHECK(t, good);
+}
+
+T_TEST(lists_partition_the_neurons_and_gathers_keep_every_bit)
+{
+    const int width = 50, experts = 6, shared = 1;
+    char options[160];
+
+    for (int k = 0; k < 6; k++) {
+        struct mt_walk_result r;
+        struct mt_model *src =
+            dense(t, &(struct tiny){.width = width, .dtype = k < 3 ? MT_F32 : MT_BF16, .seed = 7});
+        T_CHECK(t, src != NULL);
+        snprintf(options, sizeof(options), "experts=%d shared=%d active=2 partition=%s", experts,
+                 shared, partitions[k % 3]);
+        T_OK(t, run_pass(&t->ctx, "convert-ffn", options, src, NULL, &r));
+        for (int l = 0; l < src->hp.n_layers; l++) {
+            int seen[50] = {0};
+            for (int e = 0; e < experts; e++)
+                check_expert(t, src, r.plan, l, e, seen);
+            check_expert(t, src, r.plan, l, MT_EXPERT_SHARED, seen);
+            if (t->failed)
+                return;
+            for (int j = 0; j < width; j++)
+                T_EQ_INT(t, seen[j], 1);
+        }
+        mt_walk_result_free(&r);
+        mt_model_free(src);
+    }
+}
+
+/* The same model with experts e and perm(e) exchanged, router rows with them. */
+static mt_status relabel(struct mt_ctx *ctx, const struct mt_model *m, const int32_t *perm,
+                         struct mt_model **out)
+{
+    const enum mt_role_kind kinds[3] = {MT_ROLE_FFN_GATE, MT_ROLE_FFN_UP, MT_ROLE_FFN_DOWN};
+
+    MT_TRY(mt_model_plan(ctx, m, out));
+    for (int l = 0; l < m->hp.n_layers; l++) {
+        for (int e = 0; e < m->ffn[l].n_experts; e++)
+            for (int i = 0; i < 3; i++)
+                mt_model_find(*out, mt_role(kinds[i], l, e))->src.alias =
+                    mt_model_find(m, mt_role(kinds[i], l, perm[e]));
+        struct mt_role router = mt_role(MT_ROLE_ROUTER, l, MT_EXPERT_NONE);
+        MT_TRY(mt_recipe_gather_rows(ctx, *out, mt_model_find(*out, router),
+                                     mt_model_find(m, router), perm, m->ffn[l].n_experts, 1));
+    }
+    return MT_OK;
+}
+
+T_TEST(names_of_experts_do_not_matter)
+{
+    const int32_t perm[6] = {3, 5, 0, 1, 4, 2};
+    struct mt_model *src = dense(t, &(struct tiny){.seed = 9}), *other;
+    struct mt_walk_result r;
+    double d;
+
+    T_CHECK(t, src != NULL);
+    T_OK(t, run_pass(&t->ctx, "convert-ffn", "experts=6 active=2 shared=1 router=centroid", src,
+                     NULL, &r));
+    T_OK(t, relabel(&t->ctx, r.plan, perm, &other));
+    T_OK(t, logits_distance(&t->ctx, "ref", other, r.plan, &d));
+    T_NEAR(t, d, 0, EXACT);
+    mt_model_free(other);
+    mt_walk_result_free(&r);
+    mt_model_free(src);
+}
+
+/* Every neuron twice, with half of its down column each: the same function, twice as wide. */
+static mt_status doubled(struct mt_ctx *ctx, const struct mt_model *src, struct mt_model **out)
+{
+    const enum mt_role_kind kinds[3] = {MT_ROLE_FFN_GATE, MT_ROLE_FFN_UP, MT_ROLE_FFN_DOWN};
+    int32_t idx[256];
+
+    MT_TRY(mt_model_plan(ctx, src, out));
+    for (int l = 0; l < src->hp.n_layers; l++) {
+        int64_t n = 2 * src->ffn[l].width;
+        for (int32_t j = 0; j < n; j++)
+            idx[j] = j / 2;
+        (*out)->ffn[l].width = n;
+        for (int i = 0; i < 3; i++) {
+            struct mt_tensor *from = mt_model_find(src, mt_role(kinds[i], l, MT_EXPERT_NONE)), *to;
+            int64_t shape[2] = {i < 2 ? n : src->hp.hidden, i < 2 ? src->hp.hidden : n};
+            mt_model_remove(*out, mt_model_find(*out, from->role));
+            MT_TRY(mt_model_add(ctx, *out, from->role, from->dtype, 2, shape, &to));
+            if (i < 2)
+                MT_TRY(mt_recipe_gather_rows(ctx, *out, to, from, idx, n, 1));
+            else
+                MT_TRY(mt_recipe_gather_cols(ctx, *out, to, from, idx, n, 0.5f));
+        }
+    }
+    return MT_OK;
+}
+
+T_TEST(doubled_neurons_with_halved_outputs_are_the_original)
+{
+    struct mt_model *src = dense(t, &(struct tiny){.seed = 11}), *twice;
+    struct mt_walk_result r;
+
+    T_CHECK(t, src != NULL);
+    T_OK(t, doubled(&t->ctx, src, &twice));
+    same_model(t, src, twice);
+    T_OK(t, run_pass(&t->ctx, "convert-ffn", "experts=5 active=5", twice, NULL, &r));
+    same_model(t, src, r.plan);
+    mt_walk_result_free(&r);
+    mt_model_free(twice);
+    mt_model_free(src);
+}
+
+static const struct mt_json *layer_numbers(const struct mt_walk_result *r, int layer)
+{
+    const struct mt_json *l = mt_json_first(mt_json_get(r->manifest, "layers"));
+
+    for (; layer > 0 && l != NULL; layer--)
+        l = mt_json_next(l);
+    return mt_json_get(l, "convert-ffn");
+}
+
+static double number(const struct mt_json *j, const char *key)
+{
+    double v = NAN;
+
+    return mt_json_number(mt_json_get(j, key), &v) ? v : NAN;
+}
+
+static const char *word(const struct mt_json *j, const char *key)
+{
+    const char *s = mt_json_text(mt_json_get(j, key));
+
+    return s != NULL ? s : "(none)";
+}
+
+T_TEST(the_same_seed_gives_the_same_lists_for_any_thread_count)
+{
+    struct mt_model *src = dense(t, &(struct tiny){.width = 96, .seed = 13});
+    static struct random_data data;
+    char lists[2][3][2][32];
+
+    T_CHECK(t, src != NULL);
+    random_data(&data, 6, 64, 1);
+    for (int run = 0; run < 3; run++) {
+        struct mt_ctx ctx;
+        T_OK(t, mt_ctx_open(&ctx, &(struct mt_ctx_opts){.n_threads = run == 0 ? 1 : 4,
+                                                        .seed = run == 2 ? 8 : 7}));
+        for (int p = 1; p < 3; p++) {
+            struct mt_walk_result r;
+            char options[160];
+            snprintf(options, sizeof(options), "experts=5 active=2 shared=1 partition=%s",
+                     partitions[p]);
+            mt_status st = run_pass(&ctx, "convert-ffn", options, src, &data.set, &r);
+            T_EQ_INT(t, st, MT_OK);
+            for (int l = 0; l < 2; l++)
+                snprintf(lists[l][run][p - 1], 32, "%s", word(layer_numbers(&r, l), "lists"));
+            mt_walk_result_free(&r);
+        }
+        mt_ctx_close(&ctx);
+    }
+    for (int l = 0; l < 2; l++) {
+        for (int p = 0; p < 2; p++)
+            T_EQ_STR(t, lists[l][0][p], lists[l][1][p]);
+        T_EQ_INT(t, strlen(lists[l][0][0]), 16);
+        /* Lots differ with the seed, and between layers. */
+        T_CHECK(t, strcmp(lists[l][0][0], lists[l][2][0]) != 0);
+    }
+    T_CHECK(t, strcmp(lists[0][0][0], lists[1][0][0]) != 0);
+    mt_model_free(src);
+}
+
+T_TEST(routers_know_their_weights_and_report_them)
+{
+    static const char *const targets[] = {"glm4_moe", "mixtral", "qwen3_moe"};
+    struct mt_model *llama = dense(t, &(struct tiny){.width = 96, .seed = 15});
+    struct mt_model *qwen3 = dense(t, &(struct tiny){.family = "qwen3", .width = 96, .seed = 15});
+    static struct random_data data;
+
+    T_CHECK(t, llama != NULL && qwen3 != NULL);
+    random_data(&data, 32, 64, 2);
+    for (int i = 0; i < 3; i++) {
+        double bound_before = INFINITY;
+        for (int m = 0; m <= 12; m += 6) {
+            struct mt_walk_result r;
+            char options[160];
+            snprintf(options, sizeof(options),
+                     "experts=8 active=4 shared=0 router=ridge arch=%s flatten=%d", targets[i], m);
+            T_OK(t,
+                 run_pass(&t->ctx, "convert-ffn", options, i == 2 ? qwen3 : llama, &data.set, &r));
+            for (int l = 0; l < 2; l++) {
+                const struct mt_json *n = layer_numbers(&r, l), *fit = mt_json_get(n, "measured");
+                T_EQ_STR(t, word(n, "router"), "ridge");
+                T_CHECK(t, number(fit, "weight_error") > 0);
+                T_CHECK(t, number(fit, "weight_error") <= number(n, "weight_bound"));
+                /* Chance is 4 of 8. */
+                T_CHECK(t, number(fit, "agreement") > 0.55);
+                T_CHECK(t, number(fit, "captured") > number(fit, "agreement"));
+                T_CHECK(t, number(fit, "tokens") == 2048);
+            }
+            double bound = number(layer_numbers(&r, 0), "weight_bound");
+            T_CHECK(t, bound < bound_before / 2);
+            bound_before = bound;
+            T_CHECK(t, m < 12 || bound < 0.01);
+            mt_walk_result_free(&r);
+        }
+    }
+    mt_model_free(llama);
+    mt_model_free(qwen3);
+}
+
+T_TEST(auto_takes_what_there_is)
+{
+    struct mt_model *src = dense(t, &(struct tiny){.width = 96, .seed = 17});
+    struct mt_model *qwen3 = dense(t, &(struct tiny){.family = "qwen3", .width = 96, .seed = 17});
+    static struct random_data data;
+    struct mt_walk_result r;
+
+    T_CHECK(t, src != NULL && qwen3 != NULL);
+    random_data(&data, 4, 64, 3);
+    T_OK(t, run_pass(&t->ctx, "convert-ffn", "experts=5", src, NULL, &r));
+    T_EQ_STR(t, r.plan->family->name, "glm4_moe");
+    T_EQ_STR(t, word(layer_numbers(&r, 0), "router"), "centroid");
+    T_EQ_STR(t, word(layer_numbers(&r, 0), "shared_by"), "weights");
+    /* Width 96 in 5 + 1 parts: half of it is one shared and two routed experts of 16. */
+    T_EQ_INT(t, r.plan->ffn[0].k, 2);
+    T_EQ_INT(t, r.plan->ffn[0].shared_width, 16);
+    mt_walk_result_free(&r);
+
+    T_OK(t, run_pass(&t->ctx, "convert-ffn", "experts=5", src, &data.set, &r));
+    T_EQ_STR(t, word(layer_numbers(&r, 0), "router"), "ridge");
+    T_EQ_STR(t, word(layer_numbers(&r, 0), "shared_by"), "activations");
+    mt_walk_result_free(&r);
+
+    T_OK(t, run_pass(&t->ctx, "convert-ffn", "experts=4 active=4", qwen3, NULL, &r));
+    T_EQ_STR(t, r.plan->family->name, "qwen3_moe");
+    T_EQ_STR(t, word(layer_numbers(&r, 0), "router"), "zero");
+    T_EQ_INT(t, r.plan->ffn[0].shared_width, 0);
+    mt_walk_result_free(&r);
+
+    T_OK(t, run_pass(&t->ctx, "convert-ffn", "experts=4 shared=1", qwen3, NULL, &r));
+    T_EQ_STR(t, r.plan->family->name, "glm4_moe");
+    mt_walk_result_free(&r);
+    mt_model_free(src);
+    mt_model_free(qwen3);
+}
+
+T_TEST(glm4_moe_without_shared_experts_gets_one_of_zeros)
+{
+    struct mt_model *src = dense(t, &(struct tiny){.seed = 19});
+    struct mt_walk_result r;
+    float *v;
+
+    T_CHECK(t, src != NULL);
+    T_OK(t, run_pass(&t->ctx, "convert-ffn", "experts=4 shared=0 active=2", src, NULL, &r));
+    T_EQ_INT(t, r.plan->ffn[1].shared_width, 12);
+    T_OK(t,
+         mt_tensor_load_f32(
+             &t->ctx, mt_model_find(r.plan, mt_role(MT_ROLE_FFN_DOWN, 1, MT_EXPERT_SHARED)), &v));
+    for (int i = 0; i < 12 * 32; i++)
+        T_CHECK(t, v[i] == 0);
+    mt_free(v);
+    T_CHECK(t, strstr(t->log, "one of zeros is written") != NULL);
+    mt_walk_result_free(&r);
+    mt_model_free(src);
+}
+
+T_TEST(padding_and_inexact_scales_are_told)
+{
+    struct mt_model *src = dense(t, &(struct tiny){.width = 96, .dtype = MT_BF16, .seed = 21});
+    struct mt_walk_result r;
+
+    T_CHECK(t, src != NULL);
+    T_OK(t, run_pass(&t->ctx, "convert-ffn", "experts=7 shared=0 active=3 arch=mixtral", src, NULL,
+                     &r));
+    T_CHECK(t, strstr(t->log, "14 neurons wide, not a multiple of 32") != NULL);
+    T_CHECK(t, strstr(t->log, "2 zero neurons") != NULL);
+    T_CHECK(t, strstr(t->log, "--experts 3 would fit") != NULL);
+    T_CHECK(t, strstr(t->log, "multiplied by 3, which rounds in BF16: inexact") != NULL);
+    T_EQ_INT(t, number(layer_numbers(&r, 0), "padded"), 2);
+    mt_walk_result_free(&r);
+    mt_model_free(src);
+}
+
+T_TEST(what_cannot_be_is_refused_in_a_sentence)
+{
+    struct mt_model *src = dense(t, &(struct tiny){.seed = 23});
+    struct mt_model *moe = dense(t, &(struct tiny){.family = "qwen3_moe", .seed = 23});
+    struct mt_model *biased = dense(t, &(struct tiny){.mlp_biases = true, .seed = 23});
+    struct mt_walk_result r;
+    struct mt_ctx *c = &t->ctx;
+
+    T_CHECK(t, src != NULL && moe != NULL && biased != NULL);
+    T_FAILS(t, run_pass(c, "convert-ffn", "experts=4 active=5", src, NULL, &r), MT_E_OPTION,
+            "--active 5: there are only 4 routed experts");
+    T_FAILS(t, run_pass(c, "convert-ffn", "experts=4 active=2 router=zero", src, NULL, &r),
+            MT_E_OPTION, "chooses the same 2 of 4 experts for every token");
+    T_FAILS(t, run_pass(c, "convert-ffn", "arch=mixtral shared=1", src, NULL, &r), MT_E_OPTION,
+            "mixtral has no shared experts: use --shared 0, or --arch glm4_moe");
+    T_FAILS(t, run_pass(c, "convert-ffn", "experts=4", moe, NULL, &r), MT_E_UNSUPPORTED,
+            "layer 0 is a mixture of 4 experts already");
+    T_FAILS(t, run_pass(c, "convert-ffn", "experts=4", biased, NULL, &r), MT_E_UNSUPPORTED,
+            "FFN biases (mlp_bias)");
+    T_FAILS(t, run_pass(c, "convert-ffn", "router=ridge", src, NULL, &r), MT_E_OPTION, "--data");
+    T_FAILS(t, run_pass(c, "convert-ffn", "experts=64", src, NULL, &r), MT_E_OPTION,
+            "an FFN of 48 neurons cannot be cut into 64 experts");
+    T_FAILS(t, run_pass(c, "convert-ffn", "active=half", src, NULL, &r), MT_E_OPTION,
+            "--active half: expected");
+    T_FAILS(t, run_pass(c, "convert-ffn", "active=120%", src, NULL, &r), MT_E_OPTION,
+            "--active 120%: expected");
+    T_FAILS(t, run_pass(c, "convert-ffn", "shared=-1", src, NULL, &r), MT_E_OPTION,
+            "--shared -1: expected");
+    mt_model_free(src);
+    mt_model_free(moe);
+    mt_model_free(biased);
+}
