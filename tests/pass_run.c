@@ -52,7 +52,7 @@ mt_status run_pass(struct mt_ctx *ctx, const char *pass, const char *options,
     return st;
 }
 
-void random_data(struct random_data *d, int n_windows, int vocab, uint64_t seed)
+void noise_data(struct noise_data *d, int n_windows, int vocab, uint64_t seed)
 {
     static char domain[] = "random";
     struct mt_rng r;

@@ -13,13 +13,13 @@ mt_status run_pass(struct mt_ctx *ctx, const char *pass, const char *options,
 
 /* A data set of random ids below vocab, in windows of 64, ready for the walk. */
 #define RANDOM_WINDOWS_MAX 64
-struct random_data {
+struct noise_data {
     struct mt_dataset set;
     struct mt_window windows[RANDOM_WINDOWS_MAX];
     int32_t ids[RANDOM_WINDOWS_MAX * 64];
     char *domain;
 };
-void random_data(struct random_data *d, int n_windows, int vocab, uint64_t seed);
+void noise_data(struct noise_data *d, int n_windows, int vocab, uint64_t seed);
 
 /* Relative L2 distance of the two models' logits over 24 random ids on a device. Fails with the
  * forward pass. */

@@ -182,11 +182,13 @@ static uint64_t convert_memory(const void *state, const struct mt_model *m)
 
     (void)m;
     if (s->o.partition == MT_PARTITION_CLUSTER)
-        cluster = w * d * 4 + w * n * 44 + n * d * 4;
+        cluster = w * d * 4 + w * n * 52 + n * d * 4;
     if (convert_wants_norms(s))
         fit = w * d * 4 + d * d * 16 + d * n * 16 + MT_ROUTER_SAMPLE_MAX * (d + 2 * n) * 4 +
               MT_OBSERVE_TOKENS_MAX * n * 8;
-    return (cluster > fit ? cluster : fit) + n * d * 8;
+    /* Routers and index lists stay with the plan. */
+    return (cluster > fit ? cluster : fit) + n * d * 4 +
+           (uint64_t)s->shape.n_layers * (n * d * 4 + w * 16);
 }
 
 /* ---- plan ---- */

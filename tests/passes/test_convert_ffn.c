@@ -289,11 +289,11 @@ static const char *word(const struct mt_json *j, const char *key)
 T_TEST(the_same_seed_gives_the_same_lists_for_any_thread_count)
 {
     struct mt_model *src = dense(t, &(struct tiny){.width = 96, .seed = 13});
-    static struct random_data data;
+    static struct noise_data data;
     char lists[2][3][2][32];
 
     T_CHECK(t, src != NULL);
-    random_data(&data, 6, 64, 1);
+    noise_data(&data, 6, 64, 1);
     for (int run = 0; run < 3; run++) {
         struct mt_ctx ctx;
         T_OK(t, mt_ctx_open(&ctx, &(struct mt_ctx_opts){.n_threads = run == 0 ? 1 : 4,
@@ -327,10 +327,10 @@ T_TEST(routers_know_their_weights_and_report_them)
     static const char *const targets[] = {"glm4_moe", "mixtral", "qwen3_moe"};
     struct mt_model *llama = dense(t, &(struct tiny){.width = 96, .seed = 15});
     struct mt_model *qwen3 = dense(t, &(struct tiny){.family = "qwen3", .width = 96, .seed = 15});
-    static struct random_data data;
+    static struct noise_data data;
 
     T_CHECK(t, llama != NULL && qwen3 != NULL);
-    random_data(&data, 32, 64, 2);
+    noise_data(&data, 32, 64, 2);
     for (int i = 0; i < 3; i++) {
         double bound_before = INFINITY;
         for (int m = 0; m <= 12; m += 6) {
@@ -365,11 +365,11 @@ T_TEST(auto_takes_what_there_is)
 {
     struct mt_model *src = dense(t, &(struct tiny){.width = 96, .seed = 17});
     struct mt_model *qwen3 = dense(t, &(struct tiny){.family = "qwen3", .width = 96, .seed = 17});
-    static struct random_data data;
+    static struct noise_data data;
     struct mt_walk_result r;
 
     T_CHECK(t, src != NULL && qwen3 != NULL);
-    random_data(&data, 4, 64, 3);
+    noise_data(&data, 4, 64, 3);
     T_OK(t, run_pass(&t->ctx, "convert-ffn", "experts=5", src, NULL, &r));
     T_EQ_STR(t, r.plan->family->name, "glm4_moe");
     T_EQ_STR(t, word(layer_numbers(&r, 0), "router"), "centroid");
