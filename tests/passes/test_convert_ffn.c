@@ -73,7 +73,7 @@ T_TEST(odd_widths_are_padded_with_zero_neurons)
 {
     /* Widths around multiples of the parts; one expert; one neuron per expert. */
     static const int widths[] = {1, 5, 47, 49, 53, 101};
-    static const char *const shapes[] = {"experts=1 shared=0", "experts=4 shared=0",
+    static const char *const shapes[] = {"experts=1 shared=0 arch=mixtral", "experts=4 shared=0",
                                          "experts=4 shared=1", "experts=7 shared=2",
                                          "experts=5 shared=0"};
     char options[160];
