@@ -1,5 +1,6 @@
 #include "tests/pass_run.h"
 
+#include "formats/table.h"
 #include "lib/base/rng.h"
 #include "lib/run/runner.h"
 #include "passes/table.h"
@@ -22,12 +23,11 @@ static mt_status pass_options(struct mt_ctx *ctx, const struct mt_pass *p, char 
     return MT_OK;
 }
 
-mt_status run_pass(struct mt_ctx *ctx, const char *pass, const char *options,
-                   const struct mt_model *src, const struct mt_dataset *data,
-                   struct mt_walk_result *out)
+/* Fills in the passes of o and walks. */
+static mt_status pass_walk(struct mt_ctx *ctx, const char *pass, const char *options,
+                           struct mt_walk_opts *o, struct mt_walk_result *out)
 {
     const struct mt_pass *p = mt_pass_find(pass);
-    struct mt_device *dev = NULL;
     char *text = strdup(options);
     void *opts;
 
@@ -35,20 +35,41 @@ mt_status run_pass(struct mt_ctx *ctx, const char *pass, const char *options,
     opts = calloc(1, p->opts_size);
     memset(out, 0, sizeof(*out));
     mt_status st = pass_options(ctx, p, text, opts);
-    if (st == MT_OK && data != NULL)
-        st = mt_device_open(ctx, "cpu", &dev);
-    if (st == MT_OK) {
-        const struct mt_walk_pass one = {.pass = p, .opts = opts};
-        st =
-            mt_walk_run(ctx,
-                        &(struct mt_walk_opts){
-                            .source = src, .passes = &one, .n_passes = 1, .data = data, .dev = dev},
-                        out);
-    }
-    if (dev != NULL)
-        mt_device_close(dev);
+    if (st == MT_OK && o->data != NULL)
+        st = mt_device_open(ctx, "cpu", &o->dev);
+    const struct mt_walk_pass one = {.pass = p, .opts = opts};
+    o->passes = &one;
+    o->n_passes = 1;
+    if (st == MT_OK)
+        st = mt_walk_run(ctx, o, out);
+    if (o->dev != NULL)
+        mt_device_close(o->dev);
     free(opts);
     free(text);
+    return st;
+}
+
+mt_status run_pass(struct mt_ctx *ctx, const char *pass, const char *options,
+                   const struct mt_model *src, const struct mt_dataset *data,
+                   struct mt_walk_result *out)
+{
+    struct mt_walk_opts o = {.source = src, .data = data};
+
+    return pass_walk(ctx, pass, options, &o, out);
+}
+
+mt_status write_pass(struct mt_ctx *ctx, const char *pass, const char *options,
+                     const struct mt_model *src, const char *out_path)
+{
+    struct mt_walk_opts o = {.source = src,
+                             .format = mt_format_writer("safetensors"),
+                             .formats = mt_formats,
+                             .out_path = out_path};
+    struct mt_walk_result r;
+    mt_status st = pass_walk(ctx, pass, options, &o, &r);
+
+    if (st == MT_OK)
+        mt_walk_result_free(&r);
     return st;
 }
 

@@ -11,6 +11,10 @@ mt_status run_pass(struct mt_ctx *ctx, const char *pass, const char *options,
                    const struct mt_model *src, const struct mt_dataset *data,
                    struct mt_walk_result *out);
 
+/* The same into a safetensors directory, without data. */
+mt_status write_pass(struct mt_ctx *ctx, const char *pass, const char *options,
+                     const struct mt_model *src, const char *out_path);
+
 /* A data set of random ids below vocab, in windows of 64, ready for the walk. */
 #define RANDOM_WINDOWS_MAX 64
 struct noise_data {

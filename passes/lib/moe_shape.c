@@ -42,7 +42,8 @@ static mt_status shape_read_active(struct mt_ctx *ctx, const char *text, struct 
                        text);
     if (percent) {
         double k = round(v / 100 * (double)s->width / (double)s->expert_width) - s->n_shared;
-        v = fmin(fmax(k, 1), s->n_experts);
+        /* Padding must not make all of the width less than all experts. */
+        v = v >= 100 ? s->n_experts : fmin(fmax(k, 1), s->n_experts);
     }
     if (v > s->n_experts)
         return mt_fail(ctx, MT_E_OPTION, "--active %s: there are only %d routed experts", text,

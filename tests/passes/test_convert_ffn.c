@@ -1,5 +1,6 @@
-#include "lib/base/rng.h"
+#include "formats/table.h"
 #include "lib/flow/walk.h"
+#include "passes/table.h"
 #include "tests/pass_run.h"
 #include "tests/t.h"
 #include "tests/tiny.h"
@@ -67,6 +68,45 @@ T_TEST(all_experts_active_is_the_dense_model)
         if (t->failed)
             return;
     }
+}
+
+/* Renormalised weights need alpha = k in down_proj, which rounds once per element. */
+T_TEST(an_alpha_that_is_no_power_of_two_costs_one_rounding)
+{
+    struct mt_model *src = dense(t, &(struct tiny){.seed = 4});
+    struct mt_walk_result r;
+    double d;
+
+    T_CHECK(t, src != NULL);
+    T_OK(t, run_pass(&t->ctx, "convert-ffn", "arch=mixtral experts=6 active=6", src, NULL, &r));
+    T_OK(t, logits_distance(&t->ctx, "ref", r.plan, src, &d));
+    T_CHECK(t, d > EXACT && d < 3e-7);
+    mt_walk_result_free(&r);
+    mt_model_free(src);
+}
+
+T_TEST(a_real_model_survives_writing_and_reading)
+{
+    static const char *const options[] = {"arch=glm4_moe experts=7 active=7 shared=1",
+                                          "arch=mixtral experts=16 active=16"};
+    const char *path = t_shipped("tinymix-dense");
+    struct mt_model *src, *back;
+
+    if (path == NULL)
+        T_SKIP(t, "tests/data/tinymix-dense is not there");
+    T_OK(t, mt_model_open(&t->ctx, mt_formats, path, &src));
+    for (int i = 0; i < 2; i++) {
+        const char *out = t_path(t, i == 0 ? "glm" : "mixtral");
+        double d;
+        T_OK(t, write_pass(&t->ctx, "convert-ffn", options[i], src, out));
+        T_OK(t, mt_model_open(&t->ctx, mt_formats, out, &back));
+        T_OK(t, logits_distance(&t->ctx, "ref", back, src, &d));
+        T_NEAR(t, d, 0, EXACT);
+        T_OK(t, ffn_distance(&t->ctx, back, src, 300, &d));
+        T_NEAR(t, d, 0, ffn_tolerance(src->ffn[0].width));
+        mt_model_free(back);
+    }
+    mt_model_free(src);
 }
 
 T_TEST(odd_widths_are_padded_with_zero_neurons)
