@@ -175,6 +175,14 @@ static mt_status layer_project(struct mt_ctx *ctx, struct mt_run_layer *l, mt_bu
     return layer_rope(ctx, l, seqs, past, m, q, k);
 }
 
+static int layer_window(const struct mt_run_layer *l)
+{
+    const struct mt_hparams *hp = &l->r->m->hp;
+    bool off = l->layer < hp->window_first_layer || hp->sliding_window > INT_MAX;
+
+    return off ? 0 : (int)hp->sliding_window;
+}
+
 /* Each sequence attends to itself; with a cache, to what is cached too. k and v are then the
  * whole cache of the layer. */
 static mt_status layer_attend(struct mt_ctx *ctx, struct mt_run_layer *l,
@@ -189,10 +197,8 @@ static mt_status layer_attend(struct mt_ctx *ctx, struct mt_run_layer *l,
         .n_kv_heads = hp->n_kv_heads,
         .head_dim = hp->head_dim,
         .scale = hp->attn_scale != 0 ? hp->attn_scale : 1.0 / sqrt((double)hp->head_dim),
+        .window = layer_window(l),
     };
-
-    if (l->layer >= hp->window_first_layer && hp->sliding_window < INT_MAX)
-        a.window = (int)hp->sliding_window;
 
     for (int s = 0; s < seqs->n; s++) {
         a.n_q = seqs->len[s];

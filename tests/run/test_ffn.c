@@ -139,8 +139,8 @@ static void inputs(double *x, int64_t n)
 T_TEST(dense_blocks_are_what_the_formulas_say)
 {
     static const struct toy specs[] = {{.seed = 1, .layers = 1},
-                                        {.seed = 2, .layers = 1, .in_bias = true, .out_bias = true},
-                                        {.seed = 3, .layers = 1, .ungated = true, .in_bias = true}};
+                                       {.seed = 2, .layers = 1, .in_bias = true, .out_bias = true},
+                                       {.seed = 3, .layers = 1, .ungated = true, .in_bias = true}};
 
     for (size_t i = 0; i < sizeof specs / sizeof specs[0]; i++) {
         double x[ROWS * 32], want[ROWS * 32] = {0}, hidden[ROWS * 48];
@@ -251,12 +251,12 @@ T_TEST(one_expert_is_the_dense_block)
 T_TEST(short_memory_changes_no_bit)
 {
     struct toy spec = {.seed = 9,
-                        .layers = 1,
-                        .experts = 16,
-                        .k = 4,
-                        .width = 512,
-                        .hidden = 128,
-                        .dtype = MT_BF16};
+                       .layers = 1,
+                       .experts = 16,
+                       .k = 4,
+                       .width = 512,
+                       .hidden = 128,
+                       .dtype = MT_BF16};
     struct mt_model *m, *plan;
     static double x[40 * 128];
     struct mt_ctx tight;

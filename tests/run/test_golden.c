@@ -170,14 +170,14 @@ static void golden_dir(struct t *t, const char *dir, const char *file, const cha
     mt_json_free(root);
 }
 
-/* Golden numbers are rounded to five or six decimals. */
-static void golden_both(struct t *t, const char *dir, const char *file)
+/* `exact`: what the reference device must reach, given the decimals the file was rounded to. */
+static void golden_both(struct t *t, const char *dir, const char *file, double exact)
 {
     golden_dir(t, dir, file, "cpu", 1e-4);
-    golden_dir(t, dir, file, "ref", 2e-5);
+    golden_dir(t, dir, file, "ref", exact);
 }
 
-static void golden_data(struct t *t, const char *name, const char *file)
+static void golden_data(struct t *t, const char *name, const char *file, double exact)
 {
     char path[512];
     const char *dir;
@@ -186,35 +186,35 @@ static void golden_data(struct t *t, const char *name, const char *file)
     dir = t_data(path);
     if (dir == NULL)
         T_SKIP(t, "the model is not among the shared data");
-    golden_both(t, dir, file);
+    golden_both(t, dir, file, exact);
 }
 
 T_TEST(tinymix_dense)
 {
-    golden_both(t, t_shipped("tinymix-dense"), "golden.json");
+    golden_both(t, t_shipped("tinymix-dense"), "golden.json", 1e-6);
 }
 
 T_TEST(stories260k)
 {
-    golden_both(t, t_shipped("stories260K"), "golden_fp32.json");
+    golden_both(t, t_shipped("stories260K"), "golden_fp32.json", 1e-5);
 }
 
 T_TEST(tinymix_moe_with_its_routing)
 {
-    golden_data(t, "tinymix-moe", "golden.json");
+    golden_data(t, "tinymix-moe", "golden.json", 1e-6);
 }
 
 T_TEST(stories3m)
 {
-    golden_data(t, "stories3M", "golden_fp32.json");
+    golden_data(t, "stories3M", "golden_fp32.json", 1e-5);
 }
 
 T_TEST(zh_poem)
 {
-    golden_data(t, "zh-poem", "golden_fp32.json");
+    golden_data(t, "zh-poem", "golden_fp32.json", 1e-5);
 }
 
-/* Every directory of tests/golden: a family each, random weights, logits by transformers. */
+/* Every directory of tests/golden: a family each, random weights, fp64 logits by transformers. */
 T_TEST(families)
 {
     DIR *d = opendir("tests/golden");
@@ -232,7 +232,7 @@ T_TEST(families)
         if (f == NULL)
             continue;
         fclose(f);
-        golden_both(t, dir, "golden.json");
+        golden_both(t, dir, "golden.json", 1e-10);
         n++;
     }
     closedir(d);
