@@ -99,9 +99,25 @@ static mt_status cmp_open_buffers(struct mt_ctx *ctx, struct cmp *c)
     return mt_alloc(ctx, m, sizeof(int32_t), "results of a batch", &c->domain);
 }
 
+static mt_status cmp_open_logits(struct mt_ctx *ctx, struct cmp *c)
+{
+    int64_t rows = CMP_LOGITS_ELEMS / (int64_t)c->vocab;
+    size_t elems;
+
+    rows = rows < 1 ? 1 : rows > c->batches.tokens_max ? c->batches.tokens_max : rows;
+    elems = (size_t)rows * c->vocab;
+    c->head_rows = rows;
+    MT_TRY(mt_alloc(ctx, (size_t)rows, sizeof *c->tokens, "results of a batch", &c->tokens));
+    MT_TRY(mt_alloc(ctx, elems, sizeof(float), "logits", &c->logits_ref));
+    return c->n_cand > 0 ? mt_alloc(ctx, elems, sizeof(float), "logits", &c->logits_cand) : MT_OK;
+}
+
 /* Streams come last: they take their share of what is left. */
 static mt_status cmp_open_streams(struct mt_ctx *ctx, struct cmp *c)
 {
+    MT_TRY(mt_runner_reserve(ctx, c->ref.r, c->batches.tokens_max));
+    for (int i = 0; i < c->n_cand; i++)
+        MT_TRY(mt_runner_reserve(ctx, c->cand[i].r, c->batches.tokens_max));
     MT_TRY(mt_stream_create(ctx, &c->batches, c->hidden, c->scratch_dir, &c->ref.stream));
     for (int i = 0; i < c->n_cand; i++)
         MT_TRY(mt_stream_create(ctx, &c->batches, c->hidden, c->scratch_dir, &c->cand[i].stream));
@@ -133,6 +149,7 @@ mt_status cmp_open(struct mt_ctx *ctx, struct cmp *c, const struct mt_model *ref
     for (size_t i = 0; i < n_sums; i++)
         MT_TRY(cmp_open_sums(ctx, c, n_cand > 0 ? cand[i] : ref, &c->sums[i]));
     MT_TRY(cmp_open_buffers(ctx, c));
+    MT_TRY(cmp_open_logits(ctx, c));
     return cmp_open_streams(ctx, c);
 }
 
@@ -424,9 +441,10 @@ static mt_status cmp_load_state(struct mt_ctx *ctx, struct cmp *c, struct cmp_mo
     return c->dev->ops->upload(ctx, c->dev, m->x, c->ht, elems);
 }
 
-static mt_status cmp_head_batch(struct mt_ctx *ctx, struct cmp *c, size_t i, int64_t step)
+static mt_status cmp_head_batch(struct mt_ctx *ctx, struct cmp *c, size_t i)
 {
     const struct mt_batch *b = &c->batches.v[i];
+    int64_t step = c->head_rows;
 
     MT_TRY(mt_check_cancel(ctx));
     MT_TRY(cmp_load_state(ctx, c, &c->ref, i));
@@ -449,17 +467,8 @@ static mt_status cmp_head_batch(struct mt_ctx *ctx, struct cmp *c, size_t i, int
 
 static mt_status cmp_heads(struct mt_ctx *ctx, struct cmp *c)
 {
-    int64_t step = CMP_LOGITS_ELEMS / (int64_t)c->vocab;
-    size_t elems;
-
-    step = step < 1 ? 1 : step > c->batches.tokens_max ? c->batches.tokens_max : step;
-    elems = (size_t)step * c->vocab;
-    MT_TRY(mt_alloc(ctx, (size_t)step, sizeof *c->tokens, "results of a batch", &c->tokens));
-    MT_TRY(mt_alloc(ctx, elems, sizeof(float), "logits", &c->logits_ref));
-    if (c->n_cand > 0)
-        MT_TRY(mt_alloc(ctx, elems, sizeof(float), "logits", &c->logits_cand));
     for (size_t i = 0; i < c->batches.n; i++)
-        MT_TRY(cmp_head_batch(ctx, c, i, step));
+        MT_TRY(cmp_head_batch(ctx, c, i));
     return MT_OK;
 }
 

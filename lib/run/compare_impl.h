@@ -59,7 +59,8 @@ struct cmp {
     double *row_diff, *row_norm;     /* [tokens_max] */
     int32_t *target, *domain;        /* [tokens_max]; target -1: the last token of a window */
     struct mt_token_metrics *tokens; /* of one chunk of logits */
-    float *logits_ref, *logits_cand; /* [chunk, vocab] */
+    int64_t head_rows;               /* tokens of one chunk of logits */
+    float *logits_ref, *logits_cand; /* [head_rows, vocab] */
     uint64_t work_done, work_total, told; /* for progress */
 };
 

@@ -34,15 +34,22 @@ static size_t runner_max(size_t a, size_t b)
     return a > b ? a : b;
 }
 
+/* Tokens whose logits are computed at a time. */
+static int64_t runner_head_rows(const struct mt_hparams *hp)
+{
+    return RUNNER_HEAD_ELEMS / hp->vocab > 0 ? RUNNER_HEAD_ELEMS / hp->vocab : 1;
+}
+
 /* Elements that each slot needs for a batch of m tokens, over all layers. */
 static void runner_slots(const struct mt_runner *r, int64_t m, size_t need[RUN_SLOTS])
 {
     const struct mt_hparams *hp = &r->m->hp;
     size_t q = (size_t)m * (size_t)hp->n_heads * (size_t)hp->head_dim;
     size_t kv = (size_t)m * (size_t)hp->n_kv_heads * (size_t)hp->head_dim;
+    int64_t head_rows = runner_head_rows(hp) < m ? runner_head_rows(hp) : m;
 
     need[RUN_SLOT_A] = (size_t)m * (size_t)hp->hidden;
-    need[RUN_SLOT_B] = runner_max(q, runner_max(RUNNER_HEAD_ELEMS, (size_t)hp->vocab));
+    need[RUN_SLOT_B] = runner_max(q, (size_t)head_rows * (size_t)hp->vocab);
     need[RUN_SLOT_C] = kv;
     need[RUN_SLOT_D] = kv;
     need[RUN_SLOT_E] = q;
@@ -63,6 +70,17 @@ uint64_t mt_runner_batch_bytes(const struct mt_runner *r, int64_t m)
     for (int s = 0; s < RUN_SLOTS; s++)
         sum += need[s];
     return sum * r->dev->elem_bytes;
+}
+
+mt_status mt_runner_reserve(struct mt_ctx *ctx, struct mt_runner *r, int64_t m)
+{
+    size_t need[RUN_SLOTS];
+    mt_buf buf;
+
+    runner_slots(r, m, need);
+    for (int s = 0; s < RUN_SLOTS; s++)
+        MT_TRY(mt_run_slot(ctx, r, (enum run_slot)s, need[s], &buf));
+    return MT_OK;
 }
 
 int64_t mt_runner_batch_tokens(const struct mt_runner *r)
@@ -327,7 +345,7 @@ static mt_status runner_head(struct mt_ctx *ctx, struct mt_runner *r, mt_buf x, 
     const struct mt_hparams *hp = &r->m->hp;
     const struct mt_device_ops *ops = r->dev->ops;
     size_t vocab = (size_t)hp->vocab, hidden = (size_t)hp->hidden;
-    int64_t step = RUNNER_HEAD_ELEMS / hp->vocab > 0 ? RUNNER_HEAD_ELEMS / hp->vocab : 1;
+    int64_t step = runner_head_rows(hp);
     mt_buf normed, logits;
 
     MT_TRY(runner_need_head(ctx, r));
