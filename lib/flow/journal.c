@@ -63,6 +63,18 @@ static void journal_sum(const char *text, size_t n, char hex[65])
     mt_sha256_hex(&s, hex);
 }
 
+/* The checksum of a unit's line: its head ("unit N ") and its JSON. */
+static void journal_line_sum(const char *head, size_t head_n, const char *json, size_t n,
+                             char hex[65])
+{
+    struct mt_sha256 s;
+
+    mt_sha256_begin(&s);
+    mt_sha256_add(&s, head, head_n);
+    mt_sha256_add(&s, json, n);
+    mt_sha256_hex(&s, hex);
+}
+
 /* Where the key stands in a journal's text: after the first line, up to the empty line. False when
  * the head is not whole. */
 static bool journal_head(const char *text, size_t n, const char **key, size_t *key_n,
@@ -187,7 +199,7 @@ static bool journal_take_line(struct mt_ctx *ctx, struct mt_journal *j, char *li
     char *sum = end + 1, *json = sum + JOURNAL_SUM + 1;
     if ((size_t)(json - line) > n || json[-1] != ' ')
         return false;
-    journal_sum(json, n - (size_t)(json - line), hex);
+    journal_line_sum(line, (size_t)(sum - line), json, n - (size_t)(json - line), hex);
     if (memcmp(hex, sum, JOURNAL_SUM) != 0)
         return false;
     if (mt_json_parse(ctx, json, n - (size_t)(json - line), MT_JOURNAL_NAME,
@@ -349,9 +361,10 @@ mt_status mt_journal_add(struct mt_ctx *ctx, struct mt_journal *j, int unit, str
         if (facts != NULL)
             n = journal_one_line(text, n);
         const char *json = facts != NULL ? text : "null";
-        journal_sum(json, n, hex);
-        int len =
-            snprintf(line, n + 64, "unit %d %.*s %.*s\n", unit, JOURNAL_SUM, hex, (int)n, json);
+        int head = snprintf(line, n + 64, "unit %d ", unit);
+        journal_line_sum(line, (size_t)head, json, n, hex);
+        int len = head + snprintf(line + head, n + 64 - (size_t)head, "%.*s %.*s\n", JOURNAL_SUM,
+                                  hex, (int)n, json);
         st = journal_write(ctx, j, line, (size_t)len);
     }
     mt_free(text);

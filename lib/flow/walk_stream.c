@@ -58,35 +58,59 @@ static uint64_t stream_layer_bytes_max(const struct mt_walk *w)
     return most;
 }
 
+/* Counted bytes of the forward pass: scratch of the runners, who share it, weights that cannot be
+ * borrowed, our own buffers on the device and on the host, and the embeddings of a batch. */
+static uint64_t stream_work_bytes(const struct mt_walk *w)
+{
+    const struct walk_streams *s = &w->s;
+    uint64_t rows = (uint64_t)s->batches.tokens_max, hidden = (uint64_t)s->hidden;
+    uint64_t block = rows < (uint64_t)s->block ? rows : (uint64_t)s->block;
+    uint64_t per = s->dev->elem_bytes + sizeof(float), weights = 0, edited, scratch;
+
+    scratch = mt_runner_batch_bytes(s->source, (int64_t)rows);
+    for (int l = 0; l < w->n_layers; l++) {
+        uint64_t n = mt_runner_layer_bytes(s->source, l);
+        weights = n > weights ? n : weights;
+    }
+    if (s->edited != NULL) {
+        edited = mt_runner_batch_bytes(s->edited, (int64_t)rows);
+        scratch = edited > scratch ? edited : scratch;
+        if (w->o->format == NULL || w->o->format->reread == NULL) {
+            edited = stream_layer_bytes_max(w);
+            weights = edited > weights ? edited : weights;
+        }
+    }
+    return scratch + weights + rows * hidden * (per + sizeof(float)) + 2 * block * hidden * per +
+           block * (uint64_t)s->width_max * per;
+}
+
 mt_status walk_streams_plan(struct mt_ctx *ctx, struct mt_walk *w, uint64_t *bytes,
                             uint64_t *stream_bytes)
 {
     const struct mt_model *src = w->o->source;
     struct walk_streams *s = &w->s;
-    uint64_t rows, block, hidden = (uint64_t)src->hp.hidden, per;
+    uint64_t n_streams;
+    int64_t tokens;
 
     s->dev = w->o->dev;
     s->hidden = src->hp.hidden;
     s->n_tokens = (int64_t)w->o->data->n_tokens;
     stream_gather_wants(w);
     MT_TRY(mt_runner_open(ctx, src, s->dev, &s->source));
+    if (s->student.rounds > 0)
+        MT_TRY(mt_runner_open_with(ctx, w->plan, s->source, &s->edited));
     s->block = stream_block(src);
+    tokens = mt_runner_batch_tokens(s->source);
+    if (tokens < s->block)
+        s->block = tokens;
     MT_TRY(mt_batches_make(ctx, w->o->data, s->block, &s->batches));
-    rows = (uint64_t)s->batches.tokens_max;
-    block = rows < (uint64_t)s->block ? rows : (uint64_t)s->block;
     if (((s->teacher.want | s->student.want) & MT_NEED_HIDDEN) != 0)
         s->width_max = stream_dense_width_max(src);
-    per = s->dev->elem_bytes + sizeof(float);
-    *bytes = mt_runner_batch_bytes(s->source, (int64_t)rows) + rows * hidden * per +
-             2 * block * hidden * per + block * (uint64_t)s->width_max * per;
-    *stream_bytes = s->teacher.rounds > 0 ? 2 * rows * hidden * sizeof(float) : 0;
-    if (s->student.rounds == 0)
-        return MT_OK;
-    MT_TRY(mt_runner_open(ctx, w->plan, s->dev, &s->edited));
-    *bytes += mt_runner_batch_bytes(s->edited, (int64_t)rows);
-    *stream_bytes += 2 * rows * hidden * sizeof(float);
-    if (w->o->format == NULL || w->o->format->reread == NULL)
-        *bytes += stream_layer_bytes_max(w);
+    *bytes = stream_work_bytes(w);
+    /* A stream that finds no room at all keeps one compressed chunk. */
+    n_streams = (s->teacher.rounds > 0 ? 1u : 0u) + (s->student.rounds > 0 ? 1u : 0u);
+    *stream_bytes =
+        n_streams * 2 * (uint64_t)s->batches.tokens_max * (uint64_t)s->hidden * sizeof(float);
     return MT_OK;
 }
 
