@@ -17,7 +17,7 @@ bool mt_name_ends(const char *name, const char *suffix)
 
 void mt_st_strides(const struct mt_tensor *t, int64_t stride[MT_RANK_MAX])
 {
-    int64_t step = mt_tensor_count(t) > 0 ? 1 : 0;
+    int64_t step = 1;
 
     memset(stride, 0, MT_RANK_MAX * sizeof *stride);
     for (int i = t->rank - 1; i >= 0; i--) {

@@ -20,7 +20,7 @@ bool mt_name_ends(const char *name, const char *suffix);
 /* Maps a file and adds its tensors to m as records of role other, in the order of their bytes:
  * m->tensors[n_tensors before ..]. The model owns the map. */
 MT_NODISCARD mt_status mt_st_add_file(struct mt_ctx *ctx, struct mt_model *m, const char *path);
-/* Row-major strides, all zero for an empty tensor (whose products need not fit). */
+/* Row-major strides. */
 void mt_st_strides(const struct mt_tensor *t, int64_t stride[MT_RANK_MAX]);
 
 /* config.json, weights and sidecars of a directory; bound and verified. */

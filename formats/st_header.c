@@ -256,17 +256,19 @@ static mt_status st_check_place(struct mt_ctx *ctx, const char *where,
 
 static mt_status st_check_size(struct mt_ctx *ctx, const char *where, const struct mt_st_record *r)
 {
-    uint64_t count = 1, bits;
+    uint64_t count = 1, nonzero = 1, bits;
     char show[MT_SHOW_BYTES];
 
     mt_show_name(r->name, show);
     for (int i = 0; i < r->rank; i++) {
-        if (r->shape[i] > INT64_MAX || !mt_size_mul(count, r->shape[i], &count) ||
-            count > INT64_MAX)
+        /* A zero must not hide the others: products over some dimensions are used too. */
+        if (!mt_size_mul(nonzero, r->shape[i] == 0 ? 1 : r->shape[i], &nonzero) ||
+            nonzero > INT64_MAX / 8)
             return mt_fail(ctx, MT_E_FORMAT,
-                           "%s: tensor \"%s\": the shape has more elements than "
-                           "64 bits can count",
+                           "%s: tensor \"%s\": the shape counts more elements than any memory "
+                           "holds",
                            where, show);
+        count *= r->shape[i];
     }
     if (!mt_size_mul(count, mt_dtype_bits((enum mt_dtype)r->dtype), &bits))
         return mt_fail(ctx, MT_E_FORMAT,

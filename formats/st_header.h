@@ -9,7 +9,8 @@
  *   8 the range is as long as dtype and shape say                9 data end where the file ends
  * Zero-size dimensions, rank 0, an empty header, white space around the JSON and unknown keys in
  * a tensor's entry are accepted; "__metadata__" may be null. Beyond the reference, a rank above
- * MT_RANK_MAX and dimensions past 2^63-1 are not supported.
+ * MT_RANK_MAX, NUL characters and shapes whose non-zero dimensions multiply past 2^60 (though
+ * another is zero) are not supported.
  *
  * Memory: names, shapes and metadata in the caller's arena; 40 bytes per record besides, until
  * mt_st_header_free. A header of 100 MB holds at most 1.9 million tensors. Failures name file and
@@ -26,7 +27,7 @@
 
 struct mt_st_record {
     const char *name;
-    const uint64_t *shape; /* [rank], each <= INT64_MAX, like the product of any first few */
+    const uint64_t *shape; /* [rank]; the product of the non-zero ones is <= INT64_MAX / 8 */
     uint64_t begin, end;   /* bytes from the start of the data */
     uint32_t line;         /* position in the header */
     uint8_t dtype;         /* enum mt_dtype */
