@@ -258,12 +258,20 @@ static mt_status outdir_lock(struct mt_ctx *ctx, struct mt_outdir *o)
 
 static mt_status outdir_start(struct mt_ctx *ctx, struct mt_outdir *o, const char *path)
 {
+    mt_status st;
+    bool made;
+
     MT_TRY(outdir_name(ctx, o, path));
     MT_TRY(outdir_check(ctx, o));
-    if (mkdir(o->work, 0777) != 0 && errno != EEXIST)
+    made = mkdir(o->work, 0777) == 0;
+    if (!made && errno != EEXIST)
         return outdir_fail(ctx, errno, o->work);
-    MT_TRY(outdir_lock(ctx, o));
-    if ((o->flags & MT_OUT_RESUME) != 0)
+    st = outdir_lock(ctx, o);
+    /* Empty when the lock file could not even be named: then nothing is left behind. */
+    if (st != MT_OK && made)
+        (void)rmdir(o->work);
+    MT_TRY(st);
+    if ((o->flags & MT_OUT_RESUME) != 0 || made)
         return MT_OK;
     return outdir_each(ctx, o->work, OUTDIR_LOCK, outdir_remove_one);
 }
