@@ -173,7 +173,13 @@ static void golden_dir(struct t *t, const char *dir, const char *file, const cha
 /* `exact`: what the reference device must reach, given the decimals the file was rounded to. */
 static void golden_both(struct t *t, const char *dir, const char *file, double exact)
 {
+    struct mt_device *dev;
+
     golden_dir(t, dir, file, "cpu", 1e-4);
+    if (mt_device_open(&t->ctx, "cuda", &dev) == MT_OK) {
+        mt_device_close(dev);
+        golden_dir(t, dir, file, "cuda", 1e-3);
+    }
     golden_dir(t, dir, file, "ref", exact);
 }
 

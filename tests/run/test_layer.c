@@ -55,22 +55,38 @@ static const struct toy toy_kinds[] = {
 };
 #define N_KINDS ((int)(sizeof toy_kinds / sizeof toy_kinds[0]))
 
-T_TEST(cpu_agrees_with_the_fp64_reference)
+static void agrees_with_reference(struct t *t, const char *device, double tol)
 {
     for (int i = 0; i < N_KINDS; i++) {
         struct mt_model *m;
         int32_t ids[33];
-        double *a, *b;
+        double *a, *b, d;
         T_OK(t, toy_model(&t->ctx, &toy_kinds[i], &m));
         toy_ids(1, m->hp.vocab, ids, 33);
-        a = logits_of(t, m, "cpu", ids, 33);
+        a = logits_of(t, m, device, ids, 33);
         b = logits_of(t, m, "ref", ids, 33);
-        T_NEAR(t, rel(m, a, b, 33), 0, 3e-6);
-        T_CHECK(t, rel(m, a, b, 33) > 0); /* two computations, not one */
+        d = rel(m, a, b, 33);
         free(a);
         free(b);
         mt_model_free(m);
+        T_NEAR(t, d, 0, tol);
+        T_CHECK(t, d > 0); /* two computations, not one */
     }
+}
+
+T_TEST(cpu_agrees_with_the_fp64_reference)
+{
+    agrees_with_reference(t, "cpu", 3e-6);
+}
+
+T_TEST(cuda_agrees_with_the_fp64_reference)
+{
+    struct mt_device *dev;
+
+    if (mt_device_open(&t->ctx, "cuda", &dev) != MT_OK)
+        T_SKIP(t, mt_error(&t->ctx));
+    mt_device_close(dev);
+    agrees_with_reference(t, "cuda", 1e-5);
 }
 
 /* Attention of one layer written again, plainly: the oracle for projections, grouping of heads,
