@@ -1,6 +1,8 @@
 #include "lib/flow/manifest.h"
 
 #include "kernels/linalg.h"
+#include "lib/base/map.h"
+#include "lib/base/mem.h"
 #include "lib/base/path.h"
 
 #include <inttypes.h>
@@ -100,35 +102,52 @@ static void manifest_data(struct mt_json *m, const struct mt_dataset *d)
         mt_json_add_str(names, d->domains[i]);
 }
 
-/* What the source's own manifest tells of its making: its passes, and what came before them. A
- * manifest that cannot be read is no reason to stop. */
+/* The manifest beside the source's files; absent is fine, and one that cannot be read is no reason
+ * to stop. A model given as a single file has none of its own. */
+static mt_status manifest_before(struct mt_ctx *ctx, const struct mt_model *src,
+                                 struct mt_json **out)
+{
+    const char *file = src->n_maps > 0 ? src->maps[0]->path : "", *slash = strrchr(file, '/');
+    char *dir, *path;
+    mt_status st;
+
+    *out = NULL;
+    if (slash == NULL || mt_path_is_file(src->path))
+        return MT_OK;
+    MT_TRY(mt_alloc(ctx, (size_t)(slash - file) + 1, 1, "path", &dir));
+    memcpy(dir, file, (size_t)(slash - file));
+    dir[slash - file] = '\0';
+    st = mt_path_join(ctx, dir, MT_MANIFEST_NAME, &path);
+    mt_free(dir);
+    if (st == MT_OK && mt_path_is_file(path))
+        st = mt_json_read(ctx, path, MANIFEST_BYTES_MAX, out);
+    mt_free(path);
+    if (st == MT_OK || st == MT_E_NOMEM)
+        return st;
+    mt_log(ctx, MT_LOG_WARN, "the source's history is left out: %s", mt_error(ctx));
+    return MT_OK;
+}
+
+/* What the source's manifest tells of its making: its passes, and what came before them. */
 static mt_status manifest_history(struct mt_ctx *ctx, struct mt_json *source,
                                   const struct mt_model *src)
 {
     static const char *const keys[] = {"moetool", "source", "passes", "data"};
-    struct mt_json *before = NULL, *o, *part;
+    struct mt_json *before, *o, *part;
+    mt_status st = manifest_before(ctx, src, &before);
 
-    for (size_t i = 0; i < src->n_sidecars && before == NULL; i++) {
-        if (strcmp(src->sidecars[i].name, MT_MANIFEST_NAME) != 0)
-            continue;
-        if (mt_json_read(ctx, src->sidecars[i].path, MANIFEST_BYTES_MAX, &before) != MT_OK)
-            mt_log(ctx, MT_LOG_WARN, "the source's history is left out: %s", mt_error(ctx));
-    }
-    if (before == NULL)
-        return MT_OK;
+    if (st != MT_OK || before == NULL)
+        return st;
     o = mt_json_set_object(source, "history");
-    for (size_t k = 0; k < sizeof keys / sizeof keys[0]; k++) {
+    for (size_t k = 0; k < sizeof keys / sizeof keys[0] && st == MT_OK; k++) {
         if (mt_json_get(before, keys[k]) == NULL)
             continue;
-        mt_status st = mt_json_copy(ctx, mt_json_get(before, keys[k]), &part);
-        if (st != MT_OK) {
-            mt_json_free(before);
-            return st;
-        }
-        mt_json_set(o, keys[k], part);
+        st = mt_json_copy(ctx, mt_json_get(before, keys[k]), &part);
+        if (st == MT_OK)
+            mt_json_set(o, keys[k], part);
     }
     mt_json_free(before);
-    return MT_OK;
+    return st;
 }
 
 mt_status mt_manifest_new(struct mt_ctx *ctx, const struct mt_manifest_in *in, struct mt_json **out)
