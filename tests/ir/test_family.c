@@ -17,9 +17,9 @@ T_TEST(every_family_opens)
 
 T_TEST(golden_models_open)
 {
-    static const char *const names[] = {"llama",   "llama-linear", "llama-dynamic", "llama-yarn",
-                                        "mistral", "qwen2",        "qwen3",         "mixtral",
-                                        "qwen3_moe", "glm4_moe",   "glm4_moe-plain"};
+    static const char *const names[] = {"llama",     "llama-linear", "llama-dynamic", "llama-yarn",
+                                        "mistral",   "qwen2",        "qwen3",         "mixtral",
+                                        "qwen3_moe", "glm4_moe",     "glm4_moe-plain"};
 
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         char dir[128];
