@@ -22,6 +22,8 @@ ifeq ($(SAN),asan)
 SAN_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -O1
 else ifeq ($(SAN),tsan)
 SAN_FLAGS := -fsanitize=thread -O1
+else ifeq ($(SAN),fuzz)
+SAN_FLAGS := -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -O1
 endif
 
 ARCH := $(shell uname -m)
@@ -47,7 +49,7 @@ else
 LIB_OBJ += $(B)/kernels/cuda/absent.o
 endif
 
-.PHONY: all help test demo install uninstall check asan tsan clean
+.PHONY: all help test demo install uninstall check asan tsan fuzz clean
 all: $(B)/moetool
 	@ln -sfn $(VARIANT) build/current
 
@@ -57,6 +59,7 @@ help:
 	@echo "make demo             convert the model that comes with the repository and compare"
 	@echo "make check            format, layers, tables, clang-tidy, cppcheck"
 	@echo "make asan | tsan      the tests under sanitizers"
+	@echo "make fuzz             the fuzz targets under libFuzzer (FUZZ_SECONDS=60 each, needs clang)"
 	@echo "make CUDA=1           build with the CUDA device"
 	@echo "make install PREFIX=  program, library, headers, man page (default /usr/local; DESTDIR works)"
 	@echo "make clean            remove build/"
@@ -89,6 +92,13 @@ $(B)/tests/%: $(B)/tests/%.o $(TEST_LIB_SRC:%.c=$(B)/%.o) $(B)/libmoetool.a
 $(B)/tests/interop/%: $(B)/tests/interop/%.o $(B)/libmoetool.a
 	$(CC) $(SAN_FLAGS) -o $@ $^ $(LIBS)
 
+# Fuzz targets: under libFuzzer (make fuzz), or with a main that replays a corpus.
+FUZZ := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+FUZZ_SECONDS ?= 60
+FUZZ_MAIN := $(if $(filter fuzz,$(SAN)),,$(B)/tests/fuzz/replay.o)
+$(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(FUZZ_MAIN) $(B)/libmoetool.a
+	$(CC) $(SAN_FLAGS) $(if $(filter fuzz,$(SAN)),-fsanitize=fuzzer) -o $@ $^ $(LIBS)
+
 TEST_BIN := $(TEST_SRC:%.c=$(B)/%)
 test: $(B)/moetool $(TEST_BIN)
 	@MOETOOL_BIN=$(abspath $(B)/moetool) scripts/run_tests.sh $(B) "$(T)" "$(ONLY)"
@@ -97,6 +107,12 @@ asan:
 	+@$(MAKE) SAN=asan test
 tsan:
 	+@$(MAKE) SAN=tsan test
+
+# What it finds stays in build/fuzz/corpus; seeds are tests/data/<name of the target>.
+fuzz:
+	+@$(MAKE) SAN=fuzz CC=clang $(FUZZ:%=build/fuzz/tests/fuzz/%)
+	@for f in $(FUZZ); do mkdir -p build/fuzz/corpus/$$f && build/fuzz/tests/fuzz/$$f -max_total_time=$(FUZZ_SECONDS) \
+	  -max_len=65536 -artifact_prefix=build/fuzz/$$f- build/fuzz/corpus/$$f tests/data/$${f#fuzz_} || exit 1; done
 
 demo: all
 	@scripts/demo.sh --no-install

@@ -4,14 +4,21 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __x86_64__
+#include <cpuid.h>
+#endif
 
 static const struct mt_kernels *dispatch_best;
 static pthread_once_t dispatch_once = PTHREAD_ONCE_INIT;
 
 #ifdef __x86_64__
+/* Not every compiler knows "f16c" as a feature to ask for. */
 static bool dispatch_has_avx2(void)
 {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c");
+    unsigned a, b, c, d;
+
+    return __builtin_cpu_supports("avx2") && __get_cpuid(1, &a, &b, &c, &d) != 0 &&
+           (c & bit_F16C) != 0;
 }
 
 static bool dispatch_has_avx512(void)
