@@ -474,6 +474,31 @@ T_TEST(padding_and_inexact_scales_are_told)
     mt_model_free(src);
 }
 
+T_TEST(running_out_of_memory_leaks_nothing)
+{
+    struct mt_model *src = dense(t, &(struct tiny){.layers = 1, .hidden = 16, .seed = 22});
+    static struct noise_data data;
+    struct mt_walk_result r;
+    mt_status st = MT_E_NOMEM;
+    int failures = 0;
+
+    T_CHECK(t, src != NULL);
+    noise_data(&data, 2, 64, 4);
+    const uint64_t used = mt_mem_used(&t->ctx);
+    for (uint64_t n = 1; st != MT_OK && n < 20000; n += 1 + n / 40, failures++) {
+        mt_fault_alloc(n);
+        st = run_pass(&t->ctx, "convert-ffn", "experts=5 shared=1 active=2", src, &data.set, &r);
+        mt_fault_alloc(0);
+        if (st == MT_OK)
+            mt_walk_result_free(&r);
+        T_CHECK(t, st == MT_OK || st == MT_E_NOMEM);
+        T_EQ_INT(t, mt_mem_used(&t->ctx), used);
+    }
+    T_EQ_INT(t, st, MT_OK);
+    T_CHECK(t, failures > 50);
+    mt_model_free(src);
+}
+
 T_TEST(what_cannot_be_is_refused_in_a_sentence)
 {
     struct mt_model *src = dense(t, &(struct tiny){.seed = 23});
