@@ -24,6 +24,9 @@ static const char *const convert_router_names[] = {"auto", "zero", "centroid", "
 static const char *const convert_label_names[] = {"membership", "lognorm", NULL};
 static const char *const convert_arch_names[] = {"auto", "glm4_moe", "mixtral", "qwen3_moe", NULL};
 
+/* Share of tokens with undecided choices that is worth a warning. */
+#define CONVERT_TIES_MAX 0.02
+
 struct convert_opts {
     int64_t experts, flatten;
     const char *active, *shared;
@@ -367,13 +370,7 @@ static mt_status convert_judge_router(struct mt_ctx *ctx, struct convert *s, str
     }
     if (s->fit == NULL)
         return MT_OK;
-    MT_TRY(mt_router_fit_measure(ctx, s->fit, s->shape.target, router, &out->fit));
-    if (out->fit.ties > 0.01)
-        mt_log(ctx, MT_LOG_WARN,
-               "layer %d: for %.1f %% of tokens the last chosen expert and the next are closer "
-               "than fp32 scores tell apart: a lower --flatten keeps the router's choice",
-               s->layer, out->fit.ties * 100);
-    return MT_OK;
+    return mt_router_fit_measure(ctx, s->fit, s->shape.target, router, &out->fit);
 }
 
 /* ---- layer ---- */
@@ -463,7 +460,7 @@ static const struct {
 
 static double *convert_measured_at(struct mt_router_quality *r, size_t i)
 {
-    return (double *)((char *)r + convert_measured[i].offset);
+    return (void *)((char *)r + convert_measured[i].offset);
 }
 
 static mt_status convert_layer_report(struct mt_ctx *ctx, void *state, int layer,
@@ -523,7 +520,7 @@ static mt_status convert_report(struct mt_ctx *ctx, void *state, struct mt_json 
 {
     const struct convert *s = state;
     int64_t active = s->shape.k * s->shape.expert_width + s->shape.n_shared * s->shape.expert_width;
-    double bound = 0, error = 0, agreement = 0, captured = 0;
+    double bound = 0, error = 0, agreement = 0, captured = 0, ties = 0;
     int measured = 0;
 
     (void)ctx;
@@ -533,6 +530,7 @@ static mt_status convert_report(struct mt_ctx *ctx, void *state, struct mt_json 
         error = fmax(error, n->fit.weight_error);
         agreement += n->fit.agreement;
         captured += n->fit.captured;
+        ties = fmax(ties, n->fit.ties);
         measured += n->fit.tokens > 0;
     }
     mt_json_set_str(out, "architecture", s->shape.target->family);
@@ -557,10 +555,17 @@ static mt_status convert_report(struct mt_ctx *ctx, void *state, struct mt_json 
     mt_json_set_num(out, "weight_error_max", error);
     mt_json_set_num(out, "agreement_mean", agreement / measured);
     mt_json_set_num(out, "captured_mean", captured / measured);
+    mt_json_set_num(out, "ties_max", ties);
     mt_log(ctx, MT_LOG_INFO,
            "measured: by at most %.2g; routers pick %.0f %% of the oracle's experts, %.0f %% of "
            "their squared norm",
            error, 100 * agreement / measured, 100 * captured / measured);
+    if (ties > CONVERT_TIES_MAX)
+        mt_log(ctx, MT_LOG_WARN,
+               "for up to %.1f %% of a layer's tokens the last chosen expert and the next are "
+               "closer than fp32 scores tell apart, so engines may choose differently: lower "
+               "--flatten",
+               100 * ties);
     return MT_OK;
 }
 

@@ -76,7 +76,7 @@ static mt_status kmeans_seed_one(struct mt_ctx *ctx, struct kmeans *s, struct mt
                                  int tries, float *rows)
 {
     double best_sum = INFINITY;
-    int64_t pick[16];
+    int64_t pick[16] = {0};
     int best = 0;
 
     for (int t = 0; t < tries; t++) {

@@ -49,7 +49,7 @@ void mt_router_label(enum mt_router_labels kind, const float *norms, int n, int 
         for (int e = 0; e < n; e++) {
             int before = 0;
             for (int o = 0; o < n; o++)
-                before += norms[o] > norms[e] || (norms[o] == norms[e] && o < e);
+                before += norms[o] > norms[e] || (o < e && norms[o] == norms[e]);
             label[e] = before < k ? 1 : 0;
         }
     } else {
@@ -96,7 +96,7 @@ static mt_status fit_centroid_job(struct mt_ctx *ctx, int64_t e, void *arg)
     double *sum;
 
     MT_TRY(mt_alloc0(ctx, (size_t)c->d, sizeof(double) + sizeof(float), "router row", &sum));
-    mt_status st = fit_centroid(ctx, c, (int)e, sum, (float *)(sum + c->d));
+    mt_status st = fit_centroid(ctx, c, (int)e, sum, (void *)(sum + c->d));
     mt_free(sum);
     return st;
 }

@@ -35,7 +35,7 @@ mt_status mt_split_create(struct mt_ctx *ctx, int64_t width, int n_experts, int 
     s->expert_width = w;
     s->n_experts = n_experts;
     s->n_shared = n_shared;
-    mt_status st = mt_alloc(ctx, (size_t)(n_experts + n_shared), (size_t)w * sizeof(*s->idx),
+    mt_status st = mt_alloc(ctx, (size_t)n_experts + (size_t)n_shared, (size_t)w * sizeof(*s->idx),
                             "index lists", &s->idx);
     if (st != MT_OK) {
         mt_free(s);

@@ -259,7 +259,7 @@ static mt_status prune_mean_output(struct mt_ctx *ctx, const struct prune *s,
     double *mean;
 
     MT_TRY(mt_alloc(ctx, w, sizeof(*mean) + sizeof(float), "mean output", &mean));
-    float *row = (float *)(mean + w);
+    float *row = (void *)(mean + w);
     for (int64_t j = 0; j < s->width; j++)
         mean[j] = s->sums.plain[j] / (double)s->sums.tokens;
     for (int64_t i = 0; i < s->keep; i++)
@@ -364,7 +364,7 @@ static mt_status prune_layer(struct mt_ctx *ctx, void *state, struct mt_model *m
     double *score;
 
     MT_TRY(mt_alloc(ctx, w, sizeof(*score) + 2 * sizeof(int32_t), "neuron ranking", &score));
-    int32_t *order = (int32_t *)(score + w), *keep = order + w;
+    int32_t *order = (void *)(score + w), *keep = order + w;
     mt_status st = prune_choose(ctx, s, &s->layers[layer], score, order, keep);
     if (st == MT_OK)
         st = prune_set_layer(ctx, s, m, layer, keep);
