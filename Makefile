@@ -16,7 +16,7 @@ WARN := -Wall -Wextra -Wpedantic -Wconversion -Werror
 # No contraction: every ISA variant of a kernel gives the same bits.
 BASE_FLAGS := -std=c11 -D_DEFAULT_SOURCE -D_POSIX_C_SOURCE=200809L -I. $(WARN) \
 	-fno-math-errno -ffp-contract=off -MMD -MP -pthread
-LIBS := -lopenblas -llapacke -lzstd -lcjson -lpcre2-8 -lutf8proc -lm -pthread
+LIBS := -lopenblas -llapacke -lzstd -lpcre2-8 -lutf8proc -lm -pthread
 
 ifeq ($(SAN),asan)
 SAN_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -O1

@@ -24,7 +24,6 @@ find_missing() {
     need_header cblas.h libopenblas-dev
     need_header lapacke.h liblapacke-dev
     need_header zstd.h libzstd-dev
-    need_header cjson/cJSON.h libcjson-dev
     need_header pcre2.h libpcre2-dev
     need_header utf8proc.h libutf8proc-dev
     if [[ $test_too -eq 1 ]]; then
@@ -35,7 +34,7 @@ find_missing() {
     fi
     # A missing compiler hides which headers are missing: ask for all of them.
     if ! command -v cc >/dev/null 2>&1; then
-        missing+=(libopenblas-dev liblapacke-dev libzstd-dev libcjson-dev libpcre2-dev libutf8proc-dev)
+        missing+=(libopenblas-dev liblapacke-dev libzstd-dev libpcre2-dev libutf8proc-dev)
     fi
     mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u | sed '/^$/d')
 }
