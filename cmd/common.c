@@ -1,0 +1,203 @@
+#include "cmd/cmd.h"
+
+#include "formats/table.h"
+#include "kernels/device.h"
+#include "lib/base/json.h"
+#include "lib/base/path.h"
+#include "lib/flow/walk.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define COMMON_MANIFEST_BYTES_MAX ((size_t)64 << 20)
+#define COMMON_SEQ_LEN 512
+
+static const char *const common_devices[] = {"cpu", "cuda", "ref", NULL};
+
+const struct mt_opt cmd_common_opts[] = {
+    MT_OPT_INT(struct cmd_common, threads, "threads", 'j', "N", NULL, 0, 4096,
+               "threads (default: one per core)"),
+    MT_OPT_SIZE(struct cmd_common, memory, "memory", 0, "SIZE", NULL,
+                "bound on memory beside mapped files, such as 4G (default: half of the machine's)"),
+    MT_OPT_INT(struct cmd_common, seed, "seed", 0, "N", "0", 0, 9007199254740992.0,
+               "seed of every random choice"),
+    MT_OPT_ENUM(struct cmd_common, device, "device", 0, "NAME", "cpu", common_devices,
+                "where models run; ref is slow and computes in fp64"),
+    MT_OPT_BOOL(struct cmd_common, json, "json", 0, "print one JSON object instead of text"),
+    MT_OPT_BOOL(struct cmd_common, allow_nan, "allow-nan", 0,
+                "go on when weights hold NaN or infinity"),
+    MT_OPT_BOOL(struct cmd_common, quiet, "quiet", 'q', "no log, no progress; warnings remain"),
+    MT_OPT_BOOL(struct cmd_common, verbose, "verbose", 'v', "tell more"),
+    MT_OPT_BOOL(struct cmd_common, help, "help", 'h', "show this help"),
+    MT_OPT_END,
+};
+
+const struct mt_opt cmd_data_opts[] = {
+    MT_OPT_LIST(struct cmd_data, data, "data", 'd', "[NAME=]FILE",
+                "text, JSONL with \"text\", or a directory of such files; may be repeated, each "
+                "with a domain name"),
+    MT_OPT_INT(struct cmd_data, samples, "samples", 0, "N", "128", 0, 1e9,
+               "windows of text over all domains; 0: all there are"),
+    MT_OPT_INT(struct cmd_data, seq_len, "seq-len", 0, "N", NULL, 0, 1 << 20,
+               "tokens in a window (default: 512, or the model's context if shorter)"),
+    MT_OPT_BOOL(struct cmd_data, no_bos, "no-bos", 0,
+                "do not put the model's BOS token before each document"),
+    MT_OPT_END,
+};
+
+/* A container may have less than the machine. */
+static uint64_t common_cgroup_bytes(void)
+{
+    static const char *const files[] = {"/sys/fs/cgroup/memory.max",
+                                        "/sys/fs/cgroup/memory/memory.limit_in_bytes"};
+    uint64_t bytes = UINT64_MAX;
+
+    for (int i = 0; i < 2; i++) {
+        unsigned long long v;
+        FILE *f = fopen(files[i], "r");
+        if (f == NULL)
+            continue;
+        if (fscanf(f, "%llu", &v) == 1 && v < bytes) /* "max" is no number */
+            bytes = v;
+        fclose(f);
+    }
+    return bytes;
+}
+
+uint64_t cmd_default_memory(void)
+{
+    long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+    uint64_t bytes = common_cgroup_bytes();
+
+    if (pages > 0 && page > 0 && (uint64_t)pages * (uint64_t)page < bytes)
+        bytes = (uint64_t)pages * (uint64_t)page;
+    return bytes / 2;
+}
+
+mt_status cmd_open_model(struct mt_ctx *ctx, const char *path, struct mt_model **m)
+{
+    return mt_model_open(ctx, mt_formats, path, m);
+}
+
+mt_status cmd_open_device(struct mt_ctx *ctx, const struct cmd_args *a, struct mt_device **dev)
+{
+    return mt_device_open(ctx, common_devices[a->common->device], dev);
+}
+
+static const char *common_sidecar(const struct mt_model *m, const char *name)
+{
+    for (size_t i = 0; i < m->n_sidecars; i++) {
+        if (strcmp(m->sidecars[i].name, name) == 0)
+            return m->sidecars[i].path;
+    }
+    return NULL;
+}
+
+mt_status cmd_open_tokenizer(struct mt_ctx *ctx, const struct mt_model *m, struct mt_tokenizer **t)
+{
+    const char *path = common_sidecar(m, "tokenizer.json");
+
+    if (path == NULL)
+        return mt_fail(ctx, MT_E_ABSENT,
+                       "%s: no tokenizer.json beside the model; text cannot be turned into tokens",
+                       m->path);
+    return mt_tokenizer_open(ctx, path, t);
+}
+
+mt_status cmd_open_data(struct mt_ctx *ctx, const struct cmd_args *a, const struct mt_model *m,
+                        const struct mt_strlist *sources, struct mt_dataset *out)
+{
+    struct mt_dataset_opts o = {.samples = a->data->samples,
+                                .seq_len = a->data->seq_len,
+                                .bos_id = a->data->no_bos ? -1 : (int32_t)m->hp.bos_id,
+                                .vocab = m->hp.vocab};
+    struct mt_tokenizer *t;
+    mt_status st;
+
+    if (sources->n == 0)
+        return mt_fail(ctx, MT_E_OPTION, "--data is missing: give a text file");
+    if (o.seq_len == 1)
+        return mt_fail(ctx, MT_E_OPTION, "--seq-len 1: a window needs at least 2 tokens");
+    if (o.seq_len == 0)
+        o.seq_len =
+            m->hp.max_pos >= 2 && m->hp.max_pos < COMMON_SEQ_LEN ? m->hp.max_pos : COMMON_SEQ_LEN;
+    MT_TRY(cmd_open_tokenizer(ctx, m, &t));
+    st = mt_dataset_open(ctx, t, sources, &o, out);
+    mt_tokenizer_free(t);
+    if (st == MT_OK)
+        mt_log(ctx, MT_LOG_DEBUG, "%zu windows, %zu tokens, %d domains", out->n_windows,
+               out->n_tokens, out->n_domains);
+    return st;
+}
+
+mt_status cmd_warn_same_data(struct mt_ctx *ctx, const struct mt_model *m,
+                             const struct mt_dataset *data)
+{
+    const char *path = common_sidecar(m, MT_MANIFEST_NAME), *hash;
+    struct mt_json *j;
+
+    if (path == NULL)
+        return MT_OK;
+    MT_TRY(mt_json_read(ctx, path, COMMON_MANIFEST_BYTES_MAX, &j));
+    hash = mt_json_text(mt_json_get(mt_json_get(j, "data"), "sha256"));
+    if (hash != NULL && strcmp(hash, data->sha256) == 0)
+        mt_log(ctx, MT_LOG_WARN,
+               "%s was calibrated on this very text: figures on it flatter; use other text",
+               m->path);
+    mt_json_free(j);
+    return MT_OK;
+}
+
+const char *cmd_scratch_dir(void)
+{
+    const char *dir = getenv("TMPDIR");
+
+    if (dir != NULL && dir[0] != '\0')
+        return dir;
+    return mt_path_is_dir("/var/tmp") ? "/var/tmp" : "/tmp";
+}
+
+const char *cmd_model_name(const char *path, char *buf, size_t n)
+{
+    size_t len;
+
+    snprintf(buf, n, "%s", mt_path_base(path));
+    len = strlen(buf);
+    while (len > 1 && buf[len - 1] == '/')
+        buf[--len] = '\0';
+    return buf;
+}
+
+const char *cmd_format_count(uint64_t v, char *buf, size_t n)
+{
+    static const char *const units[] = {"k", "M", "G", "T", "P"};
+    double x = (double)v / 1000;
+    size_t u = 0;
+
+    if (v < 1000) {
+        snprintf(buf, n, "%u", (unsigned)v);
+        return buf;
+    }
+    while (x >= 999.5 && u + 1 < sizeof units / sizeof units[0]) {
+        x /= 1000;
+        u++;
+    }
+    snprintf(buf, n, "%.*f %s", x < 9.995 ? 2 : x < 99.95 ? 1 : 0, x, units[u]);
+    return buf;
+}
+
+mt_status cmd_print_json(struct mt_ctx *ctx, struct mt_json *j)
+{
+    mt_status st;
+    char *text;
+    size_t n;
+
+    st = mt_json_print(ctx, j, &text, &n);
+    mt_json_free(j);
+    if (st == MT_OK)
+        fwrite(text, 1, n, stdout); /* main.c checks stdout at the end */
+    mt_free(text);
+    return st;
+}

@@ -1,0 +1,165 @@
+#include "cmd/sink.h"
+
+#include "lib/base/path.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define SINK_DELAY_S 0.5
+#define SINK_REDRAW_S 0.1
+#define SINK_PLAIN_S 10.0
+#define SINK_BAR 24
+
+static double sink_now(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static void sink_erase(struct cmd_sink *s)
+{
+    if (s->drawn)
+        fputs("\r\033[K", stderr);
+    s->drawn = false;
+}
+
+static void sink_duration(double seconds, char *buf, size_t n)
+{
+    long s = seconds < 360000 ? (long)(seconds + 0.5) : 360000;
+
+    if (s >= 3600)
+        snprintf(buf, n, "%ld:%02ld:%02ld", s / 3600, s / 60 % 60, s % 60);
+    else
+        snprintf(buf, n, "%ld:%02ld", s / 60, s % 60);
+}
+
+/* "12.3 MiB/s", "5400 tokens/s"; layers are too few and too unequal for a rate. */
+static void sink_rate(const struct mt_progress_event *ev, double seconds, char *buf, size_t n)
+{
+    double rate = seconds > 0 ? (double)ev->done / seconds : 0;
+    char b[24];
+
+    buf[0] = '\0';
+    if (strcmp(ev->unit, "B") == 0)
+        snprintf(buf, n, "%s/s", mt_format_bytes((uint64_t)rate, b, sizeof b));
+    else if (strcmp(ev->unit, "tokens") == 0)
+        snprintf(buf, n, "%.*f tokens/s", rate < 100 ? 1 : 0, rate);
+}
+
+static double sink_share(const struct mt_progress_event *ev)
+{
+    double share = ev->total > 0 ? (double)ev->done / (double)ev->total : 0;
+
+    return share > 1 ? 1 : share;
+}
+
+/* "layers: 43 %, 12.3 MiB/s, 0:12 left" without the bar. */
+static void sink_words(const struct cmd_sink *s, double now, char *buf, size_t n)
+{
+    const struct mt_progress_event *ev = &s->now;
+    double share = sink_share(ev), spent = now - s->begin;
+    char rate[48], left[32] = "";
+    size_t at;
+
+    sink_rate(ev, spent, rate, sizeof rate);
+    if (share > 0)
+        sink_duration(spent * (1 - share) / share, left, sizeof left);
+    at = ev->total > 0
+             ? (size_t)snprintf(buf, n, "%3.0f %%", 100 * share)
+             : (size_t)snprintf(buf, n, "%llu %s", (unsigned long long)ev->done, ev->unit);
+    if (rate[0] != '\0' && at < n)
+        at += (size_t)snprintf(buf + at, n - at, ", %s", rate);
+    if (left[0] != '\0' && at < n)
+        snprintf(buf + at, n - at, ", %s left", left);
+}
+
+static void sink_draw(struct cmd_sink *s, double now)
+{
+    char bar[SINK_BAR + 1], words[128];
+    int full = (int)(sink_share(&s->now) * SINK_BAR);
+
+    for (int i = 0; i < SINK_BAR; i++)
+        bar[i] = i < full ? '=' : i == full ? '>' : ' ';
+    bar[SINK_BAR] = '\0';
+    sink_words(s, now, words, sizeof words);
+    fprintf(stderr, "\r%s [%s] %s\033[K", s->now.title, bar, words);
+    s->drawn = true;
+    s->last = now;
+}
+
+static void sink_plain(struct cmd_sink *s, double now)
+{
+    char words[128];
+    const char *p = words;
+
+    sink_words(s, now, words, sizeof words);
+    while (*p == ' ')
+        p++;
+    fprintf(stderr, "%s: %s\n", s->now.title, p);
+    s->last = now;
+}
+
+static void sink_end(struct cmd_sink *s, double now)
+{
+    char rate[48];
+
+    sink_erase(s);
+    if (now - s->begin < SINK_DELAY_S)
+        return;
+    sink_rate(&s->now, now - s->begin, rate, sizeof rate);
+    fprintf(stderr, "%s: %.1f s%s%s\n", s->now.title, now - s->begin, rate[0] != '\0' ? ", " : "",
+            rate);
+}
+
+static void sink_progress(void *self, const struct mt_progress_event *ev)
+{
+    struct cmd_sink *s = self;
+    double now = sink_now();
+
+    if (s->quiet)
+        return;
+    s->now = *ev;
+    if (ev->what == MT_PROGRESS_BEGIN) {
+        s->begin = now;
+        s->last = now;
+    } else if (ev->what == MT_PROGRESS_END) {
+        sink_end(s, now);
+    } else if (s->terminal && now - s->begin >= SINK_DELAY_S && now - s->last >= SINK_REDRAW_S) {
+        sink_draw(s, now);
+    } else if (!s->terminal && now - s->last >= SINK_PLAIN_S) {
+        sink_plain(s, now);
+    }
+    fflush(stderr);
+}
+
+static void sink_log(void *self, enum mt_log_level level, const char *text)
+{
+    static const char *const labels[] = {"error: ", "warning: ", "", ""};
+    struct cmd_sink *s = self;
+
+    if ((level == MT_LOG_INFO && s->quiet) || (level == MT_LOG_DEBUG && (s->quiet || !s->verbose)))
+        return;
+    sink_erase(s);
+    fprintf(stderr, "%s%s\n", labels[level], text);
+}
+
+void cmd_sink_open(struct cmd_sink *s, bool quiet, bool verbose)
+{
+    *s = (struct cmd_sink){.quiet = quiet, .verbose = verbose};
+    s->terminal = isatty(STDERR_FILENO) == 1;
+}
+
+struct mt_sink cmd_sink_callbacks(struct cmd_sink *s)
+{
+    return (struct mt_sink){s, sink_log, sink_progress};
+}
+
+void cmd_sink_close(struct cmd_sink *s)
+{
+    sink_erase(s);
+    fflush(stderr);
+}
