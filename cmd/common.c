@@ -132,19 +132,37 @@ mt_status cmd_open_data(struct mt_ctx *ctx, const struct cmd_args *a, const stru
     return st;
 }
 
+/* moetool.json in the directory of the weights; NULL when there is none. */
+static mt_status common_manifest(struct mt_ctx *ctx, const struct mt_model *m, struct mt_json **out)
+{
+    const char *weights = m->n_maps > 0 ? m->maps[0]->path : NULL;
+    size_t n = weights != NULL ? (size_t)(mt_path_base(weights) - weights) : 0;
+    mt_status st = MT_OK;
+    char *path;
+
+    *out = NULL;
+    if (weights == NULL)
+        return MT_OK;
+    MT_TRY(mt_alloc(ctx, n + sizeof MT_MANIFEST_NAME, 1, "a path", &path));
+    memcpy(path, weights, n);
+    memcpy(path + n, MT_MANIFEST_NAME, sizeof MT_MANIFEST_NAME);
+    if (mt_path_is_file(path))
+        st = mt_json_read(ctx, path, COMMON_MANIFEST_BYTES_MAX, out);
+    mt_free(path);
+    return st;
+}
+
 mt_status cmd_warn_same_data(struct mt_ctx *ctx, const struct mt_model *m,
                              const struct mt_dataset *data)
 {
-    const char *path = common_sidecar(m, MT_MANIFEST_NAME), *hash;
     struct mt_json *j;
+    const char *hash;
 
-    if (path == NULL)
-        return MT_OK;
-    MT_TRY(mt_json_read(ctx, path, COMMON_MANIFEST_BYTES_MAX, &j));
+    MT_TRY(common_manifest(ctx, m, &j));
     hash = mt_json_text(mt_json_get(mt_json_get(j, "data"), "sha256"));
     if (hash != NULL && strcmp(hash, data->sha256) == 0)
         mt_log(ctx, MT_LOG_WARN,
-               "%s was calibrated on this very text: figures on it flatter; use other text",
+               "%s was calibrated on this very text, so figures on it flatter; use other text",
                m->path);
     mt_json_free(j);
     return MT_OK;

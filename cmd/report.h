@@ -1,0 +1,25 @@
+/* report.h: what a comparison found, as tables and JSON; used by validate and convert.
+ *
+ * One column per model, the reference first. KL is in nats per token.
+ */
+#ifndef MT_CMD_REPORT_H
+#define MT_CMD_REPORT_H
+
+#include "lib/base/json.h"
+#include "lib/run/compare.h"
+
+struct cmd_report_row {
+    const char *name; /* column title */
+    const struct mt_model *m;
+    const struct mt_compare_report *r; /* NULL for the reference */
+};
+
+/* rows[0] is the reference; at most 10 candidates. */
+MT_NODISCARD mt_status cmd_report_table(struct mt_ctx *ctx, const struct cmd_report_row *rows,
+                                        int n);
+/* Per layer: FFN error, drift, expert load of one candidate. */
+MT_NODISCARD mt_status cmd_report_layers(struct mt_ctx *ctx, const struct cmd_report_row *row);
+/* {"reference": {...}, "candidates": [{...}]} added to `out`. */
+void cmd_report_json(struct mt_json *out, const struct cmd_report_row *rows, int n,
+                     const struct mt_dataset *data);
+#endif

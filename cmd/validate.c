@@ -1,0 +1,142 @@
+#include "cmd/cmd.h"
+
+#include "cmd/report.h"
+#include "lib/base/mem.h"
+
+#include <stdio.h>
+
+#define VALIDATE_MAX 9
+
+struct validate_opts {
+    double max_kl;
+};
+
+static const struct mt_opt validate_opt_table[] = {
+    MT_OPT_NUM(struct validate_opts, max_kl, "max-kl", 0, "X", "-1", -1, 1e9,
+               "exit with code 3 when the mean KL of a candidate is larger; negative: no limit"),
+    MT_OPT_END,
+};
+
+struct validate {
+    int n; /* candidates */
+    struct mt_model *ref, *cand[VALIDATE_MAX];
+    struct mt_device *dev;
+    struct mt_dataset data;
+    struct mt_compare_report reports[VALIDATE_MAX];
+    bool compared;
+    char names[VALIDATE_MAX + 1][64];
+    struct cmd_report_row rows[VALIDATE_MAX + 1];
+};
+
+static mt_status validate_open(struct mt_ctx *ctx, const struct cmd_args *a, struct validate *v)
+{
+    MT_TRY(cmd_open_model(ctx, a->pos->v[0], &v->ref));
+    for (int i = 0; i < v->n; i++)
+        MT_TRY(cmd_open_model(ctx, a->pos->v[i + 1], &v->cand[i]));
+    MT_TRY(cmd_open_device(ctx, a, &v->dev));
+    MT_TRY(cmd_open_data(ctx, a, v->ref, &a->data->data, &v->data));
+    for (int i = 0; i < v->n; i++)
+        MT_TRY(cmd_warn_same_data(ctx, v->cand[i], &v->data));
+    return MT_OK;
+}
+
+static mt_status validate_compare(struct mt_ctx *ctx, const struct cmd_args *a, struct validate *v)
+{
+    MT_TRY(mt_compare(ctx, v->ref, (const struct mt_model *const *)v->cand, v->n, v->dev, &v->data,
+                      cmd_scratch_dir(), v->reports));
+    v->compared = true;
+    for (int i = 0; i <= v->n; i++) {
+        v->rows[i] = (struct cmd_report_row){
+            .name = cmd_model_name(a->pos->v[i], v->names[i], sizeof v->names[i]),
+            .m = i == 0 ? v->ref : v->cand[i - 1],
+            .r = i == 0 ? NULL : &v->reports[i - 1],
+        };
+    }
+    return MT_OK;
+}
+
+static mt_status validate_print(struct mt_ctx *ctx, const struct cmd_args *a,
+                                const struct validate *v)
+{
+    if (a->common->json) {
+        struct mt_json *root = mt_json_new_object();
+        cmd_report_json(root, v->rows, v->n + 1, &v->data);
+        return cmd_print_json(ctx, root);
+    }
+    printf("%zu tokens in %zu windows\n\n", v->reports[0].n_tokens, v->data.n_windows);
+    MT_TRY(cmd_report_table(ctx, v->rows, v->n + 1));
+    for (int i = 1; i <= v->n; i++) {
+        printf("\n");
+        MT_TRY(cmd_report_layers(ctx, &v->rows[i]));
+    }
+    return MT_OK;
+}
+
+static mt_status validate_limit(struct mt_ctx *ctx, const struct validate_opts *o,
+                                const struct validate *v)
+{
+    for (int i = 0; i < v->n && o->max_kl >= 0; i++) {
+        if (!(v->reports[i].kl_mean <= o->max_kl))
+            return mt_fail(ctx, MT_E_EXCEEDED, "%s: mean KL %.3g is above --max-kl %.3g",
+                           v->rows[i + 1].name, v->reports[i].kl_mean, o->max_kl);
+    }
+    return MT_OK;
+}
+
+static void validate_close(struct validate *v)
+{
+    for (int i = 0; i < v->n; i++) {
+        if (v->compared)
+            mt_compare_free(&v->reports[i]);
+        mt_model_free(v->cand[i]);
+    }
+    mt_dataset_free(&v->data);
+    if (v->dev != NULL)
+        mt_device_close(v->dev);
+    mt_model_free(v->ref);
+}
+
+static mt_status validate_run(struct mt_ctx *ctx, const struct cmd_args *a)
+{
+    struct validate v = {.n = a->pos->n - 1};
+    mt_status st;
+
+    st = validate_open(ctx, a, &v);
+    if (st == MT_OK)
+        st = validate_compare(ctx, a, &v);
+    if (st == MT_OK)
+        st = validate_print(ctx, a, &v);
+    if (st == MT_OK)
+        st = validate_limit(ctx, a->opts, &v);
+    validate_close(&v);
+    return st;
+}
+
+static const struct cmd_example validate_examples[] = {
+    {"validate dense moe --data held-out.jsonl", "how far moe is from dense"},
+    {"validate dense moe-a moe-b --data a=a.txt --data b=b.txt --json",
+     "two candidates, for scripts"},
+    {"validate dense moe --data held-out.jsonl --max-kl 0.1 --quiet",
+     "exit code 3 when it is too far"},
+    {NULL, NULL},
+};
+
+const struct cmd_command mt_cmd_validate = {
+    .name = "validate",
+    .summary = "how far models are from a reference: KL, perplexity, agreement",
+    .synopsis = "REFERENCE MODEL... --data FILE",
+    .help =
+        "Runs the reference and every candidate over the same text, layer by layer side by side, "
+        "and compares their predictions token by token: KL divergence from the reference in nats "
+        "(mean with standard error, 99th percentile, worst), perplexity, and how often the most "
+        "likely next token is the same. By layer: relative error of the FFN on the reference's "
+        "input, drift of the hidden state, load of the experts.\n\n"
+        "Use text the candidate was not calibrated on; validate warns when it sees the same.",
+    .examples = validate_examples,
+    .opts = validate_opt_table,
+    .opts_size = sizeof(struct validate_opts),
+    .reads_data = true,
+    .args_min = 2,
+    .args_max = VALIDATE_MAX + 1,
+    .run = validate_run,
+};
