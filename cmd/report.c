@@ -118,7 +118,7 @@ static void report_cell(struct mt_ctx *ctx, struct cmd_table *t, enum report_lin
 static bool report_any_moe(const struct cmd_report_row *rows, int n)
 {
     for (int i = 1; i < n; i++) {
-        if (report_worst(rows[i].r).moe)
+        if (rows[i].r != NULL && report_worst(rows[i].r).moe)
             return true;
     }
     return false;
@@ -137,7 +137,8 @@ mt_status cmd_report_table(struct mt_ctx *ctx, const struct cmd_report_row *rows
     for (int i = 0; i < n; i++)
         cmd_table_cell(ctx, &t, "%s", rows[i].name);
     for (int line = 0; line < REPORT_LINES; line++) {
-        if (!moe && (line == REPORT_LOAD || line == REPORT_DEAD))
+        if ((!moe && (line == REPORT_LOAD || line == REPORT_DEAD)) ||
+            (rows[1].r == NULL && line < REPORT_PARAMS))
             continue;
         cmd_table_cell(ctx, &t, "%s", report_labels[line]);
         for (int i = 0; i < n; i++)

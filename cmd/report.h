@@ -11,7 +11,7 @@
 struct cmd_report_row {
     const char *name; /* column title */
     const struct mt_model *m;
-    const struct mt_compare_report *r; /* NULL for the reference */
+    const struct mt_compare_report *r; /* NULL for the reference; NULL for all: sizes only */
 };
 
 /* rows[0] is the reference; at most 10 candidates. */

@@ -1,0 +1,474 @@
+#include "cmd/cmd.h"
+
+#include "cmd/facts.h"
+#include "cmd/report.h"
+#include "formats/table.h"
+#include "lib/base/mem.h"
+#include "lib/base/path.h"
+#include "lib/flow/card.h"
+#include "lib/flow/walk.h"
+#include "passes/table.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CONVERT_BASELINES 3
+
+extern const struct mt_pass mt_pass_convert_ffn;
+
+struct convert_opts {
+    const char *out;
+    struct mt_strlist eval_data;
+    uint64_t max_shard_size;
+    double max_kl;
+    bool no_validate, dry_run, resume, force;
+};
+
+static const struct mt_opt convert_opt_table[] = {
+    MT_OPT_STR(struct convert_opts, out, "out", 'o', "OUT", NULL, "directory to write; required"),
+    MT_OPT_BOOL(struct convert_opts, force, "force", 0, "replace an existing OUT"),
+    MT_OPT_BOOL(struct convert_opts, resume, "resume", 0, "continue an interrupted run"),
+    MT_OPT_BOOL(struct convert_opts, dry_run, "dry-run", 0,
+                "tell shapes, sizes, memory and disk; write nothing"),
+    MT_OPT_SIZE(struct convert_opts, max_shard_size, "max-shard-size", 0, "SIZE", "5G",
+                "largest weight file; 0: one file"),
+    MT_OPT_LIST(struct convert_opts, eval_data, "eval-data", 0, "[NAME=]FILE",
+                "text to validate on, as --data (default: the text of --data)"),
+    MT_OPT_BOOL(struct convert_opts, no_validate, "no-validate", 0,
+                "do not compare the result with the original"),
+    MT_OPT_NUM(struct convert_opts, max_kl, "max-kl", 0, "X", "-1", -1, 1e9,
+               "exit with code 3 when the mean KL of the result is larger; it is written all the "
+               "same; negative: no limit"),
+    MT_OPT_END,
+};
+
+/* Static pruning at the same active width, which a conversion has to beat. */
+static const char *const convert_baselines[CONVERT_BASELINES] = {"flap", "wanda", "magnitude"};
+
+struct convert {
+    const struct cmd_args *a;
+    const struct convert_opts *o;
+    struct mt_model *src;
+    struct mt_device *dev;
+    bool has_data, has_eval;
+    struct mt_dataset data, eval; /* calibration, validation */
+    struct mt_walk_result walk;
+    bool walked;
+
+    struct mt_walk_result base[CONVERT_BASELINES];
+    char base_names[CONVERT_BASELINES][32];
+    int n_base;
+
+    int n_reports; /* 0: not validated; else the result and the baselines */
+    struct mt_compare_report reports[1 + CONVERT_BASELINES];
+};
+
+static const struct mt_dataset *convert_eval_data(const struct convert *c)
+{
+    return c->has_eval ? &c->eval : &c->data;
+}
+
+/* ---- opening ---- */
+
+static mt_status convert_open(struct mt_ctx *ctx, struct convert *c)
+{
+    MT_TRY(cmd_open_model(ctx, c->a->pos->v[0], &c->src));
+    if (c->a->data->data.n == 0) {
+        if (c->o->eval_data.n > 0)
+            return mt_fail(ctx, MT_E_OPTION, "--eval-data needs --data: the text to calibrate on");
+        if (c->o->max_kl >= 0)
+            return mt_fail(ctx, MT_E_OPTION, "--max-kl needs --data: text to validate on");
+        return MT_OK;
+    }
+    MT_TRY(cmd_open_device(ctx, c->a, &c->dev));
+    MT_TRY(cmd_open_data(ctx, c->a, c->src, &c->a->data->data, &c->data));
+    c->has_data = true;
+    if (c->o->no_validate || c->o->dry_run)
+        return MT_OK;
+    if (c->o->eval_data.n == 0) {
+        mt_log(ctx, MT_LOG_WARN,
+               "validating on the text that calibrates, so the figures flatter; give other text "
+               "with --eval-data");
+        return MT_OK;
+    }
+    MT_TRY(cmd_open_data(ctx, c->a, c->src, &c->o->eval_data, &c->eval));
+    c->has_eval = true;
+    return MT_OK;
+}
+
+static void convert_close(struct convert *c)
+{
+    for (int i = 0; i < c->n_reports; i++)
+        mt_compare_free(&c->reports[i]);
+    for (int i = 0; i < c->n_base; i++)
+        mt_walk_result_free(&c->base[i]);
+    if (c->walked)
+        mt_walk_result_free(&c->walk);
+    if (c->has_data)
+        mt_dataset_free(&c->data);
+    if (c->has_eval)
+        mt_dataset_free(&c->eval);
+    if (c->dev != NULL)
+        mt_device_close(c->dev);
+    mt_model_free(c->src);
+}
+
+/* ---- validation, before the output gets its name ---- */
+
+static mt_status convert_prune(struct mt_ctx *ctx, struct convert *c, const char *select,
+                               int64_t width)
+{
+    const struct mt_pass *p = mt_pass_find("prune-ffn");
+    struct mt_walk_pass step = {.pass = p};
+    const struct mt_walk_opts o = {
+        .source = c->src, .passes = &step, .n_passes = 1, .data = &c->data, .dev = c->dev};
+    char text[24];
+    mt_status st;
+    void *opts;
+
+    mt_assert(p != NULL);
+    snprintf(text, sizeof text, "%lld", (long long)width);
+    MT_TRY(mt_alloc0(ctx, 1, p->opts_size, "options", &opts));
+    mt_opt_defaults(p->opts, opts);
+    step.opts = opts;
+    st = mt_opt_set(ctx, p->opts, opts, "width", text);
+    if (st == MT_OK)
+        st = mt_opt_set(ctx, p->opts, opts, "select", select);
+    if (st == MT_OK)
+        st = mt_walk_run(ctx, &o, &c->base[c->n_base]);
+    mt_free(opts);
+    return st;
+}
+
+/* Pruned models at the active width of the result; what cannot be made is told and left out. */
+static mt_status convert_make_baselines(struct mt_ctx *ctx, struct convert *c,
+                                        const struct mt_model *result)
+{
+    int64_t width = mt_ffn_active_width(&result->ffn[0]);
+
+    if (width >= c->src->ffn[0].width)
+        return MT_OK;
+    for (int i = 0; i < CONVERT_BASELINES; i++) {
+        mt_status st = convert_prune(ctx, c, convert_baselines[i], width);
+        if (st == MT_E_CANCELLED || st == MT_E_NOMEM || st == MT_E_LIMIT)
+            return st;
+        if (st != MT_OK) {
+            mt_log(ctx, MT_LOG_WARN, "no comparison with pruning by %s: %s", convert_baselines[i],
+                   mt_error(ctx));
+            continue;
+        }
+        snprintf(c->base_names[c->n_base], sizeof c->base_names[0], "pruned: %s",
+                 convert_baselines[i]);
+        c->n_base++;
+    }
+    return MT_OK;
+}
+
+static mt_status convert_validate(struct mt_ctx *ctx, struct convert *c,
+                                  const struct mt_model *result, struct mt_outdir *out)
+{
+    const struct mt_model *cand[1 + CONVERT_BASELINES] = {result};
+
+    MT_TRY(convert_make_baselines(ctx, c, result));
+    for (int i = 0; i < c->n_base; i++)
+        cand[i + 1] = c->base[i].plan;
+    MT_TRY(mt_compare(ctx, c->src, cand, 1 + c->n_base, c->dev, convert_eval_data(c),
+                      mt_outdir_work_path(out), c->reports));
+    c->n_reports = 1 + c->n_base;
+    return MT_OK;
+}
+
+static struct mt_json *convert_card_figures(const struct convert *c)
+{
+    const struct mt_compare_report *r = &c->reports[0];
+    struct mt_json *j = mt_json_new_object(), *list;
+
+    mt_json_set_int(j, "n_tokens", (int64_t)r->n_tokens);
+    mt_json_set_num(j, "kl_mean", r->kl_mean);
+    mt_json_set_num(j, "kl_stderr", r->kl_stderr);
+    mt_json_set_num(j, "kl_p99", r->kl_p99);
+    mt_json_set_num(j, "ppl_ref", r->ppl_ref);
+    mt_json_set_num(j, "ppl_cand", r->ppl_cand);
+    mt_json_set_num(j, "ppl_ratio", r->ppl_ratio);
+    mt_json_set_num(j, "top1", r->top1);
+    list = mt_json_set_array(j, "domains");
+    for (int d = 0; d < r->n_domains; d++) {
+        struct mt_json *o = mt_json_add_object(list);
+        mt_json_set_str(o, "name", convert_eval_data(c)->domains[d]);
+        mt_json_set_num(o, "kl_mean", r->domains[d].kl_mean);
+        mt_json_set_num(o, "nll_ref", r->domains[d].nll_ref);
+        mt_json_set_num(o, "nll_cand", r->domains[d].nll_cand);
+        mt_json_set_int(o, "n_tokens", (int64_t)r->domains[d].n_tokens);
+    }
+    return j;
+}
+
+/* "Org/Name" when the model came from the local cache under that name. */
+static const char *convert_base_model(const struct convert *c)
+{
+    const char *path = c->a->pos->v[0], *slash = strchr(path, '/');
+
+    if (slash == NULL || slash == path || slash[1] == '\0' || strchr(slash + 1, '/') != NULL ||
+        mt_path_exists(path))
+        return NULL;
+    return path;
+}
+
+static mt_status convert_finish(struct mt_ctx *ctx, void *arg, const struct mt_model *result,
+                                const struct mt_json *manifest, struct mt_outdir *out)
+{
+    struct convert *c = arg;
+    struct mt_card_opts card = {.base_model = convert_base_model(c)};
+    struct mt_json *figures = NULL;
+    mt_status st;
+
+    if (c->has_data && !c->o->no_validate)
+        MT_TRY(mt_wrap(ctx, convert_validate(ctx, c, result, out), "validation"));
+    if (c->n_reports > 0)
+        figures = convert_card_figures(c);
+    st = mt_card_write(ctx, out, manifest, figures, &card);
+    mt_json_free(figures);
+    return st;
+}
+
+/* ---- the verdict ---- */
+
+/* Mean and standard error of KL(result) - KL(baseline), token by token. */
+static void convert_paired(const struct mt_compare_report *a, const struct mt_compare_report *b,
+                           double *mean, double *stderr_)
+{
+    double sum = 0, square = 0, n = (double)a->n_tokens;
+
+    for (size_t i = 0; i < a->n_tokens; i++) {
+        double d = (double)a->kl[i] - (double)b->kl[i];
+        sum += d;
+        square += d * d;
+    }
+    *mean = sum / n;
+    *stderr_ = n > 1 ? sqrt(fmax(0, square / n - *mean * *mean) / (n - 1)) : 0;
+}
+
+static int convert_best_baseline(const struct convert *c)
+{
+    int best = 0;
+
+    for (int i = 1; i < c->n_base; i++) {
+        if (c->reports[1 + i].kl_mean < c->reports[1 + best].kl_mean)
+            best = i;
+    }
+    return best;
+}
+
+/* "pruning", "experts" or "even"; the sentence into text. */
+static const char *convert_verdict(const struct convert *c, char *text, size_t n)
+{
+    int best = convert_best_baseline(c);
+    const struct mt_compare_report *mine = &c->reports[0], *base = &c->reports[1 + best];
+    const char *select = c->base_names[best] + strlen("pruned: ");
+    double mean, err;
+
+    convert_paired(mine, base, &mean, &err);
+    if (fabs(mean) <= 2 * err) {
+        snprintf(text, n,
+                 "static pruning (%s) and the experts are equally close to the original: KL %.3g "
+                 "and %.3g",
+                 select, base->kl_mean, mine->kl_mean);
+        return "even";
+    }
+    if (mean > 0) {
+        snprintf(text, n,
+                 "static pruning (%s) is closer to the original: KL %.3g against %.3g of the "
+                 "experts, at the same active width",
+                 select, base->kl_mean, mine->kl_mean);
+        return "pruning";
+    }
+    snprintf(text, n,
+             "the experts are closer to the original than static pruning (best: %s): KL %.3g "
+             "against %.3g, at the same active width",
+             select, mine->kl_mean, base->kl_mean);
+    return "experts";
+}
+
+/* ---- results ---- */
+
+static int convert_rows(const struct convert *c, const char *source, const char *result,
+                        struct cmd_report_row *rows)
+{
+    int n = 0;
+
+    rows[n++] = (struct cmd_report_row){.name = source, .m = c->src};
+    rows[n++] = (struct cmd_report_row){
+        .name = result, .m = c->walk.plan, .r = c->n_reports > 0 ? &c->reports[0] : NULL};
+    for (int i = 0; i < c->n_base && c->n_reports > 0; i++)
+        rows[n++] = (struct cmd_report_row){
+            .name = c->base_names[i], .m = c->base[i].plan, .r = &c->reports[1 + i]};
+    return n;
+}
+
+static mt_status convert_print_plan(struct mt_ctx *ctx, const struct convert *c)
+{
+    struct cmd_table t;
+    char b[24];
+    mt_status st;
+
+    cmd_table_begin(&t, "ll");
+    cmd_table_cell(ctx, &t, "family");
+    cmd_table_cell(ctx, &t, "%s (%s)", c->walk.plan->family->name,
+                   c->walk.plan->family->architecture);
+    cmd_facts_table(ctx, &t, c->walk.plan);
+    cmd_table_cell(ctx, &t, "memory");
+    cmd_table_cell(ctx, &t, "%s at most, beside mapped files",
+                   mt_format_bytes(c->walk.memory_bytes, b, sizeof b));
+    cmd_table_cell(ctx, &t, "disk");
+    cmd_table_cell(ctx, &t, "%s", mt_format_bytes(c->walk.disk_bytes, b, sizeof b));
+    printf("would be written to %s\n", c->o->out);
+    st = cmd_table_print(ctx, &t, stdout);
+    cmd_table_free(&t);
+    printf("\n");
+    return st;
+}
+
+static mt_status convert_print(struct mt_ctx *ctx, const struct convert *c,
+                               const struct cmd_report_row *rows, int n)
+{
+    char text[256];
+
+    if (c->o->dry_run)
+        MT_TRY(convert_print_plan(ctx, c));
+    if (c->n_reports > 0)
+        printf("%zu tokens in %zu windows%s\n\n", c->reports[0].n_tokens,
+               convert_eval_data(c)->n_windows,
+               c->has_eval ? "" : " of the text that calibrated the result");
+    MT_TRY(cmd_report_table(ctx, rows, n));
+    if (c->n_base > 0 && c->n_reports > 0) {
+        convert_verdict(c, text, sizeof text);
+        printf("\n%s\n", text);
+    }
+    if (c->n_reports > 0 && c->a->common->verbose) {
+        printf("\n");
+        MT_TRY(cmd_report_layers(ctx, &rows[1]));
+    }
+    if (c->n_reports == 0 && !c->o->dry_run)
+        printf("\nnot compared with the original%s\n",
+               c->has_data ? "" : ": give text with --data and --eval-data");
+    if (!c->o->dry_run)
+        printf("\nwritten to %s\n", c->o->out);
+    return MT_OK;
+}
+
+static mt_status convert_print_json(struct mt_ctx *ctx, struct convert *c,
+                                    const struct cmd_report_row *rows, int n)
+{
+    struct mt_json *root = mt_json_new_object(), *o;
+    char text[256];
+
+    mt_json_set_str(root, "source", c->a->pos->v[0]);
+    mt_json_set_str(root, "out", c->o->out);
+    mt_json_set_bool(root, "dry_run", c->o->dry_run);
+    mt_json_set_int(root, "tensor_bytes", (int64_t)c->walk.bytes_out);
+    mt_json_set_int(root, "memory_bytes", (int64_t)c->walk.memory_bytes);
+    mt_json_set_int(root, "disk_bytes", (int64_t)c->walk.disk_bytes);
+    cmd_facts_json(mt_json_set_object(root, "result"), c->walk.plan);
+    if (c->n_reports > 0) {
+        o = mt_json_set_object(root, "validation");
+        cmd_report_json(o, rows, n, convert_eval_data(c));
+        if (c->n_base > 0) {
+            mt_json_set_str(o, "closer", convert_verdict(c, text, sizeof text));
+            mt_json_set_str(o, "verdict", text);
+        }
+    }
+    mt_json_set(root, "manifest", c->walk.manifest);
+    c->walk.manifest = NULL; /* taken */
+    return cmd_print_json(ctx, root);
+}
+
+static mt_status convert_limit(struct mt_ctx *ctx, const struct convert *c)
+{
+    if (c->n_reports == 0 || c->o->max_kl < 0 || c->reports[0].kl_mean <= c->o->max_kl)
+        return MT_OK;
+    return mt_fail(ctx, MT_E_EXCEEDED, "%s: mean KL %.3g is above --max-kl %.3g", c->o->out,
+                   c->reports[0].kl_mean, c->o->max_kl);
+}
+
+static mt_status convert_go(struct mt_ctx *ctx, struct convert *c)
+{
+    const struct mt_walk_pass step = {&mt_pass_convert_ffn, c->a->pass_opts};
+    struct cmd_report_row rows[2 + CONVERT_BASELINES];
+    char source[64], result[64];
+    struct mt_walk_opts o = {
+        .source = c->src,
+        .passes = &step,
+        .n_passes = 1,
+        .data = c->has_data ? &c->data : NULL,
+        .dev = c->dev,
+        .format = mt_format_writer("safetensors"),
+        .formats = mt_formats,
+        .out_path = c->o->out,
+        .out_flags = (c->o->force ? MT_OUT_FORCE : 0u) | (c->o->resume ? MT_OUT_RESUME : 0u),
+        .write = {.shard_bytes_max = c->o->max_shard_size},
+        .dry_run = c->o->dry_run,
+        .keep_on_failure = true,
+        .finish = convert_finish,
+        .finish_arg = c,
+    };
+
+    MT_TRY(mt_walk_run(ctx, &o, &c->walk));
+    c->walked = true;
+    int n = convert_rows(c, cmd_model_name(c->a->pos->v[0], source, sizeof source),
+                         cmd_model_name(c->o->out, result, sizeof result), rows);
+    MT_TRY(c->a->common->json ? convert_print_json(ctx, c, rows, n)
+                              : convert_print(ctx, c, rows, n));
+    return convert_limit(ctx, c);
+}
+
+static mt_status convert_run(struct mt_ctx *ctx, const struct cmd_args *a)
+{
+    struct convert c = {.a = a, .o = a->opts};
+    mt_status st;
+
+    if (c.o->out == NULL)
+        return mt_fail(ctx, MT_E_OPTION, "-o OUT is missing: the directory to write");
+    st = convert_open(ctx, &c);
+    if (st == MT_OK)
+        st = convert_go(ctx, &c);
+    convert_close(&c);
+    return st;
+}
+
+static const struct cmd_example convert_examples[] = {
+    {"convert Qwen3-0.6B -o moe --data calib.jsonl --eval-data held-out.jsonl",
+     "half of the neurons act for a token; compared with the original and with pruning"},
+    {"convert dense -o moe --experts 64 --active 16 --shared 0 --data a.jsonl --data b.jsonl",
+     "64 experts, 16 of them at a time"},
+    {"convert dense -o moe --experts 8 --active 8 --router zero",
+     "the same function in another shape: every expert acts"},
+    {"convert dense -o moe --data calib.jsonl --dry-run", "what would happen"},
+    {"convert dense -o moe --data calib.jsonl --resume", "go on after an interruption"},
+    {NULL, NULL},
+};
+
+const struct cmd_command mt_cmd_convert = {
+    .name = "convert",
+    .summary = "dense FFNs to experts",
+    .synopsis = "MODEL -o OUT [--data FILE]...",
+    .help =
+        "Cuts the dense FFNs of a model into experts and adds routers, so that only a part of the "
+        "neurons acts for each token. The output is a model of a known MoE architecture that "
+        "engines load as it is, with a model card and a manifest; it appears whole or not at "
+        "all.\n\n"
+        "With --data, routers are fitted to what the experts contribute on that text, and the "
+        "result is compared with the original, next to static pruning of the same active width. "
+        "If plain pruning is closer, convert says so. Without --data nothing is run: neurons are "
+        "grouped by their weights and the result is not compared.\n\n"
+        "`moetool passes convert-ffn` tells more about the methods.",
+    .examples = convert_examples,
+    .opts = convert_opt_table,
+    .opts_size = sizeof(struct convert_opts),
+    .pass = &mt_pass_convert_ffn,
+    .reads_data = true,
+    .args_min = 1,
+    .args_max = 1,
+    .run = convert_run,
+};
