@@ -341,7 +341,7 @@ static mt_status convert_print(struct mt_ctx *ctx, const struct convert *c,
         printf("%zu tokens in %zu windows%s\n\n", c->reports[0].n_tokens,
                convert_eval_data(c)->n_windows,
                c->has_eval ? "" : " of the text that calibrated the result");
-    MT_TRY(cmd_report_table(ctx, rows, n));
+    MT_TRY(cmd_report_table(ctx, rows, n, convert_eval_data(c)));
     if (c->n_base > 0 && c->n_reports > 0) {
         convert_verdict(c, text, sizeof text);
         printf("\n%s\n", text);

@@ -124,7 +124,22 @@ static bool report_any_moe(const struct cmd_report_row *rows, int n)
     return false;
 }
 
-mt_status cmd_report_table(struct mt_ctx *ctx, const struct cmd_report_row *rows, int n)
+/* Mean KL of each domain, when there are several. */
+static void report_domains(struct mt_ctx *ctx, struct cmd_table *t,
+                           const struct cmd_report_row *rows, int n, const struct mt_dataset *data)
+{
+    if (rows[1].r == NULL || rows[1].r->n_domains < 2)
+        return;
+    for (int d = 0; d < rows[1].r->n_domains; d++) {
+        cmd_table_cell(ctx, t, "KL, %s", data->domains[d]);
+        cmd_table_cell(ctx, t, "%s", "");
+        for (int i = 1; i < n; i++)
+            cmd_table_cell(ctx, t, "%.3g", rows[i].r->domains[d].kl_mean);
+    }
+}
+
+mt_status cmd_report_table(struct mt_ctx *ctx, const struct cmd_report_row *rows, int n,
+                           const struct mt_dataset *data)
 {
     char align[CMD_TABLE_COLS_MAX + 1] = "l";
     bool moe = report_any_moe(rows, n);
@@ -143,6 +158,8 @@ mt_status cmd_report_table(struct mt_ctx *ctx, const struct cmd_report_row *rows
         cmd_table_cell(ctx, &t, "%s", report_labels[line]);
         for (int i = 0; i < n; i++)
             report_cell(ctx, &t, (enum report_line)line, &rows[i], rows[1].r);
+        if (line == REPORT_KL_MAX)
+            report_domains(ctx, &t, rows, n, data);
     }
     mt_status st = cmd_table_print(ctx, &t, stdout);
     cmd_table_free(&t);

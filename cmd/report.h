@@ -14,9 +14,9 @@ struct cmd_report_row {
     const struct mt_compare_report *r; /* NULL for the reference; NULL for all: sizes only */
 };
 
-/* rows[0] is the reference; at most 10 candidates. */
+/* rows[0] is the reference; at most 10 candidates. `data` names the domains. */
 MT_NODISCARD mt_status cmd_report_table(struct mt_ctx *ctx, const struct cmd_report_row *rows,
-                                        int n);
+                                        int n, const struct mt_dataset *data);
 /* Per layer: FFN error, drift, expert load of one candidate. */
 MT_NODISCARD mt_status cmd_report_layers(struct mt_ctx *ctx, const struct cmd_report_row *row);
 /* {"reference": {...}, "candidates": [{...}]} added to `out`. */

@@ -108,8 +108,9 @@ static void sink_end(struct cmd_sink *s, double now)
     char rate[48];
 
     sink_erase(s);
-    if (now - s->begin < SINK_DELAY_S)
+    if (now - s->begin < SINK_PLAIN_S)
         return;
+    s->last = now;
     sink_rate(&s->now, now - s->begin, rate, sizeof rate);
     fprintf(stderr, "%s: %.1f s%s%s\n", s->now.title, now - s->begin, rate[0] != '\0' ? ", " : "",
             rate);
@@ -125,7 +126,6 @@ static void sink_progress(void *self, const struct mt_progress_event *ev)
     s->now = *ev;
     if (ev->what == MT_PROGRESS_BEGIN) {
         s->begin = now;
-        s->last = now;
     } else if (ev->what == MT_PROGRESS_END) {
         sink_end(s, now);
     } else if (s->terminal && now - s->begin >= SINK_DELAY_S && now - s->last >= SINK_REDRAW_S) {
@@ -151,6 +151,7 @@ void cmd_sink_open(struct cmd_sink *s, bool quiet, bool verbose)
 {
     *s = (struct cmd_sink){.quiet = quiet, .verbose = verbose};
     s->terminal = isatty(STDERR_FILENO) == 1;
+    s->last = sink_now();
 }
 
 struct mt_sink cmd_sink_callbacks(struct cmd_sink *s)

@@ -1,8 +1,8 @@
 /* sink.h: log lines and progress on stderr.
  *
  * On a terminal a running region shows one line that is redrawn: bar, percentage, rate (bytes or
- * tokens per second) and time left. Elsewhere it is a plain line about every ten seconds and one at
- * the end. Regions shorter than half a second show nothing. --quiet leaves errors and warnings, -v
+ * tokens per second) and time left. Elsewhere a plain line appears about every ten seconds. Regions
+ * of ten seconds and more leave a line with their time. --quiet leaves errors and warnings, -v
  * adds details. The callbacks run under the environment's lock, so the sink needs none.
  */
 #ifndef MT_CMD_SINK_H
@@ -13,7 +13,7 @@
 struct cmd_sink {
     bool quiet, verbose, terminal;
     bool drawn;         /* a progress line stands on the terminal */
-    double begin, last; /* seconds: of the region, of its latest line */
+    double begin, last; /* seconds: of the region, of the latest line */
     struct mt_progress_event now;
 };
 

@@ -4,6 +4,7 @@
 #include "lib/base/mem.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #define VALIDATE_MAX 9
 
@@ -40,6 +41,19 @@ static mt_status validate_open(struct mt_ctx *ctx, const struct cmd_args *a, str
     return MT_OK;
 }
 
+/* The last part of a path, or all of it where two models end alike. */
+static const char *validate_name(const struct cmd_args *a, int i, char *buf, size_t n)
+{
+    char other[64];
+
+    cmd_model_name(a->pos->v[i], buf, n);
+    for (int k = 0; k < a->pos->n; k++) {
+        if (k != i && strcmp(cmd_model_name(a->pos->v[k], other, sizeof other), buf) == 0)
+            return a->pos->v[i];
+    }
+    return buf;
+}
+
 static mt_status validate_compare(struct mt_ctx *ctx, const struct cmd_args *a, struct validate *v)
 {
     MT_TRY(mt_compare(ctx, v->ref, (const struct mt_model *const *)v->cand, v->n, v->dev, &v->data,
@@ -47,7 +61,7 @@ static mt_status validate_compare(struct mt_ctx *ctx, const struct cmd_args *a, 
     v->compared = true;
     for (int i = 0; i <= v->n; i++) {
         v->rows[i] = (struct cmd_report_row){
-            .name = cmd_model_name(a->pos->v[i], v->names[i], sizeof v->names[i]),
+            .name = validate_name(a, i, v->names[i], sizeof v->names[i]),
             .m = i == 0 ? v->ref : v->cand[i - 1],
             .r = i == 0 ? NULL : &v->reports[i - 1],
         };
@@ -64,7 +78,7 @@ static mt_status validate_print(struct mt_ctx *ctx, const struct cmd_args *a,
         return cmd_print_json(ctx, root);
     }
     printf("%zu tokens in %zu windows\n\n", v->reports[0].n_tokens, v->data.n_windows);
-    MT_TRY(cmd_report_table(ctx, v->rows, v->n + 1));
+    MT_TRY(cmd_report_table(ctx, v->rows, v->n + 1, &v->data));
     for (int i = 1; i <= v->n; i++) {
         printf("\n");
         MT_TRY(cmd_report_layers(ctx, &v->rows[i]));

@@ -1,0 +1,1 @@
+moetool --version

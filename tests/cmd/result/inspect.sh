@@ -1,0 +1,1 @@
+moetool inspect "$DENSE" | sed 1d
