@@ -400,6 +400,7 @@ T_TEST(models_that_make_no_sense_are_refused)
 T_TEST(parts_that_make_no_sense_are_refused)
 {
     refuses(t, WITH("\"odd\":1"), MT_E_UNSUPPORTED, "field \"odd\"");
+    refuses(t, WITH("\"o\\nd\\u001bd\":1"), MT_E_UNSUPPORTED, "field \"o?d?d\"");
     refuses(t, WITH("\"version\":\"2.0\""), MT_E_UNSUPPORTED, "version \"2.0\"");
     refuses(t, WITH("\"version\":2"), MT_E_FORMAT, "version");
     refuses(t, WITH("\"normalizer\":{\"type\":\"Bert\"}"), MT_E_UNSUPPORTED, "\"Bert\"");
