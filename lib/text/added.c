@@ -100,7 +100,7 @@ static mt_status added_one(struct mt_ctx *ctx, const struct mt_json *j,
                            const struct mt_vocab_table *vocab, const struct mt_normalizer *norm,
                            struct mt_added *a)
 {
-    struct mt_added_token t = {0};
+    struct mt_added_token t = {.content = ""};
     struct mt_added_set *set;
     int64_t id;
 

@@ -277,7 +277,7 @@ static size_t bpe_part_end(const char *s, size_t n)
     while (i + 3 <= n && memcmp(s + i, BPE_META, 3) == 0)
         i += 3;
     for (;; i++) {
-        const char *p = i < n ? memchr(s + i, BPE_META[0], n - i) : NULL;
+        const char *p = i < n ? memchr(s + i, 0xE2, n - i) : NULL;
         if (p == NULL)
             return n;
         i = (size_t)(p - s);

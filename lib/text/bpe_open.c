@@ -210,7 +210,7 @@ static mt_status bpe_read_options(struct mt_ctx *ctx, const struct mt_json *mode
 
 mt_status mt_bpe_open(struct mt_ctx *ctx, const struct mt_json *model, struct mt_bpe *m)
 {
-    const char *unk;
+    const char *unk = NULL;
 
     MT_TRY(bpe_check_type(ctx, model));
     MT_TRY(bpe_read_options(ctx, model, &unk, m));

@@ -52,7 +52,7 @@ static mt_status dataset_domain(struct mt_ctx *ctx, struct mt_dataset *d, const 
                                 size_t n, int *out)
 {
     struct dataset_storage *s = d->storage;
-    const char *kept;
+    char *kept;
 
     for (int i = 0; i < d->n_domains; i++)
         if (strlen(d->domains[i]) == n && memcmp(d->domains[i], name, n) == 0) {
@@ -64,8 +64,9 @@ static mt_status dataset_domain(struct mt_ctx *ctx, struct mt_dataset *d, const 
         MT_TRY(mt_realloc(ctx, (size_t)cap, sizeof *d->domains, "domains", &d->domains));
         s->cap_domains = cap;
     }
-    MT_TRY(mt_arena_strndup(ctx, &s->arena, name, n, &kept));
-    d->domains[d->n_domains] = (char *)(uintptr_t)kept;
+    MT_TRY(mt_arena_alloc(ctx, &s->arena, n + 1, 1, &kept));
+    memcpy(kept, name, n);
+    d->domains[d->n_domains] = kept;
     *out = d->n_domains++;
     return MT_OK;
 }

@@ -25,6 +25,23 @@ static mt_status regex_puts(struct mt_ctx *ctx, struct mt_text *out, const char 
     return mt_text_add(ctx, out, s, strlen(s));
 }
 
+/* \p{...} and \P{...}: general categories have the same names in both engines; a script's name
+ * means its extensions too in PCRE2, unless it says sc:. */
+static mt_status regex_property(struct mt_ctx *ctx, const char *pattern, const char *p,
+                                struct mt_text *out, size_t *used)
+{
+    size_t n =
+        p[2] == '{' ? strspn(p + 3, "ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz") : 0;
+
+    if (n == 0 || p[3 + n] != '}')
+        return regex_refuse(ctx, pattern, p, 3);
+    *used = n + 4;
+    MT_TRY(mt_text_add(ctx, out, p, 3));
+    if (n > 2)
+        MT_TRY(regex_puts(ctx, out, "sc:"));
+    return mt_text_add(ctx, out, p + 3, n + 1);
+}
+
 /* One backslash escape at p; *used: its length. */
 static mt_status regex_escape(struct mt_ctx *ctx, const char *pattern, const char *p, bool class,
                               struct mt_text *out, size_t *used)
@@ -51,10 +68,11 @@ static mt_status regex_escape(struct mt_ctx *ctx, const char *pattern, const cha
         MT_TRY(regex_puts(ctx, out, "\\x{"));
         MT_TRY(mt_text_add(ctx, out, p + 2, 4));
         return regex_puts(ctx, out, "}");
-    case 'd':
-    case 'D':
     case 'p':
     case 'P':
+        return regex_property(ctx, pattern, p, out, used);
+    case 'd':
+    case 'D':
     case 'n':
     case 'r':
     case 't':

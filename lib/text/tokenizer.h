@@ -3,7 +3,8 @@
  * Order of work (spec formats, 5.1): added tokens are split out (leftmost, longest; raw-text ones
  * first), then normalizer, pre-tokenizer, model, post-processor. Models: byte-level BPE with the
  * GPT-2 family of regexes, and Llama-2 style BPE on characters with byte fallback. What the file
- * asks for and is not built here is refused by name when the tokenizer is opened.
+ * asks for and is not built here is refused by name when the tokenizer is opened. "truncation" and
+ * "padding" are requests to a server of fixed-size batches and are not applied.
  *
  * Regexes run in PCRE2 (UTF, UCP, JIT) with \s and \S replaced by Unicode White_Space, which makes
  * splits equal to those of the `tokenizers` library. Merging is heap-based: one very long word

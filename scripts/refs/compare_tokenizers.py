@@ -48,7 +48,7 @@ def documents(path):
 def random_texts(rng, specials, n):
     pools = [
         "abcdefgh ABC  ", " \t\n\r\u00a0\u2003\u3000\u180e\u0085", "0123456789٣४Ⅷ½²", "!?.,;:'\"-_()/\\<>|[]",
-        "éüßñçÅŁ", "e\u0301a\u030aA\u0327\u0301", "日本語中文한국어ㄱ", "😀🦙👨‍👩‍👧\ufe0f", "नमस्तेไทย", "\u200b\u200c\u200d\ufeff",
+        "éüßñçÅŁ", "e\u0301a\u030aA\u0327\u0301", "日本語中文한국어ㄱ", "、。ー々ひらカタ〆！～‘", "😀🦙👨‍👩‍👧\ufe0f", "नमस्तेไทย", "\u200b\u200c\u200d\ufeff",
         "▁▁ ", "ſK", "\u0345\u1e9b\u0323", "\U0001d400\U0001f130Ⓐ", "'s 't 'RE 'Ll ",
     ]
     out = ["", " ", "  ", "a", "▁", "\n", "\n\n", " a", "a ", "▁a", "a▁"]
@@ -99,6 +99,13 @@ def variants(base, llama):
                                    r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"), bytelevel()),
         "words": sequence(split(r"\w+|[^\w\s]+"), bytelevel()),
         "lines": sequence(split(r"^.*$"), bytelevel()),
+        "scripts": sequence(split(r"\p{Han}+|\p{Hiragana}+|[\p{Katakana}\p{Latin}]+|[^\p{Cyrillic}\p{Devanagari}]"),
+                            bytelevel()),
+        "tiktoken": sequence(split(r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*"
+                                   r"|\s*[\r\n]|\s+(?!\S)|\s+"), bytelevel()),
+        "deepseek-v2": sequence(split(r"[\r\n]"), split(r"\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿ]+"), split(r"\s?[!-/:-~！-／：-～‘-‟　-。]+"),
+                                split(r"\s+$"), split("[一-龥ࠀ-一가-퟿]+"),
+                                {"type": "Digits", "individual_digits": True}, bytelevel()),
         "empty": sequence(split(r"\d*"), bytelevel()),
         "whole": bytelevel(),
     }

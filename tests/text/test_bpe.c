@@ -67,8 +67,8 @@ static struct mt_json *random_model(struct mt_rng *rng, struct naive *m, int let
             memcpy(token[n], joined, sizeof token[n]);
             mt_json_set_int(vocab, joined, n++);
         }
-        strcpy(m->merge[m->n_merges][0], a);
-        strcpy(m->merge[m->n_merges++][1], b);
+        snprintf(m->merge[m->n_merges][0], sizeof m->merge[0][0], "%s", a);
+        snprintf(m->merge[m->n_merges++][1], sizeof m->merge[0][1], "%s", b);
         if (m->n_merges % 2 == 0) {
             pair = mt_json_new_array();
             mt_json_add_str(pair, a);

@@ -10,19 +10,21 @@
  * each text when `bos` is in the file. */
 static struct mt_tokenizer *letters(struct t *t, bool bos)
 {
-    char json[4000] =
-        "{\"added_tokens\":[{\"id\":27,\"content\":\"<s>\",\"special\":true,"
-        "\"normalized\":false}],\"model\":{\"type\":\"BPE\",\"merges\":[],\"vocab\":{";
+    static const char template[] =
+        ",\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":["
+        "{\"SpecialToken\":{\"id\":\"B\"}},{\"Sequence\":{\"id\":\"A\"}}],"
+        "\"special_tokens\":{\"B\":{\"ids\":[28]}}}";
+    char json[4000], vocab[600];
     struct mt_tokenizer *k = NULL;
+    int n = 0;
 
     for (int i = 0; i < 26; i++)
-        snprintf(json + strlen(json), 20, "\"%c\":%d,", 'a' + i, i);
-    strcat(json, "\"\\n\":26}}");
-    if (bos)
-        strcat(json, ",\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":["
-                     "{\"SpecialToken\":{\"id\":\"B\"}},{\"Sequence\":{\"id\":\"A\"}}],"
-                     "\"special_tokens\":{\"B\":{\"ids\":[28]}}}");
-    strcat(json, "}");
+        n += snprintf(vocab + n, sizeof vocab - (size_t)n, "\"%c\":%d,", 'a' + i, i);
+    snprintf(json, sizeof json,
+             "{\"added_tokens\":[{\"id\":27,\"content\":\"<s>\",\"special\":true,"
+             "\"normalized\":false}],\"model\":{\"type\":\"BPE\",\"merges\":[],"
+             "\"vocab\":{%s\"\\n\":26}}%s}",
+             vocab, bos ? template : "");
     if (mt_tokenizer_parse(&t->ctx, json, strlen(json), "letters", &k) != MT_OK)
         t_fail(t, __FILE__, __LINE__, "%s", mt_error(&t->ctx));
     return k;
@@ -179,10 +181,10 @@ T_TEST(long_lines_are_whole)
 
     T_CHECK(t, text != NULL);
     for (int i = 0; i < 3; i++) {
-        n += (size_t)sprintf(text + n, "{\"text\":\"");
+        n += (size_t)snprintf(text + n, 20, "{\"text\":\"");
         memset(text + n, 'a' + i, half);
         n += half;
-        n += (size_t)sprintf(text + n, "\"}\n");
+        n += (size_t)snprintf(text + n, 20, "\"}\n");
     }
     t_write_file(t, t_path(t, "long.jsonl"), text, n);
     free(text);
@@ -239,10 +241,12 @@ T_TEST(failures_name_the_file_and_the_line)
 T_TEST(the_first_bad_line_wins)
 {
     struct mt_dataset_opts o = {.seq_len = 4, .bos_id = -1};
-    char text[4000] = "";
+    char text[4000];
+    size_t n = 0;
 
     for (int i = 0; i < 100; i++)
-        strcat(text, i < 40 ? "{\"text\":\"abc\"}\n" : "{\"text\":1}\n");
+        n += (size_t)snprintf(text + n, sizeof text - n, "%s",
+                              i < 40 ? "{\"text\":\"abc\"}\n" : "{\"text\":1}\n");
     put(t, "x.jsonl", text);
     for (int i = 0; i < 20; i++)
         refuses(t, o, t_path(t, "x.jsonl"), MT_E_FORMAT, "line 41:");
@@ -256,6 +260,31 @@ T_TEST(cancelling_stops_it)
     t->cancel = 1;
     refuses(t, o, t_path(t, "x.txt"), MT_E_CANCELLED, "");
     t->cancel = 0;
+}
+
+T_TEST(running_out_of_memory_is_one_failure)
+{
+    struct mt_dataset_opts o = {.seq_len = 4, .bos_id = 28};
+    struct mt_tokenizer *k = letters(t, false);
+    struct mt_strlist list = {.n = 2};
+
+    put(t, "x.jsonl", "{\"text\":\"abc\"}\n{\"text\":\"de\"}\n");
+    put(t, "y.txt", "fg");
+    list.v[0] = t_path(t, "x.jsonl");
+    list.v[1] = t_path(t, "y.txt");
+    for (uint64_t i = 1;; i++) {
+        struct mt_dataset d;
+        mt_fault_alloc(i);
+        mt_status st = mt_dataset_open(&t->ctx, k, &list, &o, &d);
+        mt_fault_alloc(0);
+        if (st == MT_OK) {
+            mt_dataset_free(&d);
+            break;
+        }
+        T_EQ_INT(t, st, MT_E_NOMEM);
+        T_CHECK(t, i < 1000);
+    }
+    mt_tokenizer_free(k);
 }
 
 T_TEST(thread_counts_do_not_matter)

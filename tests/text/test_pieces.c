@@ -22,12 +22,15 @@ static void repairs(struct t *t, const char *in, size_t n, const char *want)
 {
     struct mt_text out = {0};
     /* An exact copy, so that a sanitizer sees any read beyond it. */
-    char *copy = malloc(n + 1);
+    char *copy = malloc(n);
+    mt_status st;
 
+    T_CHECK(t, copy != NULL);
     memcpy(copy, in, n);
-    T_OK(t, mt_utf8_repair(&t->ctx, &out, copy, n));
-    T_OK(t, mt_text_add(&t->ctx, &out, "", 1));
+    st = mt_utf8_repair(&t->ctx, &out, copy, n);
     free(copy);
+    T_OK(t, st);
+    T_OK(t, mt_text_add(&t->ctx, &out, "", 1));
     T_EQ_STR(t, out.s, want);
     mt_text_end(&out);
 }

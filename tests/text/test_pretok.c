@@ -135,12 +135,15 @@ T_TEST(what_means_something_else_elsewhere_is_refused)
     translates(t, "(?i:'s)|[^\\r\\n\\p{L}]?+\\p{N}{1,3}", "(?i:'s)|[^\\r\\n\\p{L}]?+\\p{N}{1,3}");
     translates(t, "\\u4e00[\\-\\]]", "\\x{4e00}[\\-\\]]");
     translates(t, "a{b", "a{b");
+    translates(t, "\\p{Han}\\P{Lu}[\\p{L}]", "\\p{sc:Han}\\P{Lu}[\\p{L}]");
     regex_refused(t, "\\p{N}{1,3}+", "{1,3}+");
     regex_refused(t, "[a[b]]", "\"[\"");
     regex_refused(t, "[a&&b]", "&&");
     regex_refused(t, "[]a]", "]");
     regex_refused(t, "[\\S]", "\\S");
     regex_refused(t, "\\b", "\\b");
+    regex_refused(t, "\\pL", "\\pL");
+    regex_refused(t, "\\p{^L}", "\\p{");
     regex_refused(t, "\\h", "\\h");
     regex_refused(t, "(a)\\1", "\\1");
     regex_refused(t, "(?<n>a)", "(?<");

@@ -460,7 +460,7 @@ T_TEST(damaged_files_never_crash)
         for (size_t b = 0; b < sizeof bytes; b++) {
             struct mt_tokenizer *k;
             struct mt_ids ids = {0};
-            memcpy(copy, small, n);
+            memcpy(copy, small, sizeof small);
             copy[i] = bytes[b];
             mt_status st =
                 mt_tokenizer_parse(&t->ctx, copy, b + 1 < sizeof bytes ? n : i, "damaged", &k);
