@@ -7,7 +7,8 @@
  * "padding" are requests to a server of fixed-size batches and are not applied.
  *
  * Regexes run in PCRE2 (UTF, UCP, JIT) with \s and \S replaced by Unicode White_Space, which makes
- * splits equal to those of the `tokenizers` library. Merging is heap-based: one very long word
+ * splits equal to those of the `tokenizers` library, up to characters younger than PCRE2's Unicode
+ * (14 in PCRE2 10.42). Merging is heap-based: one very long word
  * costs n log n.
  *
  * Threads: encode and decode may run from several threads on one tokenizer.
