@@ -3,6 +3,10 @@
  * One file per family under lib/ir/family/, one line in family.def. A family is data: rows that
  * map names to roles both ways, and three functions. The same row parses a name and prints it.
  *
+ * Experts may also stand in one tensor per layer and projection (transformers 5 in memory, and on
+ * disk when asked): mt_model_bind cuts such stacks into one record per expert, slices of the same
+ * bytes under the family's own names. Nothing above this file knows that they were stacked.
+ *
  * Pattern letters: %l layer number, %e expert number. Both match decimal digits without leading
  * zeros. Which tensors must be there is not said by rows but follows from hyper-parameters and FFN
  * shapes (mt_model_verify).

@@ -106,7 +106,10 @@ mt_status mt_cfg_read_rope(struct mt_ctx *ctx, const struct mt_json *cfg, struct
     MT_TRY(mt_cfg_num(ctx, s, "factor", 0, 1e-6, 1e9, &r->factor));
     if (r->type == MT_ROPE_LINEAR || r->type == MT_ROPE_DYNAMIC)
         return MT_OK;
+    /* Where it stands beside the dictionary too, loaders prefer that. */
     MT_TRY(mt_cfg_num(ctx, s, "original_max_position_embeddings", r->original_max_pos, 1, 1e12,
+                      &r->original_max_pos));
+    MT_TRY(mt_cfg_num(ctx, cfg, "original_max_position_embeddings", r->original_max_pos, 1, 1e12,
                       &r->original_max_pos));
     if (r->type == MT_ROPE_YARN)
         return util_rope_yarn(ctx, s, r);

@@ -151,6 +151,15 @@ mt_status mt_cfg_hold_softmax(struct mt_ctx *ctx, const struct mt_family *f,
     return MT_OK;
 }
 
+/* Whole numbers without a fraction: loaders check some of these for being integers. */
+static void write_whole(struct mt_json *to, const char *key, double v)
+{
+    if (v == (double)(int64_t)v)
+        mt_json_set_int(to, key, (int64_t)v);
+    else
+        mt_json_set_num(to, key, v);
+}
+
 static void write_rope_scaling(const struct mt_rope_params *r, struct mt_json *to)
 {
     static const char *const names[] = {"default", "linear", "dynamic", "llama3", "yarn"};
@@ -160,7 +169,7 @@ static void write_rope_scaling(const struct mt_rope_params *r, struct mt_json *t
         return;
     mt_json_set_num(to, "factor", r->factor);
     if (r->type == MT_ROPE_LLAMA3 || r->type == MT_ROPE_YARN)
-        mt_json_set_num(to, "original_max_position_embeddings", r->original_max_pos);
+        write_whole(to, "original_max_position_embeddings", r->original_max_pos);
     if (r->type == MT_ROPE_LLAMA3) {
         mt_json_set_num(to, "low_freq_factor", r->low_freq_factor);
         mt_json_set_num(to, "high_freq_factor", r->high_freq_factor);

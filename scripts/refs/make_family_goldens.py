@@ -41,6 +41,9 @@ COMMON = dict(
 )
 POSITIONS = 24
 
+# Saved in the library's own in-memory form: experts in one tensor per layer and projection.
+FUSED = {"mixtral-fused": "mixtral"}
+
 
 def rope(kind="default", theta=10000.0, **more):
     return dict(rope_type=kind, rope_theta=theta, **more)
@@ -237,13 +240,13 @@ def old_spelling(config):
 
 
 def make(out, name, seed):
-    cls, overrides, spelling = MODELS[name]
+    cls, overrides, spelling = MODELS[FUSED.get(name, name)]
     path = os.path.join(out, name)
     shutil.rmtree(path, ignore_errors=True)
     config = getattr(transformers, cls)(**{**COMMON, **overrides})
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=REAL_F32)
     randomize(model, seed)
-    model.save_pretrained(path)
+    model.save_pretrained(path, save_original_format=name not in FUSED)
     extra = os.path.join(path, "generation_config.json")
     if os.path.exists(extra):
         os.remove(extra)
@@ -281,9 +284,10 @@ def make(out, name, seed):
 
 def main():
     out = sys.argv[1] if len(sys.argv) > 1 else "tests/golden"
-    for i, name in enumerate(MODELS):
+    seeds = {name: 1000 + i for i, name in enumerate(MODELS)}
+    for name in list(MODELS) + list(FUSED):
         if len(sys.argv) < 3 or name in sys.argv[2:]:
-            make(out, name, 1000 + i)
+            make(out, name, seeds[FUSED.get(name, name)])
 
 
 if __name__ == "__main__":

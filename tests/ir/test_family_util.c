@@ -1,4 +1,7 @@
+#include "lib/base/rng.h"
 #include "tests/tiny.h"
+
+#include <stdlib.h>
 
 /* Reads a config as `family` does, without tensors. The text goes into an object after sizes that
  * fit together; later members must not repeat them. */
@@ -316,4 +319,53 @@ T_TEST(missing_and_monstrous_sizes_are_refused)
     refuse(t, "qwen3_moe", "{\"num_hidden_layers\": 2, \"mlp_only_layers\": [1], " SIZES "}",
            "intermediate_size is missing, but layer 1 is dense");
 #undef SIZES
+}
+
+/* Numbers, words and punctuation of real configs replaced at random: every outcome is a status. */
+T_TEST(damaged_configs_never_crash)
+{
+    static const char *const names[] = {"llama",   "llama-yarn", "qwen2",
+                                        "mixtral", "qwen3_moe",  "glm4_moe"};
+    static const char *const values[] = {"0",    "-1",   "1e308", "2147483648", "9007199254740993",
+                                         "null", "true", "[]",    "{}",         "\"x\"",
+                                         "0.5",  "7",    "65536", "1e-320",     "10000"};
+    struct mt_rng rng;
+    int opened = 0, refused = 0;
+
+    mt_rng_seed(&rng, 3, 0);
+    for (int round = 0; round < 3000; round++) {
+        char path[128], text[6000], *whole, *at;
+        struct mt_model *m;
+        size_t n, line = 0, start;
+        mt_status st;
+
+        snprintf(path, sizeof path, "tests/golden/%s/config.json", names[round % 6]);
+        whole = t_read_file(path, &n);
+        T_CHECK(t, whole != NULL && n < 4000);
+        /* The value of a random line is replaced; sometimes a byte of the text as well. */
+        start = (size_t)mt_rng_below(&rng, n);
+        at = strstr(whole + start, "\": ");
+        if (at != NULL) {
+            at += 3;
+            line = strcspn(at, ",\n");
+            snprintf(text, sizeof text, "%.*s%s%s", (int)(at - whole), whole,
+                     values[mt_rng_below(&rng, 15)], at + line);
+        } else {
+            whole[start] = (char)(32 + mt_rng_below(&rng, 95));
+            snprintf(text, sizeof text, "%s", whole);
+        }
+        free(whole);
+        T_OK(t, mt_model_create(&t->ctx, &m));
+        st = mt_json_parse(&t->ctx, text, strlen(text), "config.json", &m->config);
+        if (st == MT_OK)
+            st = mt_model_bind(&t->ctx, m);
+        /* Without tensors a config that reads well ends at the first missing one. */
+        if (st == MT_OK || strstr(mt_error(&t->ctx), "embed_tokens is missing") != NULL)
+            opened++;
+        else
+            refused++;
+        T_CHECK(t, st == MT_OK || mt_error(&t->ctx)[0] != 0);
+        mt_model_free(m);
+    }
+    T_CHECK(t, opened > 300 && refused > 300);
 }

@@ -7,6 +7,8 @@ static const struct mt_name_row mixtral_names[] = {
     MT_ROW_EXPERT("model.layers.%l.block_sparse_moe.experts.%e.w1.weight", FFN_GATE),
     MT_ROW_EXPERT("model.layers.%l.block_sparse_moe.experts.%e.w3.weight", FFN_UP),
     MT_ROW_EXPERT("model.layers.%l.block_sparse_moe.experts.%e.w2.weight", FFN_DOWN),
+    /* transformers 5 calls the block mlp when it saves its own form. */
+    MT_ROW("model.layers.%l.mlp.gate.weight", ROUTER),
     MT_ROWS_END,
 };
 
