@@ -68,11 +68,13 @@ $(B)/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(BASE_FLAGS) $(CFLAGS) $(KERNEL_FLAGS) $(SAN_FLAGS) -c $< -o $@
 
-# No trapping maths: comparisons may be turned into masks. It changes no value.
-$(B)/kernels/%.o: KERNEL_FLAGS = -O3 -fno-trapping-math
-$(B)/kernels/cpu/%_avx2.o: KERNEL_FLAGS = -O3 -fno-trapping-math -mavx2 -mf16c
-$(B)/kernels/cpu/%_avx512.o: KERNEL_FLAGS = -O3 -fno-trapping-math -mavx2 -mf16c -mavx512f -mavx512bw -mavx512dq \
-	-mavx512vl -mprefer-vector-width=512
+# No trapping maths: comparisons may become masks. No psabi: vectors stay within their file.
+# Neither changes a value.
+KERNEL_BASE := -O3 -fno-trapping-math -Wno-psabi
+$(B)/kernels/%.o: KERNEL_FLAGS = $(KERNEL_BASE)
+$(B)/kernels/cpu/%_avx2.o: KERNEL_FLAGS = $(KERNEL_BASE) -mavx2 -mf16c
+$(B)/kernels/cpu/%_avx512.o: KERNEL_FLAGS = $(KERNEL_BASE) -mavx2 -mf16c -mavx512f -mavx512bw \
+	-mavx512dq -mavx512vl -mprefer-vector-width=512
 
 $(B)/%.cu.o: %.cu
 	@mkdir -p $(@D)

@@ -286,7 +286,7 @@ mt_status mt_ridge_solve(struct mt_ctx *ctx, int64_t n, int64_t p, double *a, do
     mt_status st = MT_OK;
     for (int attempt = 0; attempt < 7 && st == MT_OK && !good; attempt++) {
         if (attempt > 0) {
-            lambda = lambda > 0.0 ? 10.0 * lambda : 1e-12 * trace / (double)n;
+            lambda = lambda > 0.0 ? 10.0 * lambda : 1e-9 * trace / (double)n;
             mt_log(ctx, MT_LOG_DEBUG,
                    "a normal matrix of size %lld is not positive definite; ridge raised to %g",
                    (long long)n, lambda);

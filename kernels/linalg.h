@@ -39,7 +39,8 @@ MT_NODISCARD mt_status mt_cross_add(struct mt_ctx *ctx, int64_t m, int64_t n, in
 
 /* Solves (a + lambda I) w = b for symmetric positive definite a[n,n], b[n,p] -> w in b. `a` is
  * overwritten by its Cholesky factor. If the matrix is not positive definite lambda is raised
- * tenfold, at most six times (logged at debug); then MT_E_NUMERIC. */
+ * tenfold (a lambda of 0 starts at 1e-9 of the mean diagonal), at most six times, logged at debug;
+ * then MT_E_NUMERIC. */
 MT_NODISCARD mt_status mt_ridge_solve(struct mt_ctx *ctx, int64_t n, int64_t p, double *a,
                                       double lambda, double *b);
 #endif

@@ -1,7 +1,9 @@
 /* math.inc.h: scalar functions that compilers turn into vectors of any width with the same bits.
  *
- * No branches, no contraction, no libm. Relative errors against libm's double forms, measured over
- * all floats where the result is a normal number: mtk_exp32 below 1.6e-7; mtk_exp64 below 5e-16.
+ * No branches, no contraction, no libm. Largest relative errors measured against libm's double
+ * forms: mtk_exp32 8.7e-8 (every seventh float whose result is a normal number), mtk_exp64_neg
+ * below 1e-15; mtk_silu 1.5e-7; mtk_gelu and mtk_gelu_tanh 2e-6 of values that are themselves tiny
+ * (x near -5 and -3), elsewhere below 3e-7.
  */
 #ifndef MT_KERNELS_REF_MATH_INC_H
 #define MT_KERNELS_REF_MATH_INC_H

@@ -13,121 +13,139 @@
 
 #include <math.h>
 
-/* Vectors never leave this translation unit, so how ISAs pass them does not matter. */
-#pragma GCC diagnostic ignored "-Wpsabi"
-typedef float mtk_v16 __attribute__((vector_size(64)));
-typedef int32_t mtk_v16i __attribute__((vector_size(64)));
 typedef float mtk_v8 __attribute__((vector_size(32)));
-typedef double mtk_v8d __attribute__((vector_size(64)));
+typedef int32_t mtk_v8i __attribute__((vector_size(32)));
+typedef float mtk_v4 __attribute__((vector_size(16)));
+typedef double mtk_v4d __attribute__((vector_size(32)));
 
-static inline mtk_v16 mtk_load16(const float *p)
-{
-    mtk_v16 v;
-    memcpy(&v, p, sizeof v);
-    return v;
-}
+/* Lanes 0-7 and 8-15. No vector is wider than what AVX2 holds: compilers split wider ones badly. */
+struct mtk_lanes {
+    mtk_v8 a, b;
+};
 
-/* The last n < 16 elements, the rest zero. */
-static inline mtk_v16 mtk_load_tail(const float *p, size_t n)
-{
-    mtk_v16 v = {0};
-    memcpy(&v, p, n * sizeof *p);
-    return v;
-}
+/* Double lanes 0-3 and 4-7. */
+struct mtk_lanes_d {
+    mtk_v4d a, b;
+};
 
-static inline float mtk_lanes_sum(const mtk_v16 *v)
-{
-    float s = (*v)[0];
-
-    for (int l = 1; l < 16; l++)
-        s += (*v)[l];
-    return s;
-}
-
-static inline double mtk_lanes_sum_d(const mtk_v8d *v)
-{
-    double s = (*v)[0];
-
-    for (int l = 1; l < 8; l++)
-        s += (*v)[l];
-    return s;
-}
-
-static inline mtk_v8d mtk_load8d(const float *p)
+static inline mtk_v8 mtk_load8(const float *p)
 {
     mtk_v8 v;
     memcpy(&v, p, sizeof v);
-    return __builtin_convertvector(v, mtk_v8d);
+    return v;
 }
 
-static inline mtk_v8d mtk_load_tail_d(const float *p, size_t n)
+static inline mtk_v4d mtk_load4d(const float *p)
 {
-    mtk_v8 v = {0};
-    memcpy(&v, p, n * sizeof *p);
-    return __builtin_convertvector(v, mtk_v8d);
+    mtk_v4 v;
+    memcpy(&v, p, sizeof v);
+    return __builtin_convertvector(v, mtk_v4d);
+}
+
+static inline float mtk_lanes_sum(const struct mtk_lanes *v)
+{
+    float s = v->a[0];
+
+    for (int l = 1; l < 8; l++)
+        s += v->a[l];
+    for (int l = 0; l < 8; l++)
+        s += v->b[l];
+    return s;
+}
+
+static inline double mtk_lanes_sum_d(const struct mtk_lanes_d *v)
+{
+    return ((((((v->a[0] + v->a[1]) + v->a[2]) + v->a[3]) + v->b[0]) + v->b[1]) + v->b[2]) +
+           v->b[3];
+}
+
+static inline void mtk_dot16(struct mtk_lanes *sum, const float *a, const float *b)
+{
+    sum->a += mtk_load8(a) * mtk_load8(b);
+    sum->b += mtk_load8(a + 8) * mtk_load8(b + 8);
 }
 
 static inline float mtk_dot(const float *a, const float *b, size_t n)
 {
-    mtk_v16 sum = {0};
+    struct mtk_lanes sum = {{0}, {0}};
+    float at[16] = {0}, bt[16] = {0};
     size_t i = 0;
 
     for (; i + 16 <= n; i += 16)
-        sum += mtk_load16(a + i) * mtk_load16(b + i);
-    if (i < n)
-        sum += mtk_load_tail(a + i, n - i) * mtk_load_tail(b + i, n - i);
+        mtk_dot16(&sum, a + i, b + i);
+    if (i < n) {
+        memcpy(at, a + i, (n - i) * sizeof *a);
+        memcpy(bt, b + i, (n - i) * sizeof *b);
+        mtk_dot16(&sum, at, bt);
+    }
     return mtk_lanes_sum(&sum);
+}
+
+static inline void mtk_sumsq8(struct mtk_lanes_d *sum, const float *a)
+{
+    mtk_v4d lo = mtk_load4d(a), hi = mtk_load4d(a + 4);
+
+    sum->a += lo * lo;
+    sum->b += hi * hi;
 }
 
 static inline double mtk_sumsq(const float *a, size_t n)
 {
-    mtk_v8d sum = {0};
+    struct mtk_lanes_d sum = {{0}, {0}};
+    float tail[8] = {0};
     size_t i = 0;
 
-    for (; i + 8 <= n; i += 8) {
-        mtk_v8d v = mtk_load8d(a + i);
-        sum += v * v;
-    }
+    for (; i + 8 <= n; i += 8)
+        mtk_sumsq8(&sum, a + i);
     if (i < n) {
-        mtk_v8d v = mtk_load_tail_d(a + i, n - i);
-        sum += v * v;
+        memcpy(tail, a + i, (n - i) * sizeof *a);
+        mtk_sumsq8(&sum, tail);
     }
     return mtk_lanes_sum_d(&sum);
 }
 
 static inline double mtk_sum(const float *a, size_t n)
 {
-    mtk_v8d sum = {0};
+    struct mtk_lanes_d sum = {{0}, {0}};
+    float tail[8] = {0};
     size_t i = 0;
 
-    for (; i + 8 <= n; i += 8)
-        sum += mtk_load8d(a + i);
-    if (i < n)
-        sum += mtk_load_tail_d(a + i, n - i);
+    for (; i + 8 <= n; i += 8) {
+        sum.a += mtk_load4d(a + i);
+        sum.b += mtk_load4d(a + i + 4);
+    }
+    if (i < n) {
+        memcpy(tail, a + i, (n - i) * sizeof *a);
+        sum.a += mtk_load4d(tail);
+        sum.b += mtk_load4d(tail + 4);
+    }
     return mtk_lanes_sum_d(&sum);
 }
 
-static inline void mtk_max16(mtk_v16 *m, const float *p)
+static inline void mtk_max8(mtk_v8 *m, const float *p)
 {
-    mtk_v16 x = mtk_load16(p);
-    mtk_v16i keep = x > *m;
+    mtk_v8 x = mtk_load8(p);
+    mtk_v8i keep = x > *m;
 
-    *m = (mtk_v16)(((mtk_v16i)x & keep) | ((mtk_v16i)*m & ~keep));
+    *m = (mtk_v8)(((mtk_v8i)x & keep) | ((mtk_v8i)*m & ~keep));
 }
 
 /* The largest element that is not NaN; -Inf when there is none. */
 static inline float mtk_max(const float *a, size_t n)
 {
-    mtk_v16 m;
+    const float low = -INFINITY;
+    mtk_v8 m = {low, low, low, low, low, low, low, low}, m2 = m;
+    float max = low;
     size_t i = 0;
 
-    for (int l = 0; l < 16; l++)
-        m[l] = -INFINITY;
-    for (; i + 16 <= n; i += 16)
-        mtk_max16(&m, a + i);
-    float max = m[0];
-    for (int l = 1; l < 16; l++)
+    for (; i + 16 <= n; i += 16) {
+        mtk_max8(&m, a + i);
+        mtk_max8(&m2, a + i + 8);
+    }
+    for (int l = 0; l < 8; l++) {
         max = m[l] > max ? m[l] : max;
+        max = m2[l] > max ? m2[l] : max;
+    }
     for (; i < n; i++)
         max = a[i] > max ? a[i] : max;
     return max;
@@ -161,77 +179,101 @@ static inline double mtk_softmax(float *x, size_t n)
     return log(sum) + (double)max;
 }
 
+static inline void mtk_exp_sum(double lane[8], const float *x, double max)
+{
+    double e[MTK_BLOCK];
+
+    for (int j = 0; j < MTK_BLOCK; j++)
+        e[j] = mtk_exp64_neg((double)x[j] - max);
+    for (int j = 0; j < MTK_BLOCK; j += 8)
+        for (int l = 0; l < 8; l++)
+            lane[l] += e[j + l];
+}
+
 static inline double mtk_logsumexp(const float *x, size_t n)
 {
     double lane[8] = {0};
     float max = mtk_max(x, n);
     size_t i = 0;
 
-    for (; i + 8 <= n; i += 8)
-        for (int l = 0; l < 8; l++)
-            lane[l] += mtk_exp64_neg((double)x[i + (size_t)l] - (double)max);
-    for (int l = 0; i < n; i++, l++)
-        lane[l] += mtk_exp64_neg((double)x[i] - (double)max);
+    for (; i + MTK_BLOCK <= n; i += MTK_BLOCK)
+        mtk_exp_sum(lane, x + i, (double)max);
+    for (; i < n; i++)
+        lane[i % 8] += mtk_exp64_neg((double)x[i] - (double)max);
     for (int l = 1; l < 8; l++)
         lane[0] += lane[l];
     return log(lane[0]) + (double)max;
 }
 
-static inline mtk_v16 mtk_stored16(enum mt_dtype t, const char *p)
+/* Eight stored numbers as floats. */
+static inline mtk_v8 mtk_stored8(enum mt_dtype t, const char *p)
 {
-    float a[16];
-
-    mtk_to_f32(t, p, a, 16);
-    return mtk_load16(a);
+#ifdef __AVX2__
+    if (t == MT_BF16)
+        return (mtk_v8)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)),
+                                         16);
+#endif
+#ifdef __F16C__
+    if (t == MT_F16)
+        return (mtk_v8)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
+#endif
+    float a[8];
+    mtk_to_f32(t, p, a, 8);
+    return mtk_load8(a);
 }
 
-static inline mtk_v16 mtk_stored_tail(enum mt_dtype t, const char *p, size_t n)
+static inline void mtk_dot16_stored(struct mtk_lanes *sum, enum mt_dtype t, size_t width,
+                                    const char *w, const float *x)
 {
-    float a[16] = {0};
+    sum->a += mtk_stored8(t, w) * mtk_load8(x);
+    sum->b += mtk_stored8(t, w + 8 * width) * mtk_load8(x + 8);
+}
 
-    mtk_to_f32(t, p, a, n);
-    return mtk_load16(a);
+/* The end of a row: n < 16 elements, then zeros. */
+static inline void mtk_dot_stored_tail(struct mtk_lanes *sum, enum mt_dtype t, const char *w,
+                                       const float *x, size_t n)
+{
+    float wt[16] = {0}, xt[16] = {0};
+
+    if (n == 0)
+        return;
+    mtk_to_f32(t, w, wt, n);
+    memcpy(xt, x, n * sizeof *x);
+    mtk_dot16(sum, wt, xt);
 }
 
 /* Four rows at a time hide the latency of addition and read x once for all of them. */
 static inline void mtk_gemv_rows(enum mt_dtype t, size_t width, const char *w, size_t row_bytes,
                                  size_t n, size_t k, const float *x, float *y)
 {
-    size_t j = 0;
+    size_t whole = k & ~(size_t)15, j = 0;
 
     for (; j + 4 <= n; j += 4) {
+        struct mtk_lanes s0 = {{0}, {0}}, s1 = s0, s2 = s0, s3 = s0;
         const char *p = w + j * row_bytes;
-        mtk_v16 s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0};
-        size_t i = 0;
-        for (; i + 16 <= k; i += 16) {
-            mtk_v16 v = mtk_load16(x + i);
+        for (size_t i = 0; i < whole; i += 16) {
             const char *q = p + i * width;
-            s0 += mtk_stored16(t, q) * v;
-            s1 += mtk_stored16(t, q + row_bytes) * v;
-            s2 += mtk_stored16(t, q + 2 * row_bytes) * v;
-            s3 += mtk_stored16(t, q + 3 * row_bytes) * v;
+            mtk_dot16_stored(&s0, t, width, q, x + i);
+            mtk_dot16_stored(&s1, t, width, q + row_bytes, x + i);
+            mtk_dot16_stored(&s2, t, width, q + 2 * row_bytes, x + i);
+            mtk_dot16_stored(&s3, t, width, q + 3 * row_bytes, x + i);
         }
-        if (i < k) {
-            mtk_v16 v = mtk_load_tail(x + i, k - i);
-            const char *q = p + i * width;
-            s0 += mtk_stored_tail(t, q, k - i) * v;
-            s1 += mtk_stored_tail(t, q + row_bytes, k - i) * v;
-            s2 += mtk_stored_tail(t, q + 2 * row_bytes, k - i) * v;
-            s3 += mtk_stored_tail(t, q + 3 * row_bytes, k - i) * v;
-        }
+        p += whole * width;
+        mtk_dot_stored_tail(&s0, t, p, x + whole, k - whole);
+        mtk_dot_stored_tail(&s1, t, p + row_bytes, x + whole, k - whole);
+        mtk_dot_stored_tail(&s2, t, p + 2 * row_bytes, x + whole, k - whole);
+        mtk_dot_stored_tail(&s3, t, p + 3 * row_bytes, x + whole, k - whole);
         y[j] = mtk_lanes_sum(&s0);
         y[j + 1] = mtk_lanes_sum(&s1);
         y[j + 2] = mtk_lanes_sum(&s2);
         y[j + 3] = mtk_lanes_sum(&s3);
     }
     for (; j < n; j++) {
+        struct mtk_lanes s = {{0}, {0}};
         const char *p = w + j * row_bytes;
-        mtk_v16 s = {0};
-        size_t i = 0;
-        for (; i + 16 <= k; i += 16)
-            s += mtk_stored16(t, p + i * width) * mtk_load16(x + i);
-        if (i < k)
-            s += mtk_stored_tail(t, p + i * width, k - i) * mtk_load_tail(x + i, k - i);
+        for (size_t i = 0; i < whole; i += 16)
+            mtk_dot16_stored(&s, t, width, p + i * width, x + i);
+        mtk_dot_stored_tail(&s, t, p + whole * width, x + whole, k - whole);
         y[j] = mtk_lanes_sum(&s);
     }
 }
