@@ -71,7 +71,7 @@ static mt_status hub_revision(struct mt_ctx *ctx, struct mt_arena *a, const char
 static mt_status hub_find(struct mt_ctx *ctx, struct mt_arena *a, const char *name,
                           const char **dir)
 {
-    const char *cache, *repo, *rev, *slash = strchr(name, '/');
+    const char *cache, *repo, *rev = NULL, *slash = strchr(name, '/');
     int org = slash != NULL ? (int)(slash - name) : 0;
 
     MT_TRY(hub_cache(ctx, a, &cache));
@@ -98,7 +98,7 @@ static bool hub_probe(const char *path)
 static mt_status hub_open(struct mt_ctx *ctx, const char *path, struct mt_model **out)
 {
     struct mt_arena a;
-    const char *dir;
+    const char *dir = NULL;
     mt_status st;
 
     *out = NULL;

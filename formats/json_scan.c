@@ -347,12 +347,14 @@ static mt_status scan_skip_scalar(struct mt_scan *s)
 /* The stack holds the bracket that closes each level. */
 mt_status mt_scan_skip(struct mt_scan *s, struct mt_scan_text *raw)
 {
-    char closes[SCAN_DEPTH_MAX], c = mt_scan_peek(s);
-    const char *at = s->p;
+    char closes[SCAN_DEPTH_MAX], c;
     struct mt_scan_text key;
+    const char *at;
     int depth = 0;
     bool more;
 
+    (void)mt_scan_peek(s);
+    at = s->p;
     do {
         if (depth > 0) {
             MT_TRY(mt_scan_next(s, closes[depth - 1], &more));

@@ -160,7 +160,7 @@ static mt_status st_check_names(struct mt_ctx *ctx, struct mt_writer *w)
         w->by_ptr[i] = &w->places[i];
     }
     if (w->n > 0)
-        qsort(w->by_ptr, w->n, sizeof *w->by_ptr, st_by_name);
+        qsort(w->by_ptr, w->n, sizeof(struct st_place *), st_by_name);
     for (size_t i = 1; i < w->n; i++) {
         const struct mt_tensor *a = w->by_ptr[i - 1]->t, *b = w->by_ptr[i]->t;
         if (strcmp(a->name, b->name) == 0)
@@ -249,7 +249,7 @@ static mt_status st_plan_all(struct mt_ctx *ctx, struct mt_writer *w,
 {
     w->n = w->m->n_tensors;
     MT_TRY(mt_alloc0(ctx, w->n, sizeof *w->places, "layout of the output", &w->places));
-    MT_TRY(mt_alloc0(ctx, w->n, sizeof *w->by_ptr, "layout of the output", &w->by_ptr));
+    MT_TRY(mt_alloc0(ctx, w->n, sizeof(struct st_place *), "layout of the output", &w->by_ptr));
     MT_TRY(st_assign(ctx, w, opts->shard_bytes_max));
     MT_TRY(st_check_names(ctx, w));
     MT_TRY(mt_alloc0(ctx, w->n_shards, sizeof *w->shards, "layout of the output", &w->shards));
@@ -257,7 +257,7 @@ static mt_status st_plan_all(struct mt_ctx *ctx, struct mt_writer *w,
     for (size_t i = 0; i < w->n; i++)
         w->by_ptr[i] = &w->places[i];
     if (w->n > 0)
-        qsort(w->by_ptr, w->n, sizeof *w->by_ptr, st_by_ptr);
+        qsort(w->by_ptr, w->n, sizeof(struct st_place *), st_by_ptr);
     return st_open_files(ctx, w);
 }
 
@@ -292,7 +292,8 @@ void mt_st_writer_free(struct mt_writer *w)
 static const struct st_place *st_find(const struct mt_writer *w, const struct mt_tensor *t)
 {
     struct st_place key = {.t = t}, *k = &key;
-    struct st_place *const *hit = bsearch(&k, w->by_ptr, w->n, sizeof *w->by_ptr, st_by_ptr);
+    struct st_place *const *hit =
+        bsearch(&k, w->by_ptr, w->n, sizeof(struct st_place *), st_by_ptr);
 
     mt_assert(hit != NULL);
     return *hit;
@@ -372,9 +373,9 @@ static mt_status st_write_index(struct mt_ctx *ctx, const struct mt_writer *w)
     struct st_place **sorted;
     mt_status st;
 
-    MT_TRY(mt_alloc(ctx, w->n, sizeof *sorted, "index of the output", &sorted));
-    memcpy(sorted, w->by_ptr, w->n * sizeof *sorted);
-    qsort(sorted, w->n, sizeof *sorted, st_by_name);
+    MT_TRY(mt_alloc(ctx, w->n, sizeof(struct st_place *), "index of the output", &sorted));
+    memcpy(sorted, w->by_ptr, w->n * sizeof(struct st_place *));
+    qsort(sorted, w->n, sizeof(struct st_place *), st_by_name);
     st = st_index_text(ctx, w, sorted, &text);
     if (st == MT_OK)
         st = mt_outdir_text(ctx, w->out, MT_ST_INDEX, text.p, text.n);

@@ -34,7 +34,7 @@ check_man() {
 }
 
 check_tidy() {
-    files | grep '\.c$' | xargs -P "$jobs" -n 4 clang-tidy --quiet --warnings-as-errors='*' 2>/dev/null
+    files | grep '\.c$' | xargs -P "$jobs" -n 1 clang-tidy --quiet --warnings-as-errors='*' 2>/dev/null
 }
 
 check_cppcheck() {

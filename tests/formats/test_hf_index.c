@@ -81,10 +81,10 @@ T_TEST(a_large_index_of_tiny_values_takes_no_memory)
     const size_t n = 10u << 20;
     char *text = malloc(sizeof head + 3 * n + sizeof tail);
 
-    memcpy(text, head, sizeof head - 1);
+    memcpy(text, head, sizeof head);
     for (size_t i = 0; i < n; i++)
         memcpy(text + sizeof head - 1 + 3 * i, ",[]", 3);
-    memcpy(text + sizeof head - 1 + 3 * n, tail, sizeof tail);
+    snprintf(text + sizeof head - 1 + 3 * n, sizeof tail, "%s", tail);
     mt_status st = index_try(t, text);
     free(text);
     T_OK(t, st);

@@ -229,6 +229,39 @@ T_TEST(one_name_cannot_be_written_twice)
     mt_model_free(m);
 }
 
+T_TEST(a_header_too_large_to_read_is_not_written)
+{
+    const size_t n = 60000000;
+    struct mt_outdir *out;
+    struct mt_model *m;
+    char *names[2];
+
+    T_OK(t,
+         open_one(t,
+                  fx_st(t, "x.safetensors",
+                        "{\"a\":" FX_ENTRY("U8", "1", 0, 1) ",\"b\":" FX_ENTRY("U8", "1", 1, 2) "}",
+                        2),
+                  &m));
+    for (int i = 0; i < 2; i++) {
+        names[i] = malloc(n + 1);
+        memset(names[i], 'a' + i, n);
+        names[i][n] = '\0';
+        m->tensors[i]->name = names[i];
+    }
+    T_OK(t, mt_outdir_open(&t->ctx, t_path(t, "out"), 0, &out));
+    struct mt_write_opts wo = {0};
+    struct mt_writer *w;
+    T_FAILS(t, mt_st_plan(&t->ctx, out, m, &wo, &w), MT_E_LIMIT,
+            "choose a smaller --max-shard-size");
+    wo.shard_bytes_max = 1;
+    T_OK(t, mt_st_plan(&t->ctx, out, m, &wo, &w));
+    mt_st_writer_free(w);
+    mt_outdir_close(out, false);
+    mt_model_free(m);
+    free(names[0]);
+    free(names[1]);
+}
+
 /* Until `end` the header is not there, so half a file cannot be taken for a whole one. */
 T_TEST(a_file_without_its_end_cannot_be_read)
 {
