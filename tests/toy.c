@@ -14,7 +14,7 @@ struct toy_maker {
 
 /* A record of normal numbers: mean + spread * N(0, 1). rows 0: a vector. */
 static void toy_add(struct toy_maker *k, struct mt_role role, int64_t rows, int64_t cols,
-                     double mean, double spread)
+                    double mean, double spread)
 {
     int64_t shape[2] = {rows > 0 ? rows : cols, cols};
     size_t n = (size_t)(rows > 0 ? rows : 1) * (size_t)cols;
@@ -37,7 +37,7 @@ static void toy_add(struct toy_maker *k, struct mt_role role, int64_t rows, int6
 }
 
 static void toy_matrix(struct toy_maker *k, enum mt_role_kind kind, int layer, int expert,
-                        int64_t out, int64_t in, bool bias)
+                       int64_t out, int64_t in, bool bias)
 {
     struct mt_role role = mt_role(kind, layer, expert);
 

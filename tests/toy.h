@@ -23,8 +23,7 @@ struct toy {
     uint64_t seed;
 };
 
-MT_NODISCARD mt_status toy_model(struct mt_ctx *ctx, const struct toy *spec,
-                                  struct mt_model **out);
+MT_NODISCARD mt_status toy_model(struct mt_ctx *ctx, const struct toy *spec, struct mt_model **out);
 
 /* n ids below vocab. */
 void toy_ids(uint64_t seed, int64_t vocab, int32_t *ids, int n);

@@ -94,7 +94,7 @@ mt_status mt_run_ffn_open(struct mt_ctx *ctx, struct mt_run_layer *l)
     if (!l->ffn->moe)
         return MT_OK;
     MT_TRY(mt_alloc0(ctx, n, sizeof *l->experts, "experts", &l->experts));
-    MT_TRY(mt_alloc0(ctx, n, sizeof *l->grouped, "experts", &l->grouped));
+    MT_TRY(mt_alloc0(ctx, n, sizeof(void *), "experts", &l->grouped));
     MT_TRY(mt_alloc0(ctx, n + 1, sizeof *l->offset, "experts", &l->offset));
     return l->ffn->rule.has_bias ? ffn_open_selection_bias(ctx, l) : MT_OK;
 }

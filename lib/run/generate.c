@@ -49,7 +49,7 @@ static mt_status gen_open_layers(struct mt_ctx *ctx, struct gen *g)
 {
     int n = mt_runner_model(g->r)->hp.n_layers;
 
-    MT_TRY(mt_alloc0(ctx, (size_t)n, sizeof *g->layers, "layers", &g->layers));
+    MT_TRY(mt_alloc0(ctx, (size_t)n, sizeof(void *), "layers", &g->layers));
     for (int l = 0; l < n; l++) {
         MT_TRY(mt_wrap(ctx, mt_run_layer_open(ctx, g->r, l, &g->layers[l]), "layer %d", l));
         g->n_open++;

@@ -246,7 +246,7 @@ mt_status mt_run_attn(struct mt_ctx *ctx, struct mt_run_layer *l, mt_buf x,
         past = kv->n_pos[l->layer];
         if (m > kv->max_tokens - past)
             return mt_fail(ctx, MT_E_LIMIT, "%lld tokens do not fit a context of %lld",
-                           (long long)(past + m), (long long)kv->max_tokens);
+                           (long long)past + (long long)m, (long long)kv->max_tokens);
     }
     MT_TRY(mt_run_slot(ctx, l->r, RUN_SLOT_B, (size_t)m * qw, &q));
     MT_TRY(mt_run_slot(ctx, l->r, RUN_SLOT_E, (size_t)m * qw, &out));

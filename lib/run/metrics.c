@@ -17,9 +17,11 @@ static size_t metrics_argmax(const float *v, size_t n)
 double mt_metrics_nll(const float *logits, size_t n, int32_t target)
 {
     double max = (double)logits[metrics_argmax(logits, n)], sum = 0;
+    size_t i = 0;
 
-    for (size_t i = 0; i < n; i++)
+    do
         sum += exp((double)logits[i] - max);
+    while (++i < n);
     return log(sum) + max - (double)logits[target];
 }
 
@@ -31,14 +33,15 @@ void mt_metrics_pair(const float *ref, const float *cand, size_t n, int32_t targ
     size_t ar = metrics_argmax(ref, n), ac = metrics_argmax(cand, n);
     double mr = (double)ref[ar], mc = (double)cand[ac];
     double zr = 0, zc = 0, wd = 0, kl;
+    size_t i = 0;
 
-    for (size_t i = 0; i < n; i++) {
+    do {
         double r = (double)ref[i] - mr, c = (double)cand[i] - mc;
         double w = exp(r);
         zr += w;
         zc += exp(c);
         wd += w > 0 ? w * (r - c) : 0; /* -Inf in both is no difference */
-    }
+    } while (++i < n);
     kl = wd / zr - log(zr) + log(zc);
     out->kl = kl < 0 ? 0 : kl; /* rounding; NaN stays */
     out->nll_ref = log(zr) + mr - (double)ref[target];

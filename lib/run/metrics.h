@@ -1,7 +1,7 @@
 /* metrics.h: what logits say about a prediction, and statistics over tokens.
  *
  * Logits are fp32; everything computed from them is fp64, summed in index order.
- * Threads: pure functions.
+ * A vocabulary has at least one token. Threads: pure functions.
  */
 #ifndef MT_RUN_METRICS_H
 #define MT_RUN_METRICS_H

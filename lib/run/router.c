@@ -122,6 +122,7 @@ void mt_router_apply(const struct mt_router_rule *rule, const double *logits, co
 
     mt_assert(mt_router_fits(rule, n, k));
     memset(taken, 0, (size_t)n);
+    memset(score, 0, (size_t)n * sizeof *score);
     router_scores(rule, logits, n, score);
     if (bias != NULL) {
         for (int i = 0; i < n; i++)

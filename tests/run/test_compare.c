@@ -62,7 +62,6 @@ static void same_as_itself(struct t *t, const struct toy *spec)
     mt_compare_free(&r);
     mt_device_close(dev);
     mt_model_free(m);
-    set_free(&d);
 }
 
 T_TEST(a_model_against_itself_differs_in_nothing)
@@ -173,7 +172,6 @@ T_TEST(kl_is_what_brute_force_gives)
     mt_model_free(p1);
     mt_device_close(dev);
     mt_model_free(m);
-    set_free(&d);
 }
 
 /* Scaling the output of one block by 1 + a: error a in that layer, none elsewhere; states drift
@@ -201,7 +199,6 @@ T_TEST(a_planted_change_shows_in_its_layer)
         mt_model_free(plan);
         mt_device_close(dev);
         mt_model_free(m);
-        set_free(&d);
     }
 }
 
@@ -261,7 +258,6 @@ T_TEST(threads_and_spilled_streams_change_no_bit)
     }
     mt_model_free(plan);
     mt_model_free(m);
-    set_free(&d);
 }
 
 /* What one candidate gets does not depend on the others beside it. */
@@ -288,7 +284,6 @@ T_TEST(candidates_together_are_as_alone)
     }
     mt_device_close(dev);
     mt_model_free(m);
-    set_free(&d);
 }
 
 T_TEST(dead_experts_are_counted)
@@ -318,7 +313,6 @@ T_TEST(dead_experts_are_counted)
     mt_compare_free(&r);
     mt_device_close(dev);
     mt_model_free(m);
-    set_free(&d);
 }
 
 T_TEST(evaluation_agrees_with_the_comparison)
@@ -345,7 +339,6 @@ T_TEST(evaluation_agrees_with_the_comparison)
     mt_compare_free(&r);
     mt_device_close(dev);
     mt_model_free(m);
-    set_free(&d);
 }
 
 T_TEST(models_of_different_shape_are_refused)
@@ -372,7 +365,6 @@ T_TEST(models_of_different_shape_are_refused)
     }
     mt_device_close(dev);
     mt_model_free(m);
-    set_free(&d);
 }
 
 T_TEST(ids_outside_the_vocabulary_are_refused)
@@ -389,7 +381,6 @@ T_TEST(ids_outside_the_vocabulary_are_refused)
             "token id 61 (number 3 of the batch) is outside the vocabulary of 61");
     mt_device_close(dev);
     mt_model_free(m);
-    set_free(&d);
 }
 
 T_TEST(an_interrupt_ends_the_comparison)
@@ -406,7 +397,6 @@ T_TEST(an_interrupt_ends_the_comparison)
     t->cancel = 0;
     mt_device_close(dev);
     mt_model_free(m);
-    set_free(&d);
 }
 
 /* Every allocation fails once; the call must fail cleanly each time until none is left. */
@@ -436,5 +426,4 @@ T_TEST(failing_memory_leaks_nothing)
     T_CHECK(t, st == MT_OK && n > 30);
     mt_compare_free(&r);
     mt_model_free(m);
-    set_free(&d);
 }
