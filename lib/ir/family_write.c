@@ -116,7 +116,7 @@ mt_status mt_cfg_hold_ffn(struct mt_ctx *ctx, const struct mt_model *m, const st
             snprintf(what, sizeof what, "%s experts (SiLU only)", mt_act_name(x->act));
             return mt_cfg_cannot(ctx, f, what, NULL);
         }
-        if (x->moe && write_difference(first, x) != NULL)
+        if (first != NULL && x->moe && write_difference(first, x) != NULL)
             return mt_cfg_cannot(ctx, f, write_difference(first, x), NULL);
         if (!x->moe && dense == NULL)
             dense = x;

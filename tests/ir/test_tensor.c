@@ -3,6 +3,12 @@
 
 #include <stdlib.h>
 
+/* Bit for bit, so that a NaN equals itself and zeros of either sign differ. */
+static bool same_bits(const void *a, const void *b, size_t n)
+{
+    return memcmp(a, b, n) == 0;
+}
+
 /* A map that stands on a buffer of the test. */
 static struct mt_map memory_map(const void *base, size_t n)
 {
@@ -73,7 +79,7 @@ T_TEST(slices_of_any_stride_match_brute_force)
         memset(got, 0xAB, sizeof got);
         T_OK(t, mt_tensor_fetch(&t->ctx, &x, row, n, got));
         for (int64_t i = 0; i < n * cols; i++)
-            if (memcmp(got + (size_t)i * size, element(&x, row * cols + i), size) != 0)
+            if (!same_bits(got + (size_t)i * size, element(&x, row * cols + i), size))
                 T_FAIL(t, "round %d, element %lld differs", round, (long long)i);
         T_CHECK(t, got[(size_t)(n * cols) * size] == 0xAB);
     }
@@ -94,7 +100,7 @@ T_TEST(experts_of_a_stack_are_slices)
 
         T_CHECK(t, mt_tensor_contiguous(&up, &bytes) && bytes == &stack[e][2][0]);
         T_OK(t, mt_tensor_fetch_f32(&t->ctx, &up, 0, 2, got));
-        T_CHECK(t, memcmp(got, stack[e][2], sizeof got) == 0);
+        T_CHECK(t, same_bits(got, stack[e][2], sizeof got));
     }
 }
 
@@ -181,7 +187,7 @@ T_TEST(floats_from_every_plain_dtype)
         }
         struct mt_tensor x = slice(&map, dtype, 2, shape, stride, 1);
         T_OK(t, mt_tensor_fetch_f32(&t->ctx, &x, 0, 2, got));
-        T_CHECK(t, memcmp(got, want, sizeof want) == 0);
+        T_CHECK(t, same_bits(got, want, sizeof want));
         struct mt_tensor y = slice(&map, dtype, 2, shape, turned, 1);
         T_OK(t, mt_tensor_fetch_f32(&t->ctx, &y, 1, 1, got));
         T_CHECK(t, got[0] == want[1] && got[1] == want[3] && got[2] == want[5]);
@@ -275,7 +281,7 @@ T_TEST(elements_narrower_than_a_byte_come_whole)
     T_OK(t, mt_tensor_fetch(&t->ctx, &x, 1, 1, got));
     T_CHECK(t, got[0] == 4 && got[1] == 5);
     T_OK(t, mt_tensor_fetch(&t->ctx, &y, 0, 2, got));
-    T_CHECK(t, memcmp(got, raw + 1, 3) == 0);
+    T_CHECK(t, same_bits(got, raw + 1, 3));
     T_FAILS(t, mt_tensor_fetch(&t->ctx, &y, 0, 1, got), MT_E_UNSUPPORTED, "end inside a byte");
     T_FAILS(t, mt_tensor_fetch(&t->ctx, &z, 0, 1, got), MT_E_UNSUPPORTED, "side by side");
 }
@@ -292,7 +298,7 @@ T_TEST(dropped_pages_come_back)
     T_OK(t, mt_tensor_load_f32(&t->ctx, x, &before));
     mt_tensor_drop(x);
     T_OK(t, mt_tensor_load_f32(&t->ctx, x, &after));
-    T_CHECK(t, memcmp(before, after, (size_t)mt_tensor_count(x) * 4) == 0);
+    T_CHECK(t, same_bits(before, after, (size_t)mt_tensor_count(x) * 4));
     mt_free(before);
     mt_free(after);
     mt_model_free(m);
