@@ -401,6 +401,40 @@ T_TEST(routers_know_their_weights_and_report_them)
     mt_model_free(qwen3);
 }
 
+/* What a pass said of a layer comes back word for word after a resume. */
+T_TEST(a_resumed_walk_takes_reports_back)
+{
+    struct mt_model *src = dense(t, &(struct tiny){.width = 96, .seed = 16});
+    const struct mt_pass *p = mt_pass_find("convert-ffn");
+    static struct noise_data data;
+    struct mt_walk_result r;
+    void *opts = calloc(1, p->opts_size), *state;
+
+    T_CHECK(t, src != NULL && opts != NULL);
+    noise_data(&data, 4, 64, 5);
+    T_OK(t, run_pass(&t->ctx, "convert-ffn", "experts=8", src, &data.set, &r));
+    mt_opt_defaults(p->opts, opts);
+    T_OK(t, p->create(&t->ctx, opts, src, &state));
+    for (int l = 0; l < src->hp.n_layers; l++) {
+        struct mt_json *again = mt_json_new_object();
+        char *a, *b;
+        size_t na, nb;
+        T_OK(t, p->layer_restore(&t->ctx, state, l, layer_numbers(&r, l)));
+        T_OK(t, p->layer_report(&t->ctx, state, l, again));
+        T_OK(t, mt_json_print(&t->ctx, layer_numbers(&r, l), &a, &na));
+        T_OK(t, mt_json_print(&t->ctx, again, &b, &nb));
+        T_EQ_STR(t, b, a);
+        T_CHECK(t, strstr(a, "captured") != NULL);
+        mt_free(a);
+        mt_free(b);
+        mt_json_free(again);
+    }
+    p->destroy(state);
+    free(opts);
+    mt_walk_result_free(&r);
+    mt_model_free(src);
+}
+
 T_TEST(auto_takes_what_there_is)
 {
     struct mt_model *src = dense(t, &(struct tiny){.width = 96, .seed = 17});
