@@ -1,0 +1,61 @@
+#include "passes/lib/moe_shape.h"
+#include "tests/t.h"
+#include "tests/tiny.h"
+
+T_TEST(a_share_of_the_width_becomes_the_nearest_number_of_experts)
+{
+    static const struct {
+        int width, experts;
+        const char *shared, *active;
+        int k, expert_width;
+    } cases[] = {
+        {96, 8, "0", "50%", 4, 12},    {96, 8, "0", "100%", 8, 12}, {96, 8, "0", "1%", 1, 12},
+        {96, 7, "1", "50%", 3, 12},    {96, 7, "1", "75%", 5, 12},  {96, 6, "2", "10%", 1, 12},
+        {96, 8, "0", "55%", 4, 12},    {96, 8, "0", "57%", 5, 12},  {96, 8, "0", "3", 3, 12},
+        {5, 4, "0", "100%", 4, 2},     {5, 4, "0", "50%", 1, 2},    {101, 10, "auto", "50%", 4, 10},
+        {96, 5, "auto", "50%", 2, 16},
+    };
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        const struct mt_shape_ask ask = {.experts = cases[i].experts,
+                                         .active = cases[i].active,
+                                         .shared = cases[i].shared,
+                                         .arch = "auto"};
+        struct mt_model *m =
+            tiny_open(t, tiny_write(t, "m", &(struct tiny){.width = cases[i].width, .layers = 1}));
+        struct mt_moe_shape s;
+        T_CHECK(t, m != NULL);
+        T_OK(t, mt_moe_shape_read(&t->ctx, &ask, m, &s));
+        T_EQ_INT(t, s.k, cases[i].k);
+        T_EQ_INT(t, s.expert_width, cases[i].expert_width);
+        mt_model_free(m);
+    }
+}
+
+T_TEST(the_target_follows_source_and_shared_experts)
+{
+    static const struct {
+        const char *family, *arch, *shared, *target;
+        int n_shared;
+    } cases[] = {
+        {"llama", "auto", "auto", "glm4_moe", 1},    {"llama", "auto", "0", "glm4_moe", 0},
+        {"llama", "mixtral", "auto", "mixtral", 0},  {"qwen3", "auto", "auto", "qwen3_moe", 0},
+        {"qwen3", "auto", "2", "glm4_moe", 2},       {"qwen3", "glm4_moe", "auto", "glm4_moe", 1},
+        {"qwen3", "qwen3_moe", "0", "qwen3_moe", 0}, {"qwen2", "auto", "auto", "glm4_moe", 1},
+    };
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        const struct mt_shape_ask ask = {
+            .experts = 6, .active = "2", .shared = cases[i].shared, .arch = cases[i].arch};
+        struct mt_model *m =
+            tiny_open(t, tiny_write(t, "m", &(struct tiny){.family = cases[i].family}));
+        struct mt_moe_shape s;
+        T_CHECK(t, m != NULL);
+        T_OK(t, mt_moe_shape_read(&t->ctx, &ask, m, &s));
+        T_EQ_STR(t, s.target->family, cases[i].target);
+        T_EQ_INT(t, s.n_shared, cases[i].n_shared);
+        /* glm4_moe always stores one, if only zeros. */
+        T_EQ_INT(t, s.shared_width > 0, strcmp(cases[i].target, "glm4_moe") == 0);
+        mt_model_free(m);
+    }
+}
