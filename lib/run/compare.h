@@ -6,6 +6,15 @@
  * over all tokens; `drift` is the relative L2 of the two hidden states after the layer, each from
  * its own stream.
  *
+ * Tied argmaxes go to the lowest id. Quantiles interpolate linearly between order statistics. The
+ * standard error is that of a mean of independent tokens. Loads are those of the candidate's own
+ * stream. Seconds are each model's own forward (embedding, layers, head) without local runs,
+ * statistics and streams. Reports do not depend on thread count, memory limit or on how many
+ * candidates are compared at once.
+ *
+ * Memory: one hidden-state stream per model, one layer of each, and the buffers of one batch.
+ * scratch_dir: see stream.h.
+ *
  * The candidate must have the reference's vocabulary, hidden size and layer count (MT_E_FORMAT
  * tells which differs).
  */
