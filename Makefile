@@ -49,7 +49,7 @@ else
 LIB_OBJ += $(B)/kernels/cuda/absent.o
 endif
 
-.PHONY: all help test demo install uninstall check asan tsan fuzz clean
+.PHONY: all help test bench demo install uninstall check asan tsan fuzz clean
 all: $(B)/moetool
 	@ln -sfn $(VARIANT) build/current
 
@@ -57,6 +57,7 @@ help:
 	@echo "make                  build build/release/moetool"
 	@echo "make test             build and run the tests (T=room/name runs one file, ONLY=word some of it)"
 	@echo "make demo             convert the model that comes with the repository and compare"
+	@echo "make bench             timings of the kernels"
 	@echo "make check            format, layers, tables, clang-tidy, cppcheck"
 	@echo "make asan | tsan      the tests under sanitizers"
 	@echo "make fuzz             the fuzz targets under libFuzzer (FUZZ_SECONDS=60 each, needs clang)"
@@ -87,6 +88,9 @@ $(B)/libmoetool.a: $(LIB_OBJ)
 $(B)/moetool: $(CMD_SRC:%.c=$(B)/%.o) $(B)/libmoetool.a
 	$(CC) $(SAN_FLAGS) -o $@ $^ $(LIBS)
 
+$(B)/tests/bench/%: $(B)/tests/bench/%.o $(B)/libmoetool.a
+	$(CC) $(SAN_FLAGS) -o $@ $^ $(LIBS)
+
 $(B)/tests/%: $(B)/tests/%.o $(TEST_LIB_SRC:%.c=$(B)/%.o) $(B)/libmoetool.a
 	$(CC) $(SAN_FLAGS) -o $@ $^ $(LIBS)
 
@@ -104,6 +108,11 @@ $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(FUZZ_MAIN) $(B)/libmoetool.a
 TEST_BIN := $(TEST_SRC:%.c=$(B)/%)
 test: $(B)/moetool $(TEST_BIN)
 	@MOETOOL_BIN=$(abspath $(B)/moetool) scripts/run_tests.sh $(B) "$(T)" "$(ONLY)"
+
+# Timings, not tests: nothing here passes or fails.
+BENCH_BIN := $(patsubst %.c,$(B)/%,$(sort $(wildcard tests/bench/bench_*.c)))
+bench: $(BENCH_BIN)
+	@for b in $(BENCH_BIN); do echo "$$b"; $$b || exit 1; done
 
 asan:
 	+@$(MAKE) SAN=asan test

@@ -10,10 +10,10 @@
 #include <string.h>
 
 enum {
-    GEMM_FEW = 4,        /* tokens for which w is better read as stored */
-    GEMM_TOKENS = 1024,  /* most tokens of a tile */
-    GEMM_BLOCK_K = 2048, /* depth of a converted block */
-    GEMM_ROWS = 512,     /* most rows of w of a tile */
+    GEMM_FEW = 4,       /* tokens for which w is better read as stored */
+    GEMM_TOKENS = 1024, /* most tokens of a tile */
+    GEMM_BLOCK_K = 768, /* depth of a converted block */
+    GEMM_ROWS = 384,    /* most rows of w of a tile */
     GEMM_ROWS_MIN = 96,
     GEMM_TILES = 16, /* as many tiles as that, if they need not be smaller than the above */
     GEMM_FEW_BYTES = 1 << 18
