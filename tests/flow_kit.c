@@ -529,6 +529,10 @@ bool kit_same_tensors(struct t *t, const char *a, const char *b, int except)
 
     for (size_t i = 0; same && i < x->n_tensors; i++) {
         const struct mt_tensor *u = x->tensors[i], *v = mt_model_find(y, u->role);
+        for (size_t k = 0; u->role.kind == MT_ROLE_OTHER && k < y->n_tensors; k++) {
+            if (strcmp(y->tensors[k]->name, u->name) == 0)
+                v = y->tensors[k];
+        }
         if ((int)u->role.kind != except)
             same = v != NULL && same_record(t, u, v);
     }

@@ -83,7 +83,7 @@ static mt_status emit_push_use(struct mt_ctx *ctx, struct emit *e, const struct 
 {
     if (e->n_uses == e->cap_uses) {
         size_t cap = e->cap_uses == 0 ? 64 : e->cap_uses * 2;
-        MT_TRY(mt_realloc(ctx, cap, sizeof *e->uses, "records to write", &e->uses));
+        MT_TRY(mt_realloc(ctx, cap, sizeof(struct mt_tensor *), "records to write", &e->uses));
         e->cap_uses = cap;
     }
     e->uses[e->n_uses++] = t;
@@ -210,7 +210,7 @@ static mt_status emit_check(struct mt_ctx *ctx, const struct emit *e, const stru
     return mt_fail(ctx, MT_E_NUMERIC,
                    "%s (%s): element %llu is NaN or infinite; --allow-nan writes it as it is",
                    mt_tensor_label(t, label, sizeof label), emit_file(t),
-                   (unsigned long long)(offset / width + at));
+                   (unsigned long long)offset / width + at);
 }
 
 static void emit_tile_done(struct emit *e, struct emit_item *it, uint64_t offset, uint64_t n)

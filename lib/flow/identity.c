@@ -108,10 +108,10 @@ mt_status mt_model_identity(struct mt_ctx *ctx, const struct mt_model *m, char h
         mt_sha256_add(&s, text, n);
         mt_free(text);
     }
-    MT_TRY(mt_alloc(ctx, m->n_tensors, sizeof *sorted, "list of records", &sorted));
+    MT_TRY(mt_alloc(ctx, m->n_tensors, sizeof(struct mt_tensor *), "list of records", &sorted));
     for (size_t i = 0; i < m->n_tensors; i++)
         sorted[i] = m->tensors[i];
-    qsort(sorted, m->n_tensors, sizeof *sorted, identity_compare);
+    qsort(sorted, m->n_tensors, sizeof(struct mt_tensor *), identity_compare);
     for (size_t i = 0; i < m->n_tensors && st == MT_OK; i++) {
         identity_add_head(&s, sorted[i]);
         st = mt_check_cancel(ctx);

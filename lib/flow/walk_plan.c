@@ -109,8 +109,8 @@ static mt_status plan_units(struct mt_ctx *ctx, struct mt_walk *w)
     size_t n = (size_t)w->n_units;
     MT_TRY(mt_alloc0(ctx, n + 2, sizeof *w->unit_first, "list of records", &w->unit_first));
     MT_TRY(mt_alloc0(ctx, n, sizeof *w->unit_bytes, "list of records", &w->unit_bytes));
-    MT_TRY(mt_alloc0(ctx, n, sizeof *w->facts, "list of records", &w->facts));
-    MT_TRY(mt_alloc(ctx, m->n_tensors, sizeof *w->records, "list of records", &w->records));
+    MT_TRY(mt_alloc0(ctx, n, sizeof(struct mt_json *), "list of records", &w->facts));
+    MT_TRY(mt_alloc(ctx, m->n_tensors, sizeof(struct mt_tensor *), "list of records", &w->records));
     /* Counted one place further on, then used as cursors that end where the next unit begins. */
     at = w->unit_first + 1;
     for (size_t i = 0; i < m->n_tensors; i++)

@@ -84,6 +84,14 @@ static uint64_t stream_work_bytes(const struct mt_walk *w)
            block * (uint64_t)s->width_max * per;
 }
 
+/* What a stream cannot do without: a compressed chunk, and a few words for each chunk. Twice the
+ * chunk, because it first takes a third of what it finds. */
+static uint64_t stream_least_bytes(const struct walk_streams *s)
+{
+    return 2 * (uint64_t)s->batches.tokens_max * (uint64_t)s->hidden * sizeof(float) + (1u << 16) +
+           64 * (uint64_t)s->batches.n;
+}
+
 mt_status walk_streams_plan(struct mt_ctx *ctx, struct mt_walk *w, uint64_t *bytes,
                             uint64_t *stream_bytes)
 {
@@ -107,10 +115,8 @@ mt_status walk_streams_plan(struct mt_ctx *ctx, struct mt_walk *w, uint64_t *byt
     if (((s->teacher.want | s->student.want) & MT_NEED_HIDDEN) != 0)
         s->width_max = stream_dense_width_max(src);
     *bytes = stream_work_bytes(w);
-    /* A stream that finds no room at all keeps one compressed chunk. */
     n_streams = (s->teacher.rounds > 0 ? 1u : 0u) + (s->student.rounds > 0 ? 1u : 0u);
-    *stream_bytes =
-        n_streams * 2 * (uint64_t)s->batches.tokens_max * (uint64_t)s->hidden * sizeof(float);
+    *stream_bytes = n_streams * stream_least_bytes(s);
     return MT_OK;
 }
 
@@ -137,26 +143,31 @@ static mt_status stream_embed(struct mt_ctx *ctx, struct mt_walk *w, struct mt_r
     return MT_OK;
 }
 
+/* Streams keep what fits of the memory that is left. What the work itself will need, and the next
+ * stream at the least, is held out while one looks, so that it is there when its turn comes. */
+static mt_status stream_create(struct mt_ctx *ctx, struct mt_walk *w, const char *scratch_dir,
+                               uint64_t others, struct mt_stream **out)
+{
+    void *reserved = NULL;
+
+    if (mt_mem_limit(ctx) != UINT64_MAX)
+        MT_TRY(mt_alloc(ctx, 1, w->work_bytes + others, "this work", &reserved));
+    mt_status st = mt_stream_create(ctx, &w->s.batches, w->s.hidden, scratch_dir, out);
+    mt_free(reserved);
+    return st;
+}
+
 mt_status walk_streams_begin(struct mt_ctx *ctx, struct mt_walk *w, const char *scratch_dir)
 {
     struct walk_streams *s = &w->s;
     size_t rows = (size_t)s->batches.tokens_max, hidden = (size_t)s->hidden;
     size_t block = rows < (size_t)s->block ? rows : (size_t)s->block;
-    void *reserved;
-    mt_status st = MT_OK;
 
-    /* Streams keep what fits of the memory that is left. What the work itself will need is held
-     * out while they look, so that it is there when its turn comes. */
-    if (mt_mem_limit(ctx) != UINT64_MAX)
-        MT_TRY(mt_alloc(ctx, 1, w->work_bytes, "this work", &reserved));
-    else
-        reserved = NULL;
     if (s->teacher.rounds > 0)
-        st = mt_stream_create(ctx, &s->batches, s->hidden, scratch_dir, &s->teacher.x);
-    if (st == MT_OK && s->student.rounds > 0)
-        st = mt_stream_create(ctx, &s->batches, s->hidden, scratch_dir, &s->student.x);
-    mt_free(reserved);
-    MT_TRY(st);
+        MT_TRY(stream_create(ctx, w, scratch_dir, s->student.rounds > 0 ? stream_least_bytes(s) : 0,
+                             &s->teacher.x));
+    if (s->student.rounds > 0)
+        MT_TRY(stream_create(ctx, w, scratch_dir, 0, &s->student.x));
     MT_TRY(stream_alloc(ctx, s, rows * hidden, &s->x, &s->host_x));
     MT_TRY(stream_alloc(ctx, s, block * hidden, &s->norm, &s->host_norm));
     MT_TRY(stream_alloc(ctx, s, block * hidden, &s->y, &s->host_y));

@@ -27,6 +27,24 @@ T_TEST(a_walk_without_passes_copies_every_bit)
     T_CHECK(t, access(kit_path(t, "out/" MT_MANIFEST_NAME), F_OK) == 0);
 }
 
+T_TEST(a_model_of_an_unknown_family_is_copied_too)
+{
+    const char *src = kit_make(t, "src"), *out = kit_path(t, "out");
+    struct kit_run r = {.source = src, .out = out};
+    size_t n;
+    char *config = t_read_file(kit_path(t, "src/config.json"), &n), *at;
+
+    T_CHECK(t, config != NULL && (at = strstr(config, "\"llama\"")) != NULL);
+    memcpy(at + 1, "yxlop", 5);
+    t_write_file(t, kit_path(t, "src/config.json"), config, n);
+    free(config);
+    T_OK(t, kit_walk(t, &r));
+    struct mt_model *m = kit_open(t, out);
+    T_CHECK(t, m != NULL && m->family == NULL);
+    mt_model_free(m);
+    T_CHECK(t, kit_same_tensors(t, src, out, MT_ROLE_COUNT));
+}
+
 T_TEST(a_pass_that_does_nothing_changes_nothing)
 {
     const char *src = kit_make(t, "src");
@@ -204,6 +222,32 @@ T_TEST(what_cannot_fit_is_refused_before_output_is_opened)
     r.out = kit_path(t, "out2");
     T_FAILS(t, kit_walk(t, &r), MT_E_LIMIT, "passes 1.0 TiB");
     T_CHECK(t, access(kit_path(t, "out2.partial"), F_OK) != 0);
+}
+
+/* Whatever limit the plan accepts, the work ends within it. */
+T_TEST(a_limit_that_is_accepted_suffices)
+{
+    const struct kit_scale_opts by = {.by = 0.25};
+    const struct kit_watch_opts watch = {.student = true, .rounds = 2};
+    const struct mt_walk_pass p[] = {{&kit_tilt, &by}, {&kit_watch, &watch}};
+    struct kit_run r = {.source = kit_make(t, "src"), .passes = p, .n_passes = 2, .data = true};
+    uint64_t lo = 1 << 20, hi = (uint64_t)256 << 20;
+
+    r.threads = 2;
+    r.out = kit_path(t, "out");
+    r.flags = MT_OUT_FORCE;
+    while (hi - lo > 256) {
+        r.memory = lo + (hi - lo) / 2;
+        mt_status st = kit_walk(t, &r);
+        if (st == MT_OK) {
+            hi = r.memory;
+            continue;
+        }
+        T_EQ_INT(t, st, MT_E_LIMIT);
+        if (strncmp(mt_error(&t->ctx), "this work", 9) != 0)
+            T_FAIL(t, "%s", mt_error(&t->ctx));
+        lo = r.memory;
+    }
 }
 
 T_TEST(a_dry_run_tells_sizes_and_writes_nothing)

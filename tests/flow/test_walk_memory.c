@@ -1,4 +1,5 @@
 /* A walk needs no more anonymous memory for a model of twice the size. */
+#include "lib/base/path.h"
 #include "tests/flow_kit.h"
 
 #include <pthread.h>
@@ -173,4 +174,17 @@ T_TEST(twice_the_model_needs_no_more_memory)
     T_CHECK(t, !t->failed);
     T_CHECK(t, one > 0 && one < limit / 1024 && two < limit / 1024);
     T_CHECK(t, two < one + 3 * 1024);
+}
+
+T_TEST(what_the_disk_cannot_hold_is_refused_before_output_is_opened)
+{
+    struct kit_run r = {.out = kit_path(t, "out")};
+    uint64_t room;
+
+    T_OK(t, mt_path_free_bytes(&t->ctx, t->dir, &room));
+    if (room / BIG_LAYER_BYTES > 20000)
+        T_SKIP(t, "too much room here");
+    r.source = big_make(t, "huge", (int)(room / BIG_LAYER_BYTES) + 2);
+    T_FAILS(t, kit_walk(t, &r), MT_E_LIMIT, "its file system has");
+    T_CHECK(t, access(kit_path(t, "out.partial"), F_OK) != 0);
 }
