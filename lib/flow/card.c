@@ -191,10 +191,14 @@ static void card_shape(struct card *c, const struct mt_json *m)
     card_add(c, "%" PRId64 " layers of width %" PRId64 ". ", layers, hidden);
     if (card_int(ffn, "experts", &experts) && card_int(ffn, "active", &active) &&
         card_int(ffn, "shared_width", &shared)) {
+        if (moe == layers)
+            card_add(c, "All");
+        else
+            card_add(c, "%" PRId64 " of them", moe);
         card_add(c,
-                 "%" PRId64 " of them have %" PRId64 " routed experts of width %" PRId64
-                 ", of which %" PRId64 " act for a token",
-                 moe, experts, width, active);
+                 " have %" PRId64 " routed experts of width %" PRId64 ", %" PRId64
+                 " of which act for a token",
+                 experts, width, active);
         if (shared > 0)
             card_add(c, ", and a shared one of width %" PRId64, shared);
         card_add(c, ".\n\n");

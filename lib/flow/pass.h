@@ -36,8 +36,10 @@ enum mt_pass_needs {
     MT_NEED_HIDDEN = 1u << 1,  /* act(Gx)*(Ux) of the source's dense FFN at those inputs; not given
                                   where the source's layer is MoE */
     MT_NEED_OUTPUT = 1u << 2,  /* the source FFN's output at those inputs */
-    MT_NEED_STUDENT = 1u << 3, /* the inputs come from the edited prefix (sequential method);
-                                  without it, from the source model */
+    MT_NEED_STUDENT = 1u << 3, /* the inputs come from the edited prefix as it is stored (sequential
+                                  method); without it, from the source model. The layer's own
+                                  attention and norm are the source's: passes have not edited it
+                                  yet */
     MT_NEED_DATA = 1u << 4,    /* cannot do without: a walk without a data set is refused before
                                   output is opened, naming the pass and --data. Without this bit the
                                   pass makes do when `observe` is never called. */

@@ -10,7 +10,12 @@
  * through the edited ones as they will be stored. The layer is the unit of resume: the journal in
  * OUT.partial says which units stand; a resumed walk reads those back as slices of the partial
  * output, advances the streams through them and goes on. The bytes written are the same for any
- * thread count, memory limit and number of interruptions.
+ * thread count, memory limit and number of interruptions. What a killed or failed run leaves is
+ * OUT.partial with its journal, or nothing.
+ *
+ * Memory is estimated from shapes before output is opened, and a limit that is accepted suffices.
+ * Progress: one region in bytes, or with activations one in tokens and one in bytes per layer.
+ * Threads: one caller; a context's pool inside.
  */
 #ifndef MT_FLOW_WALK_H
 #define MT_FLOW_WALK_H

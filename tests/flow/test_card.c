@@ -66,8 +66,9 @@ T_TEST(a_card_tells_the_making_the_shape_and_the_figures)
     HAS(text, "131072 tokens in 64 windows (wiki, code; SHA-256 `fedcba9876543210`)");
     HAS(text, "| parameters | 8.03 B | 8.03 B |");
     HAS(text, "| acting for a token | 8.03 B | 5 B |");
-    HAS(text, "16 routed experts of width 896, of which 7 act for a token, and a shared one of "
-              "width 896.");
+    HAS(text,
+        "All have 16 routed experts of width 896, 7 of which act for a token, and a shared one of "
+        "width 896.");
     HAS(text, "| KL(source, this), nats per token | 0.0123 ± 0.0004 |");
     HAS(text, "| same most likely token | 95.70 % |");
     HAS(text, "| code | 0.02 | 2.718 | 2.773 |");
