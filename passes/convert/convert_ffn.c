@@ -25,7 +25,7 @@ static const char *const convert_label_names[] = {"membership", "lognorm", NULL}
 static const char *const convert_arch_names[] = {"auto", "glm4_moe", "mixtral", "qwen3_moe", NULL};
 
 /* Share of tokens with undecided choices that is worth a warning. */
-#define CONVERT_TIES_MAX 0.02
+#define CONVERT_TIES_MAX 0.05
 
 struct convert_opts {
     int64_t experts, flatten;
