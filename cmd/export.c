@@ -1,0 +1,177 @@
+#include "cmd/cmd.h"
+
+#include "cmd/facts.h"
+#include "formats/table.h"
+#include "lib/base/path.h"
+#include "lib/flow/card.h"
+#include "lib/flow/walk.h"
+
+#include <stdio.h>
+#include <string.h>
+
+extern const struct mt_pass mt_pass_cast;
+
+struct export_opts {
+    const char *out;
+    uint64_t max_shard_size;
+    bool dry_run, resume, force;
+};
+
+static const struct mt_opt export_opt_table[] = {
+    MT_OPT_STR(struct export_opts, out, "out", 'o', "OUT", NULL, "directory to write; required"),
+    MT_OPT_BOOL(struct export_opts, force, "force", 0, "replace an existing OUT"),
+    MT_OPT_BOOL(struct export_opts, resume, "resume", 0, "continue an interrupted run"),
+    MT_OPT_BOOL(struct export_opts, dry_run, "dry-run", 0,
+                "tell sizes, memory and disk; write nothing"),
+    MT_OPT_SIZE(struct export_opts, max_shard_size, "max-shard-size", 0, "SIZE", "5G",
+                "largest weight file; 0: one file"),
+    MT_OPT_END,
+};
+
+struct export
+{
+    const struct cmd_args *a;
+    const struct export_opts *o;
+    const struct mt_format *format;
+    struct mt_model *src;
+    struct mt_walk_result walk;
+};
+
+static mt_status export_finish(struct mt_ctx *ctx, void *arg, const struct mt_model *result,
+                               const struct mt_json *manifest, struct mt_outdir *out)
+{
+    const struct mt_card_opts card = {0};
+
+    (void)arg, (void)result;
+    return mt_card_write(ctx, out, manifest, NULL, &card);
+}
+
+/* "BF16 80.0 MiB, F32 12.0 KiB", in the order of the types. */
+static void export_dtypes(const struct mt_model *m, char *buf, size_t n)
+{
+    uint64_t bytes[MT_DTYPE_COUNT] = {0};
+    size_t at = 0;
+    char size[24];
+
+    buf[0] = '\0';
+    for (size_t i = 0; i < m->n_tensors; i++)
+        bytes[m->tensors[i]->dtype] += mt_tensor_bytes(m->tensors[i]);
+    for (int d = 0; d < MT_DTYPE_COUNT && at < n; d++) {
+        if (bytes[d] > 0)
+            at += (size_t)snprintf(buf + at, n - at, "%s%s %s", at > 0 ? ", " : "",
+                                   mt_dtype_name((enum mt_dtype)d),
+                                   mt_format_bytes(bytes[d], size, sizeof size));
+    }
+}
+
+static mt_status export_print(struct mt_ctx *ctx, const struct export *e)
+{
+    struct cmd_table t;
+    char text[256];
+    mt_status st;
+
+    cmd_table_begin(&t, "ll");
+    cmd_table_cell(ctx, &t, "format");
+    cmd_table_cell(ctx, &t, "%s, from %s", e->format->name, e->src->format);
+    cmd_table_cell(ctx, &t, "tensors");
+    cmd_table_cell(ctx, &t, "%zu", e->walk.plan->n_tensors);
+    export_dtypes(e->src, text, sizeof text);
+    cmd_table_cell(ctx, &t, "before");
+    cmd_table_cell(ctx, &t, "%s", text);
+    export_dtypes(e->walk.plan, text, sizeof text);
+    cmd_table_cell(ctx, &t, "after");
+    cmd_table_cell(ctx, &t, "%s", text);
+    if (e->o->dry_run) {
+        cmd_table_cell(ctx, &t, "memory");
+        cmd_table_cell(ctx, &t, "%s at most, beside mapped files",
+                       mt_format_bytes(e->walk.memory_bytes, text, sizeof text));
+        cmd_table_cell(ctx, &t, "disk");
+        cmd_table_cell(ctx, &t, "%s", mt_format_bytes(e->walk.disk_bytes, text, sizeof text));
+    }
+    st = cmd_table_print(ctx, &t, stdout);
+    cmd_table_free(&t);
+    printf("\n%s %s\n", e->o->dry_run ? "would be written to" : "written to", e->o->out);
+    return st;
+}
+
+static mt_status export_print_json(struct mt_ctx *ctx, struct export *e)
+{
+    struct mt_json *root = mt_json_new_object();
+
+    mt_json_set_str(root, "source", e->a->pos->v[0]);
+    mt_json_set_str(root, "out", e->o->out);
+    mt_json_set_str(root, "format", e->format->name);
+    mt_json_set_bool(root, "dry_run", e->o->dry_run);
+    mt_json_set_int(root, "tensor_bytes", (int64_t)e->walk.bytes_out);
+    mt_json_set_int(root, "memory_bytes", (int64_t)e->walk.memory_bytes);
+    mt_json_set_int(root, "disk_bytes", (int64_t)e->walk.disk_bytes);
+    cmd_facts_json(mt_json_set_object(root, "result"), e->walk.plan);
+    mt_json_set(root, "manifest", e->walk.manifest);
+    e->walk.manifest = NULL; /* taken */
+    return cmd_print_json(ctx, root);
+}
+
+static mt_status export_go(struct mt_ctx *ctx, struct export *e)
+{
+    /* Nothing to cast: no pass at all, so that the config is copied word for word. */
+    bool casts = mt_opt_changed(&mt_pass_cast.opts[0], e->a->pass_opts);
+    const struct mt_walk_pass step = {&mt_pass_cast, e->a->pass_opts};
+    const struct mt_walk_opts o = {
+        .source = e->src,
+        .passes = &step,
+        .n_passes = casts ? 1 : 0,
+        .format = e->format,
+        .formats = mt_formats,
+        .out_path = e->o->out,
+        .out_flags = (e->o->force ? MT_OUT_FORCE : 0u) | (e->o->resume ? MT_OUT_RESUME : 0u),
+        .write = {.shard_bytes_max = e->o->max_shard_size},
+        .dry_run = e->o->dry_run,
+        .keep_on_failure = true,
+        .finish = export_finish,
+        .finish_arg = e,
+    };
+    mt_status st;
+
+    MT_TRY(mt_walk_run(ctx, &o, &e->walk));
+    st = e->a->common->json ? export_print_json(ctx, e) : export_print(ctx, e);
+    mt_walk_result_free(&e->walk);
+    return st;
+}
+
+static mt_status export_run(struct mt_ctx *ctx, const struct cmd_args *a)
+{
+    struct export e = {.a = a, .o = a->opts, .format = mt_format_writer("safetensors")};
+    mt_status st;
+
+    if (e.o->out == NULL)
+        return mt_fail(ctx, MT_E_OPTION, "-o OUT is missing: the directory to write");
+    MT_TRY(cmd_open_model(ctx, a->pos->v[0], &e.src));
+    st = export_go(ctx, &e);
+    mt_model_free(e.src);
+    return st;
+}
+
+static const struct cmd_example export_examples[] = {
+    {"export model.safetensors -o model", "a directory of shards from one file"},
+    {"export Qwen3-0.6B -o small --dtype bf16", "weights rounded to bf16"},
+    {"export Qwen3-0.6B -o shards --max-shard-size 500M", "smaller files"},
+    {"export Qwen3-0.6B -o small --dtype f16 --dry-run", "what would happen"},
+    {NULL, NULL},
+};
+
+const struct cmd_command mt_cmd_export = {
+    .name = "export",
+    .summary = "another dtype or shard size; nothing else changes",
+    .synopsis = "MODEL -o OUT [--dtype TYPE]",
+    .help = "Writes the model again, in shards of another size or with weights of another float "
+            "type. Nothing is computed but the rounding: with --dtype keep every tensor has the "
+            "same bytes as before. Routers and the biases that choose experts are never rounded. "
+            "Models of unknown families can be exported too.",
+    .examples = export_examples,
+    .opts = export_opt_table,
+    .opts_size = sizeof(struct export_opts),
+    .pass = &mt_pass_cast,
+    .args_min = 1,
+    .args_max = 1,
+    .run = export_run,
+};
