@@ -8,12 +8,13 @@
  */
 #include "lib/flow/pass.h"
 #include "passes/lib/expert_norms.h"
+#include "passes/lib/layer_numbers.h"
 #include "passes/lib/moe_shape.h"
 #include "passes/lib/partition.h"
 #include "passes/lib/router_fit.h"
 
 #include <math.h>
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum convert_router { CONVERT_AUTO, CONVERT_ZERO, CONVERT_CENTROID, CONVERT_RIDGE };
@@ -27,9 +28,13 @@ static const char *const convert_arch_names[] = {"auto", "glm4_moe", "mixtral", 
 /* Share of tokens with undecided choices that is worth a warning. */
 #define CONVERT_TIES_MAX 0.05
 
+/* --flatten auto: weights of chosen experts differ from 1 by less than this, whatever the text. */
+#define CONVERT_WEIGHT_ERROR_MAX 0x1p-7
+#define CONVERT_FLATTEN_MAX 24
+
 struct convert_opts {
-    int64_t experts, flatten;
-    const char *active, *shared;
+    int64_t experts;
+    const char *active, *shared, *flatten;
     int partition, router, arch, labels;
 };
 
@@ -50,27 +55,19 @@ static const struct mt_opt convert_opt_table[] = {
     MT_OPT_ENUM(struct convert_opts, arch, "arch", 0, "A", "auto", convert_arch_names,
                 "target architecture; auto: qwen3_moe for a Qwen3 source without shared experts, "
                 "else glm4_moe"),
-    MT_OPT_INT(struct convert_opts, flatten, "flatten", 0, "M", "12", 0, 24,
-               "multiply routers by 2^-M, so that expert weights become even"),
+    MT_OPT_STR(struct convert_opts, flatten, "flatten", 0, "M", "auto",
+               "multiply routers by 2^-M, so that expert weights become even; auto: the smallest M "
+               "of each layer that keeps them within 0.8 % of 1 on any text"),
     MT_OPT_END,
-};
-
-/* What one layer's report says; numbers only, so that a resumed walk can take them back. */
-struct convert_numbers {
-    char lists[17];
-    int64_t padded, shared;
-    int router;
-    bool shared_by_activations;
-    double weight_bound;
-    struct mt_router_quality fit;
 };
 
 struct convert {
     struct convert_opts o;
     struct mt_moe_shape shape;
+    int64_t flatten; /* -1: chosen for each layer */
     double norm_offset;
-    struct mt_dense_ffn *dense;      /* [n_layers] */
-    struct convert_numbers *numbers; /* [n_layers] */
+    struct mt_dense_ffn *dense;       /* [n_layers] */
+    struct mt_layer_numbers *numbers; /* [n_layers] */
 
     /* The layer at hand. */
     int layer;
@@ -82,6 +79,20 @@ struct convert {
 
 /* ---- create ---- */
 
+static mt_status convert_read_flatten(struct mt_ctx *ctx, struct convert *s)
+{
+    char *end;
+
+    s->flatten = -1;
+    if (strcmp(s->o.flatten, "auto") == 0)
+        return MT_OK;
+    s->flatten = strtol(s->o.flatten, &end, 10);
+    if (end == s->o.flatten || *end != '\0' || s->flatten < 0 || s->flatten > CONVERT_FLATTEN_MAX)
+        return mt_fail(ctx, MT_E_OPTION, "--flatten %s: expected auto or a number from 0 to %d",
+                       s->o.flatten, CONVERT_FLATTEN_MAX);
+    return MT_OK;
+}
+
 static mt_status convert_setup(struct mt_ctx *ctx, struct convert *s, const struct mt_model *src)
 {
     const struct mt_shape_ask ask = {.experts = s->o.experts,
@@ -90,6 +101,7 @@ static mt_status convert_setup(struct mt_ctx *ctx, struct convert *s, const stru
                                      .arch = convert_arch_names[s->o.arch]};
     struct mt_moe_shape *p = &s->shape;
 
+    MT_TRY(convert_read_flatten(ctx, s));
     MT_TRY(mt_moe_shape_read(ctx, &ask, src, p));
     s->norm_offset = src->hp.norm_offset;
     if (s->o.router == CONVERT_ZERO && p->k < p->n_experts)
@@ -347,30 +359,48 @@ static mt_status convert_make_router(struct mt_ctx *ctx, struct convert *s, int 
     } else if (*kind == CONVERT_CENTROID) {
         MT_TRY(mt_router_centroids(ctx, s->dense[s->layer].gate, s->split, router));
     }
-    for (size_t i = 0; i < count; i++)
-        router[i] = ldexpf(router[i], -(int)s->o.flatten);
     return MT_OK;
 }
 
-/* What is known about the weights the target's rule will give. */
-static mt_status convert_judge_router(struct mt_ctx *ctx, struct convert *s, struct mt_model *m,
-                                      const float *router, struct convert_numbers *out)
+/* The largest |logit| the router can give on any text; NaN where no norm bounds its input. */
+static mt_status convert_bound_logits(struct mt_ctx *ctx, const struct convert *s,
+                                      const struct mt_model *m, const float *router, double *l)
 {
     struct mt_tensor *norm = mt_model_find(m, mt_role(MT_ROLE_FFN_NORM, s->layer, MT_EXPERT_NONE));
     float *gamma;
 
-    out->weight_bound = NAN;
-    if (norm != NULL && mt_tensor_count(norm) == s->shape.hidden) {
-        MT_TRY(mt_tensor_load_f32(ctx, norm, &gamma));
-        for (int64_t i = 0; i < s->shape.hidden; i++)
-            gamma[i] += (float)s->norm_offset;
-        double l = mt_router_logit_bound(router, s->shape.n_experts, gamma, s->shape.hidden);
-        out->weight_bound = mt_target_weight_bound(s->shape.target, s->shape.k, l);
-        mt_free(gamma);
-    }
+    *l = NAN;
+    if (norm == NULL || mt_tensor_count(norm) != s->shape.hidden)
+        return MT_OK;
+    MT_TRY(mt_tensor_load_f32(ctx, norm, &gamma));
+    for (int64_t i = 0; i < s->shape.hidden; i++)
+        gamma[i] += (float)s->norm_offset;
+    *l = mt_router_logit_bound(router, s->shape.n_experts, gamma, s->shape.hidden);
+    mt_free(gamma);
+    return MT_OK;
+}
+
+/* Scales the router, and says what is known about the weights the target's rule will give. */
+static mt_status convert_flatten(struct mt_ctx *ctx, struct convert *s, const struct mt_model *m,
+                                 float *router, struct mt_layer_numbers *out)
+{
+    const struct mt_moe_shape *p = &s->shape;
+    int shift = s->flatten >= 0 ? (int)s->flatten : 0;
+    double l;
+
+    MT_TRY(convert_bound_logits(ctx, s, m, router, &l));
+    if (s->flatten < 0 && isnan(l))
+        shift = CONVERT_FLATTEN_MAX / 2;
+    while (s->flatten < 0 && !isnan(l) && shift < CONVERT_FLATTEN_MAX &&
+           mt_target_weight_bound(p->target, p->k, ldexp(l, -shift)) > CONVERT_WEIGHT_ERROR_MAX)
+        shift++;
+    for (int64_t i = 0; i < p->n_experts * p->hidden; i++)
+        router[i] = ldexpf(router[i], -shift);
+    out->flatten = shift;
+    out->weight_bound = mt_target_weight_bound(p->target, p->k, ldexp(l, -shift));
     if (s->fit == NULL)
         return MT_OK;
-    return mt_router_fit_measure(ctx, s->fit, s->shape.target, router, &out->fit);
+    return mt_router_fit_measure(ctx, s->fit, p->target, router, &out->fit);
 }
 
 /* ---- layer ---- */
@@ -395,7 +425,7 @@ static mt_status convert_set_expert(struct mt_ctx *ctx, const struct convert *s,
 }
 
 static mt_status convert_set_router(struct mt_ctx *ctx, struct convert *s, struct mt_model *m,
-                                    struct convert_numbers *out)
+                                    struct mt_layer_numbers *out)
 {
     struct mt_tensor *t;
     float *router;
@@ -404,7 +434,7 @@ static mt_status convert_set_router(struct mt_ctx *ctx, struct convert *s, struc
                     "router", &router));
     mt_status st = convert_make_router(ctx, s, &out->router, router);
     if (st == MT_OK)
-        st = convert_judge_router(ctx, s, m, router, out);
+        st = convert_flatten(ctx, s, m, router, out);
     if (st == MT_OK)
         st = mt_model_need(ctx, m, mt_role(MT_ROLE_ROUTER, s->layer, MT_EXPERT_NONE), &t);
     if (st == MT_OK)
@@ -419,7 +449,7 @@ static mt_status convert_set_router(struct mt_ctx *ctx, struct convert *s, struc
 static mt_status convert_layer(struct mt_ctx *ctx, void *state, struct mt_model *m, int layer)
 {
     struct convert *s = state;
-    struct convert_numbers *out = &s->numbers[layer];
+    struct mt_layer_numbers *out = &s->numbers[layer];
     float alpha = (float)mt_target_alpha(s->shape.target, s->shape.k);
 
     if (s->split == NULL)
@@ -428,7 +458,8 @@ static mt_status convert_layer(struct mt_ctx *ctx, void *state, struct mt_model 
     mt_split_checksum(s->split, out->lists);
     out->padded = mt_split_padding(s->split);
     out->shared = mt_split_shared_width(s->split);
-    out->shared_by_activations = s->sums.tokens > 0;
+    if (s->o.partition == MT_PARTITION_CLUSTER && out->shared > 0)
+        out->shared_by = s->sums.tokens > 0 ? MT_SHARED_BY_ACTIVATIONS : MT_SHARED_BY_WEIGHTS;
     MT_TRY(convert_set_router(ctx, s, m, out));
     for (int e = 0; e < s->shape.n_experts; e++)
         MT_TRY(convert_set_expert(ctx, s, m, e, mt_split_expert(s->split, e), s->shape.expert_width,
@@ -444,46 +475,13 @@ static mt_status convert_layer(struct mt_ctx *ctx, void *state, struct mt_model 
 
 /* ---- report ---- */
 
-/* What was measured on calibration tokens; written and read back by the same rows. */
-static const struct {
-    const char *key;
-    size_t offset;
-} convert_measured[] = {
-    {"agreement", offsetof(struct mt_router_quality, agreement)},
-    {"captured", offsetof(struct mt_router_quality, captured)},
-    {"weight_error", offsetof(struct mt_router_quality, weight_error)},
-    {"ties", offsetof(struct mt_router_quality, ties)},
-    {"load_oracle_max", offsetof(struct mt_router_quality, load_oracle_max)},
-    {"load_router_max", offsetof(struct mt_router_quality, load_router_max)},
-};
-#define CONVERT_MEASURED (sizeof(convert_measured) / sizeof(*convert_measured))
-
-static double *convert_measured_at(struct mt_router_quality *r, size_t i)
-{
-    return (void *)((char *)r + convert_measured[i].offset);
-}
-
 static mt_status convert_layer_report(struct mt_ctx *ctx, void *state, int layer,
                                       struct mt_json *out)
 {
-    struct convert *s = state;
-    struct convert_numbers *n = &s->numbers[layer];
+    const struct convert *s = state;
 
     (void)ctx;
-    mt_json_set_str(out, "lists", n->lists);
-    mt_json_set_str(out, "coverage", "partition");
-    mt_json_set_int(out, "padded", n->padded);
-    mt_json_set_int(out, "shared_neurons", n->shared);
-    if (s->o.partition == MT_PARTITION_CLUSTER && n->shared > 0)
-        mt_json_set_str(out, "shared_by", n->shared_by_activations ? "activations" : "weights");
-    mt_json_set_str(out, "router", convert_router_names[n->router]);
-    mt_json_set_num(out, "weight_bound", n->weight_bound);
-    if (n->fit.tokens == 0)
-        return MT_OK;
-    struct mt_json *fit = mt_json_set_object(out, "measured");
-    mt_json_set_int(fit, "tokens", n->fit.tokens);
-    for (size_t i = 0; i < CONVERT_MEASURED; i++)
-        mt_json_set_num(fit, convert_measured[i].key, *convert_measured_at(&n->fit, i));
+    mt_layer_numbers_write(&s->numbers[layer], convert_router_names, out);
     return MT_OK;
 }
 
@@ -491,29 +489,8 @@ static mt_status convert_layer_restore(struct mt_ctx *ctx, void *state, int laye
                                        const struct mt_json *in)
 {
     struct convert *s = state;
-    struct convert_numbers *n = &s->numbers[layer];
-    const struct mt_json *fit = mt_json_get(in, "measured");
-    const char *text;
 
-    memset(n, 0, sizeof(*n));
-    MT_TRY(mt_json_get_str(ctx, in, "lists", "", &text));
-    snprintf(n->lists, sizeof(n->lists), "%s", text);
-    MT_TRY(mt_json_get_str(ctx, in, "shared_by", "", &text));
-    n->shared_by_activations = strcmp(text, "activations") == 0;
-    MT_TRY(mt_json_get_str(ctx, in, "router", "zero", &text));
-    for (int i = 0; convert_router_names[i] != NULL; i++)
-        if (strcmp(convert_router_names[i], text) == 0)
-            n->router = i;
-    MT_TRY(mt_json_get_int(ctx, in, "padded", 0, &n->padded));
-    MT_TRY(mt_json_get_int(ctx, in, "shared_neurons", 0, &n->shared));
-    MT_TRY(mt_json_get_num(ctx, in, "weight_bound", NAN, &n->weight_bound));
-    if (fit == NULL)
-        return MT_OK;
-    MT_TRY(mt_json_get_int(ctx, fit, "tokens", 0, &n->fit.tokens));
-    for (size_t i = 0; i < CONVERT_MEASURED; i++)
-        MT_TRY(
-            mt_json_get_num(ctx, fit, convert_measured[i].key, 0, convert_measured_at(&n->fit, i)));
-    return MT_OK;
+    return mt_layer_numbers_read(ctx, &s->numbers[layer], convert_router_names, in);
 }
 
 static mt_status convert_report(struct mt_ctx *ctx, void *state, struct mt_json *out)
@@ -521,11 +498,12 @@ static mt_status convert_report(struct mt_ctx *ctx, void *state, struct mt_json 
     const struct convert *s = state;
     int64_t active = s->shape.k * s->shape.expert_width + s->shape.n_shared * s->shape.expert_width;
     double bound = 0, error = 0, agreement = 0, captured = 0, ties = 0;
+    int64_t flatten = 0;
     int measured = 0;
 
-    (void)ctx;
     for (int l = 0; l < s->shape.n_layers; l++) {
-        const struct convert_numbers *n = &s->numbers[l];
+        const struct mt_layer_numbers *n = &s->numbers[l];
+        flatten = n->flatten > flatten ? n->flatten : flatten;
         bound = fmax(bound, n->weight_bound);
         error = fmax(error, n->fit.weight_error);
         agreement += n->fit.agreement;
@@ -540,7 +518,7 @@ static mt_status convert_report(struct mt_ctx *ctx, void *state, struct mt_json 
     mt_json_set_int(out, "expert_width", s->shape.expert_width);
     mt_json_set_int(out, "zero_shared_width", s->shape.n_shared == 0 ? s->shape.shared_width : 0);
     mt_json_set_num(out, "active_share", (double)active / (double)s->shape.width);
-    mt_json_set_int(out, "flatten", s->o.flatten);
+    mt_json_set_int(out, "flatten_max", flatten);
     mt_json_set_num(out, "alpha", mt_target_alpha(s->shape.target, s->shape.k));
     mt_json_set_num(out, "weight_bound_max", bound);
     mt_log(ctx, MT_LOG_INFO,
