@@ -113,7 +113,7 @@ mt_status cmd_open_data(struct mt_ctx *ctx, const struct cmd_args *a, const stru
                                 .seq_len = a->data->seq_len,
                                 .bos_id = a->data->no_bos ? -1 : (int32_t)m->hp.bos_id,
                                 .vocab = m->hp.vocab};
-    struct mt_tokenizer *t;
+    struct mt_tokenizer *t = NULL;
     mt_status st;
 
     if (sources->n == 0)

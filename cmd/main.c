@@ -206,13 +206,11 @@ static int main_command(const struct cmd_command *c, int argc, char **argv)
 
 static int main_unknown(const char *name)
 {
-    const char *names[32];
+    const char *names[sizeof cmd_all / sizeof cmd_all[0]] = {NULL};
     const char *near;
-    int n = 0;
 
-    for (; cmd_all[n] != NULL && n < 31; n++)
-        names[n] = cmd_all[n]->name;
-    names[n] = NULL;
+    for (int i = 0; cmd_all[i] != NULL; i++)
+        names[i] = cmd_all[i]->name;
     near = mt_nearest_name(name, names);
     if (near != NULL)
         fprintf(stderr, "moetool: %s: unknown command; did you mean %s?\n", name, near);

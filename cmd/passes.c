@@ -57,7 +57,7 @@ static mt_status passes_find(struct mt_ctx *ctx, const char *name, const struct 
     *out = mt_pass_find(name);
     if (*out != NULL)
         return MT_OK;
-    for (; mt_passes[n] != NULL && n < 63; n++)
+    for (; n < 63 && mt_passes[n] != NULL; n++)
         names[n] = mt_passes[n]->name;
     names[n] = NULL;
     near = mt_nearest_name(name, names);

@@ -279,12 +279,12 @@ static mt_status json_check_keys(struct json_in *in, const struct mt_json *obj)
     mt_status st = MT_OK;
     size_t n = 0;
 
-    v = obj->count <= 16 ? few : malloc(obj->count * sizeof *v);
+    v = obj->count <= 16 ? few : malloc(obj->count * sizeof(struct mt_json *));
     if (v == NULL)
         return json_nomem(in);
     for (struct mt_json *c = obj->first; c != NULL; c = c->next)
         v[n++] = c;
-    qsort(v, n, sizeof *v, json_by_key);
+    qsort(v, n, sizeof(struct mt_json *), json_by_key);
     for (size_t i = 1; st == MT_OK && i < n; i++) {
         if (strcmp(v[i - 1]->key, v[i]->key) == 0)
             st = mt_fail(in->ctx, MT_E_FORMAT, "%s: the key \"%.100s\" occurs twice in one object",

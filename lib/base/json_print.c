@@ -81,7 +81,7 @@ static mt_status json_put_num(struct json_out *o, double v)
     for (int digits = 1; digits <= 17; digits++) {
         snprintf(buf, sizeof buf, "%.*g", digits, v);
         double back = strtod(buf, NULL);
-        if (memcmp(&back, &v, sizeof v) == 0)
+        if (!(back < v || back > v))
             break;
     }
     return json_put_str(o, buf);

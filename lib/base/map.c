@@ -71,9 +71,9 @@ mt_status mt_map_open(struct mt_ctx *ctx, const char *path, struct mt_map **out)
 {
     size_t n = strlen(path) + 1;
     struct mt_map *m;
-    struct stat sb;
+    struct stat sb = {0};
     mt_status st;
-    int fd;
+    int fd = -1;
 
     *out = NULL;
     MT_TRY(map_open_fd(ctx, path, &fd, &sb));
@@ -97,7 +97,7 @@ void mt_map_close(struct mt_map *map)
     if (map == NULL)
         return;
     if (map->base != NULL)
-        munmap((void *)(uintptr_t)map->base, (size_t)map->bytes);
+        munmap((void *)map->base, (size_t)map->bytes);
     mt_free(map);
 }
 
@@ -113,7 +113,7 @@ void mt_map_drop(const struct mt_map *map, uint64_t offset, uint64_t bytes)
     /* The last page of a file is partial; nothing else can live in it. */
     end = offset + bytes == map->bytes ? map->bytes : (offset + bytes) / page * page;
     if (first < end)
-        (void)madvise((void *)(uintptr_t)(map->base + first), (size_t)(end - first), MADV_DONTNEED);
+        (void)madvise((void *)(map->base + first), (size_t)(end - first), MADV_DONTNEED);
 }
 
 static mt_status map_read_all(struct mt_ctx *ctx, const char *path, int fd, size_t cap,
@@ -145,10 +145,10 @@ static mt_status map_read_all(struct mt_ctx *ctx, const char *path, int fd, size
 mt_status mt_read_file(struct mt_ctx *ctx, const char *path, size_t max_bytes, char **text,
                        size_t *n)
 {
-    struct stat sb;
+    struct stat sb = {0};
     mt_status st;
     size_t cap;
-    int fd;
+    int fd = -1;
 
     *text = NULL;
     *n = 0;

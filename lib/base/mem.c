@@ -82,6 +82,7 @@ mt_status mt_alloc(struct mt_ctx *ctx, size_t n, size_t size, const char *what, 
     *(struct mem_head *)(void *)raw = (struct mem_head){bytes, budget};
     raw += MEM_ALIGN;
     memcpy(out, &raw, sizeof raw);
+    /* cppcheck-suppress memleak ; given to the caller through `out` */
     return MT_OK;
 }
 
@@ -91,6 +92,7 @@ mt_status mt_alloc0(struct mt_ctx *ctx, size_t n, size_t size, const char *what,
 
     MT_TRY(mt_alloc(ctx, n, size, what, out));
     memcpy(&p, out, sizeof p);
+    mt_assert(p != NULL);
     memset(p, 0, n * size);
     return MT_OK;
 }
@@ -106,6 +108,7 @@ mt_status mt_realloc(struct mt_ctx *ctx, size_t n, size_t size, const char *what
 
     memcpy(&old, ptr, sizeof old);
     MT_TRY(mt_alloc(ctx, n, size, what, &fresh));
+    mt_assert(fresh != NULL);
     if (old != NULL) {
         uint64_t have = mem_head_of(old)->bytes - MEM_ALIGN;
         memcpy(fresh, old, have < n * size ? have : n * size);
@@ -191,6 +194,7 @@ mt_status mt_arena_alloc(struct mt_ctx *ctx, struct mt_arena *a, size_t n, size_
         if (want < head + bytes)
             want = head + bytes;
         MT_TRY(mt_alloc(ctx, 1, want, "records", &b));
+        mt_assert(b != NULL);
         *b = (struct mt_arena_block){.next = a->head, .used = head, .bytes = want};
         a->head = b;
     }
@@ -207,6 +211,7 @@ mt_status mt_arena_strndup(struct mt_ctx *ctx, struct mt_arena *a, const char *s
     char *p;
 
     MT_TRY(mt_arena_alloc(ctx, a, n + 1, 1, &p));
+    mt_assert(p != NULL);
     memcpy(p, s, n);
     *out = p;
     return MT_OK;

@@ -375,6 +375,7 @@ mt_status mt_outdir_file(struct mt_ctx *ctx, struct mt_outdir *out, const char *
                          uint64_t bytes, struct mt_outfile **file)
 {
     MT_TRY(outdir_entry(ctx, out, name, file));
+    mt_assert(*file != NULL);
     if ((*file)->fd < 0)
         (*file)->fd = open((*file)->path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     if ((*file)->fd < 0 || ftruncate((*file)->fd, (off_t)bytes) != 0)

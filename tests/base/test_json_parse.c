@@ -162,10 +162,10 @@ T_TEST(a_large_object_is_checked_and_walked_in_little_time)
     int64_t sum = 0, v;
 
     for (int i = 0; i < n; i++)
-        p += sprintf(p, "%c\"token %d\":%d", i == 0 ? '{' : ',', i, i);
+        p += snprintf(p, 32, "%c\"token %d\":%d", i == 0 ? '{' : ',', i, i);
     *p++ = '}';
     mt_status st = mt_json_parse(&t->ctx, text, (size_t)(p - text), "vocab", &j);
-    memcpy(p - 1, ",\"token 77\":1}", 14);
+    snprintf(p - 1, 16, ",\"token 77\":1}");
     struct mt_json *twice;
     mt_status dup = mt_json_parse(&t->ctx, text, (size_t)(p - text) + 13, "vocab", &twice);
     free(text);

@@ -33,12 +33,12 @@ static mt_status opt_run(struct t *t, struct vals *v, struct mt_strlist *pos, co
     static char buf[8][512];
     static int turn;
     static char *argv[80];
-    char *p = buf[turn++ % 8];
+    char *p = buf[turn++ % 8], *rest;
     struct mt_opt_table table = {rows, v};
     int argc = 0;
 
     snprintf(p, sizeof buf[0], "%s", line);
-    for (char *w = strtok(p, " "); w != NULL; w = strtok(NULL, " "))
+    for (char *w = strtok_r(p, " ", &rest); w != NULL; w = strtok_r(NULL, " ", &rest))
         argv[argc++] = w;
     mt_opt_defaults(rows, v);
     return mt_opt_parse(&t->ctx, argc, argv, &table, 1, pos);

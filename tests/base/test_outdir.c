@@ -100,7 +100,7 @@ T_TEST(parts_may_be_written_in_any_order)
 T_TEST(texts_replace_and_files_are_copied_and_removed)
 {
     struct mt_outdir *o;
-    char *big = malloc(3000000);
+    static char big[3000000];
 
     memset(big, 'z', 3000000);
     t_write_file(t, t_path(t, "big"), big, 3000000);
@@ -121,7 +121,6 @@ T_TEST(texts_replace_and_files_are_copied_and_removed)
     char *got = t_read_file(t_path(t, "out/big"), &n);
     T_CHECK(t, got != NULL && n == 3000000 && memcmp(got, big, n) == 0);
     free(got);
-    free(big);
 }
 
 T_TEST(names_that_leave_the_directory_are_refused)
@@ -333,13 +332,12 @@ T_TEST(every_failing_allocation_leaves_nothing)
 
 T_TEST(a_full_file_system_is_told)
 {
-    char *data = calloc(1, 1u << 20);
+    static char data[1u << 20];
     struct mt_outdir *o;
     struct mt_outfile *f;
 
     T_CHECK(t, mkdir(t_path(t, "small"), 0777) == 0);
     if (mount("none", t_path(t, "small"), "tmpfs", 0, "size=256k") != 0) {
-        free(data);
         T_SKIP(t, "cannot mount a small file system here");
     }
     mt_status st = mt_outdir_open(&t->ctx, t_path(t, "small/out"), 0, &o);
@@ -349,7 +347,6 @@ T_TEST(a_full_file_system_is_told)
             st = mt_outfile_write(&t->ctx, f, 0, data, 1u << 20);
         mt_outdir_close(o, false);
     }
-    free(data);
     int left = out_entries(t_path(t, "small"));
     umount(t_path(t, "small"));
     T_FAILS(t, st, MT_E_IO, "w.partial: disk full (0 B left); free some space");
