@@ -151,6 +151,8 @@ static mt_status convert_make_baselines(struct mt_ctx *ctx, struct convert *c,
     if (width >= c->src->ffn[0].width)
         return MT_OK;
     for (int i = 0; i < CONVERT_BASELINES; i++) {
+        mt_log(ctx, MT_LOG_INFO, "for comparison: the original pruned to %lld neurons by %s",
+               (long long)width, convert_baselines[i]);
         mt_status st = convert_prune(ctx, c, convert_baselines[i], width);
         if (st == MT_E_CANCELLED || st == MT_E_NOMEM || st == MT_E_LIMIT)
             return st;

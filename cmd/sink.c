@@ -57,15 +57,29 @@ static double sink_share(const struct mt_progress_event *ev)
     return share > 1 ? 1 : share;
 }
 
-/* "layers: 43 %, 12.3 MiB/s, 0:12 left" without the bar. */
-static void sink_words(const struct cmd_sink *s, double now, char *buf, size_t n)
+/* Share done of what the user waits for, and the seconds since it began. */
+static double sink_whole(struct cmd_sink *s, double now, double *spent)
+{
+    double share = sink_share(&s->now), all;
+
+    *spent = now - s->begin;
+    if (s->now.parts < 2)
+        return share;
+    all = (s->now.part + share) / s->now.parts;
+    s->all_share = all > s->all_share ? all : s->all_share;
+    *spent = now - s->all_begin;
+    return s->all_share;
+}
+
+/* "43 %, 12.3 MiB/s, 0:12 left" */
+static void sink_words(struct cmd_sink *s, double now, char *buf, size_t n)
 {
     const struct mt_progress_event *ev = &s->now;
-    double share = sink_share(ev), spent = now - s->begin;
+    double spent, share = sink_whole(s, now, &spent);
     char rate[48], left[32] = "";
     size_t at;
 
-    sink_rate(ev, spent, rate, sizeof rate);
+    sink_rate(ev, now - s->begin, rate, sizeof rate);
     if (share > 0)
         sink_duration(spent * (1 - share) / share, left, sizeof left);
     at = ev->total > 0
@@ -80,7 +94,8 @@ static void sink_words(const struct cmd_sink *s, double now, char *buf, size_t n
 static void sink_draw(struct cmd_sink *s, double now)
 {
     char bar[SINK_BAR + 1], words[128];
-    int full = (int)(sink_share(&s->now) * SINK_BAR);
+    double spent;
+    int full = (int)(sink_whole(s, now, &spent) * SINK_BAR);
 
     for (int i = 0; i < SINK_BAR; i++)
         bar[i] = i < full ? '=' : i == full ? '>' : ' ';
@@ -123,6 +138,10 @@ static void sink_progress(void *self, const struct mt_progress_event *ev)
 
     if (s->quiet)
         return;
+    if (ev->parts != s->now.parts || ev->part < s->now.part) { /* another work, or none */
+        s->all_begin = now;
+        s->all_share = 0;
+    }
     s->now = *ev;
     if (ev->what == MT_PROGRESS_BEGIN) {
         s->begin = now;

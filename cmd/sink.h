@@ -14,6 +14,8 @@ struct cmd_sink {
     bool quiet, verbose, terminal;
     bool drawn;         /* a progress line stands on the terminal */
     double begin, last; /* seconds: of the region, of the latest line */
+    double all_begin;   /* of the first part of a work in parts */
+    double all_share;   /* how much of it is done; never goes back */
     struct mt_progress_event now;
 };
 

@@ -100,12 +100,26 @@ static void progress_send(struct mt_env *env)
         env->sink.progress(env->sink.self, &env->progress);
 }
 
+void mt_progress_part(struct mt_ctx *ctx, int part, int parts)
+{
+    struct mt_env *env = ctx->env;
+
+    pthread_mutex_lock(&env->sink_lock);
+    env->progress.part = part;
+    env->progress.parts = parts;
+    pthread_mutex_unlock(&env->sink_lock);
+}
+
 void mt_progress_begin(struct mt_ctx *ctx, const char *title, const char *unit, uint64_t total)
 {
     struct mt_env *env = ctx->env;
 
     pthread_mutex_lock(&env->sink_lock);
-    env->progress = (struct mt_progress_event){MT_PROGRESS_BEGIN, title, unit, 0, total};
+    env->progress.what = MT_PROGRESS_BEGIN;
+    env->progress.title = title;
+    env->progress.unit = unit;
+    env->progress.done = 0;
+    env->progress.total = total;
     progress_send(env);
     pthread_mutex_unlock(&env->sink_lock);
 }

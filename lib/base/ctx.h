@@ -25,6 +25,7 @@ struct mt_progress_event {
     const char *title; /* "layer", "validate"; static or living until END */
     const char *unit;  /* "B" (bytes), "tokens", "layers" */
     uint64_t done, total;
+    int part, parts; /* of a larger work: this region belongs to part `part` of `parts`; 0: none */
 };
 
 /* Where log lines and progress go. Callbacks may come from any thread, one at a time (the
@@ -73,7 +74,11 @@ MT_NODISCARD mt_status mt_check_cancel(struct mt_ctx *ctx);
 
 void mt_log(struct mt_ctx *ctx, enum mt_log_level level, const char *fmt, ...) MT_PRINTF(3, 4);
 
-/* Progress of one region at a time; regions do not nest. `title` and `unit` must outlive END. */
+/* Progress of one region at a time; regions do not nest. `title` and `unit` must outlive END.
+ * mt_progress_part says that the regions from here on belong to part `part` (from 0) of `parts`
+ * that take about the same time, so that the time left can be told for all of them; (0, 0) ends it.
+ */
+void mt_progress_part(struct mt_ctx *ctx, int part, int parts);
 void mt_progress_begin(struct mt_ctx *ctx, const char *title, const char *unit, uint64_t total);
 void mt_progress_add(struct mt_ctx *ctx, uint64_t n); /* any thread */
 void mt_progress_end(struct mt_ctx *ctx);

@@ -181,8 +181,12 @@ static mt_status walk_units(struct mt_ctx *ctx, struct mt_walk *w)
         st = walk_write_unit(ctx, w, 0);
     if (st == MT_OK && w->forward && w->first_open < w->n_layers)
         st = walk_streams_begin(ctx, w, walk_scratch_dir(w));
-    for (int l = 0; l < w->n_layers && st == MT_OK; l++)
+    for (int l = 0; l < w->n_layers && st == MT_OK; l++) {
+        if (w->forward)
+            mt_progress_part(ctx, l, w->n_layers);
         st = walk_layer(ctx, w, l);
+    }
+    mt_progress_part(ctx, 0, 0);
     if (!w->forward)
         mt_progress_end(ctx);
     return st;

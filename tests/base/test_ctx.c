@@ -3,7 +3,7 @@
 #include "lib/base/pool.h"
 
 struct seen {
-    int n, whats[16];
+    int n, whats[16], part, parts;
     uint64_t done, total;
     const char *unit;
 };
@@ -18,6 +18,8 @@ static void seen_progress(void *self, const struct mt_progress_event *ev)
     s->done = ev->done;
     s->total = ev->total;
     s->unit = ev->unit;
+    s->part = ev->part;
+    s->parts = ev->parts;
 }
 
 T_TEST(options_reach_the_context)
@@ -88,6 +90,25 @@ T_TEST(progress_counts_up_between_begin_and_end)
     T_EQ_INT(t, s.done, 10);
     T_EQ_INT(t, s.total, 10);
     T_EQ_STR(t, s.unit, "B");
+}
+
+T_TEST(regions_are_told_as_parts_until_the_end)
+{
+    struct seen s = {0};
+    struct mt_ctx_opts o = {.n_threads = 1, .sink = {&s, NULL, seen_progress}};
+    struct mt_ctx ctx;
+
+    T_OK(t, mt_ctx_open(&ctx, &o));
+    mt_progress_part(&ctx, 2, 5);
+    mt_progress_begin(&ctx, "layer", "tokens", 1);
+    mt_progress_end(&ctx);
+    int part = s.part, parts = s.parts;
+    mt_progress_part(&ctx, 0, 0);
+    mt_progress_begin(&ctx, "other", "B", 1);
+    mt_progress_end(&ctx);
+    mt_ctx_close(&ctx);
+    T_CHECK(t, part == 2 && parts == 5);
+    T_CHECK(t, s.part == 0 && s.parts == 0);
 }
 
 static mt_status ctx_add_one(struct mt_ctx *ctx, int64_t i, void *arg)

@@ -33,6 +33,8 @@ wait_until() {
     say "waited in vain for: $*"
     exit 98
 }
-journal_lines() { # OUT N: at least N units stand
-    [[ $(cat "$1".partial/moetool.journal* | wc -l) -ge $2 ]]
+# units_stand OUT N: the journal tells of the first unit and N layers.
+units_stand() {
+    [[ ! -d $1 ]] || return 0 # already whole
+    [[ $(grep -c '^unit ' "$1".partial/moetool.journal*) -gt $2 ]]
 }
