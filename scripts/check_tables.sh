@@ -20,6 +20,7 @@ table() { # def-file macro glob...
 shopt -s nullglob
 table passes/pass.def MT_PASS $(ls passes/*/*.c | grep -v '^passes/lib/')
 table lib/ir/family.def MT_FAMILY lib/ir/family/*.c
+table cmd/cmd.def MT_CMD $(grep -l '^const struct cmd_command mt_cmd_' cmd/*.c)
 # A test mirrors a source file; test_walk_memory.c mirrors walk.c. A few look at several files at once.
 for t in tests/*/test_*.c; do
     room=$(basename "$(dirname "$t")") name=$(basename "$t" .c)
