@@ -1,6 +1,6 @@
-#include "formats/json_scan.h"
 #include "formats/safetensors.h"
 #include "lib/base/path.h"
+#include "lib/base/show.h"
 #include "lib/flow/walk.h"
 
 #include <stdlib.h>

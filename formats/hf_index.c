@@ -1,6 +1,7 @@
-#include "formats/json_scan.h"
 #include "formats/safetensors.h"
+#include "lib/base/json_scan.h"
 #include "lib/base/path.h"
+#include "lib/base/show.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -67,11 +68,11 @@ static mt_status index_entry(struct index_in *in)
         return mt_scan_fail(&in->s, in->s.p,
                             "\"%s\" is not a plain file name; shards lie beside "
                             "the index",
-                            mt_scan_show(t.s, t.n, show));
+                            mt_show_text(t.s, t.n, show));
     if (t.n <= strlen(MT_ST_SUFFIX) ||
         memcmp(t.s + t.n - strlen(MT_ST_SUFFIX), MT_ST_SUFFIX, strlen(MT_ST_SUFFIX)) != 0)
         return mt_scan_fail(&in->s, in->s.p, "\"%s\" is not the name of a .safetensors file",
-                            mt_scan_show(t.s, t.n, show));
+                            mt_show_text(t.s, t.n, show));
     /* Neighbours mostly share their file. */
     if (ix->n > 0 && index_is(t, ix->v[ix->n - 1].file))
         e.file = ix->v[ix->n - 1].file;
@@ -164,7 +165,7 @@ mt_status mt_hf_index_read(struct mt_ctx *ctx, const char *path, struct mt_arena
         st = mt_fail(ctx, MT_E_FORMAT, "%s: larger than the %u bytes allowed for an index", path,
                      INDEX_BYTES_MAX);
     } else {
-        st = mt_scan_open(ctx, &in.s, map->base, (size_t)map->bytes, path);
+        st = mt_scan_open(ctx, &in.s, map->base, (size_t)map->bytes, path, MT_SCAN_LINES);
         if (st == MT_OK)
             st = index_parse(&in);
         mt_scan_close(&in.s);

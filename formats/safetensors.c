@@ -1,8 +1,8 @@
 #include "formats/safetensors.h"
 
-#include "formats/json_scan.h"
 #include "formats/st_header.h"
 #include "lib/base/path.h"
+#include "lib/base/show.h"
 
 #include <ctype.h>
 #include <stdio.h>

@@ -1,6 +1,7 @@
 #include "formats/st_header.h"
 
-#include "formats/json_scan.h"
+#include "lib/base/json_scan.h"
+#include "lib/base/show.h"
 #include "lib/ir/tensor.h"
 
 #include <stdlib.h>
@@ -112,7 +113,7 @@ static mt_status st_dtype(struct st_in *in, struct mt_st_record *r)
     at = in->s.p;
     MT_TRY(mt_scan_string(&in->s, &t));
     if (!mt_dtype_parse(t.s, t.n, &dtype))
-        return mt_scan_fail(&in->s, at, "unknown dtype \"%s\"", mt_scan_show(t.s, t.n, show));
+        return mt_scan_fail(&in->s, at, "unknown dtype \"%s\"", mt_show_text(t.s, t.n, show));
     r->dtype = (uint8_t)dtype;
     return MT_OK;
 }
@@ -356,7 +357,7 @@ mt_status mt_st_header_read(struct mt_ctx *ctx, const struct mt_map *map, struct
     *out = (struct mt_st_header){0};
     MT_TRY(st_find(ctx, map, &n));
     out->data_offset = 8 + n;
-    st = mt_scan_open(ctx, &in.s, map->base + 8, (size_t)n, "header");
+    st = mt_scan_open(ctx, &in.s, map->base + 8, (size_t)n, "header", 0);
     if (st == MT_OK)
         st = st_parse(&in);
     mt_scan_close(&in.s);

@@ -1,6 +1,6 @@
-#include "formats/json_scan.h"
 #include "formats/safetensors.h"
 #include "formats/st_header.h"
+#include "lib/base/show.h"
 
 #include <inttypes.h>
 #include <stdarg.h>

@@ -1,5 +1,6 @@
 #include "lib/base/ctx_env.h"
 #include "lib/base/pool.h"
+#include "lib/base/show.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -89,6 +90,7 @@ void mt_log(struct mt_ctx *ctx, enum mt_log_level level, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
+    mt_show_line(text);
     pthread_mutex_lock(&env->sink_lock);
     env->sink.log(env->sink.self, level, text);
     pthread_mutex_unlock(&env->sink_lock);

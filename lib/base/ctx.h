@@ -72,6 +72,7 @@ struct mt_budget *mt_ctx_budget(const struct mt_ctx *ctx);
 /* MT_E_CANCELLED ("interrupted") once the cancel flag is set. Call it in every long loop. */
 MT_NODISCARD mt_status mt_check_cancel(struct mt_ctx *ctx);
 
+/* One line: control characters become '?'. */
 void mt_log(struct mt_ctx *ctx, enum mt_log_level level, const char *fmt, ...) MT_PRINTF(3, 4);
 
 /* Progress of one region at a time; regions do not nest. `title` and `unit` must outlive END.

@@ -2,11 +2,11 @@
  *
  * The parser is our own, because what we rewrite must come back as it was and what we read comes
  * from strangers: cJSON keeps duplicate keys, cuts strings at \u0000, takes any bytes for UTF-8,
- * looks names up without case, and cannot tell 1 from 1.0 (loaders with typed configs can). Here
- * text must be RFC 8259 and UTF-8; duplicate keys (found in n log n), \u0000, half surrogate pairs
- * and nesting deeper than 64 are refused; integers beyond 2^53 or with a fraction are refused when
- * read as integers. NaN and Infinity, which Python writes, are carried along but never read as
- * numbers. Messages give line and column.
+ * looks names up without case, and cannot tell 1 from 1.0 (loaders with typed configs can). Trees
+ * are built from what json_scan.h scans, so text must be RFC 8259 and UTF-8; duplicate keys (found
+ * in n log n), \u0000, half surrogate pairs and nesting deeper than 64 are refused; integers beyond
+ * 2^53 or with a fraction are refused when read as integers. NaN and Infinity, which Python writes,
+ * are carried along but never read as numbers. Messages give line and column.
  *
  * A tree is *given* by parse/new and ended by mt_json_free on its root; children are borrowed.
  * Reading functions accept a NULL node and treat it as absent. Lookup by key is linear: walk large

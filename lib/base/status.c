@@ -1,4 +1,5 @@
 #include "lib/base/ctx.h"
+#include "lib/base/show.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -17,16 +18,6 @@ const char *mt_status_text(mt_status st)
     return i < sizeof texts / sizeof texts[0] ? texts[i] : "unknown failure";
 }
 
-/* Names that a file gives are part of messages; what they must not do is start a new line or drive
- * the terminal. */
-static void status_one_line(char *s)
-{
-    for (; *s != '\0'; s++) {
-        if ((unsigned char)*s < 0x20 || *s == 0x7f)
-            *s = '?';
-    }
-}
-
 mt_status mt_fail(struct mt_ctx *ctx, mt_status st, const char *fmt, ...)
 {
     va_list ap;
@@ -35,7 +26,7 @@ mt_status mt_fail(struct mt_ctx *ctx, mt_status st, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(ctx->error, sizeof ctx->error, fmt, ap);
     va_end(ap);
-    status_one_line(ctx->error);
+    mt_show_line(ctx->error);
     ctx->error_status = st;
     return st;
 }
@@ -53,7 +44,7 @@ mt_status mt_fail_errno(struct mt_ctx *ctx, int errno_value, const char *fmt, ..
     va_end(ap);
     n = strlen(ctx->error);
     snprintf(ctx->error + n, sizeof ctx->error - n, ": %s", reason);
-    status_one_line(ctx->error);
+    mt_show_line(ctx->error);
     ctx->error_status = MT_E_IO;
     return MT_E_IO;
 }
@@ -72,7 +63,7 @@ mt_status mt_wrap(struct mt_ctx *ctx, mt_status st, const char *fmt, ...)
     /* A text that would be cut loses its end, not the place just added. */
     if ((size_t)snprintf(ctx->error, sizeof ctx->error, "%s: %s", where, text) >= sizeof ctx->error)
         memcpy(ctx->error + sizeof ctx->error - 4, "...", 4);
-    status_one_line(ctx->error);
+    mt_show_line(ctx->error);
     return st;
 }
 

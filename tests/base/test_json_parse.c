@@ -44,8 +44,8 @@ T_TEST(hostile_texts_are_refused_with_a_place)
     static const struct {
         const char *text, *part;
     } rows[] = {
-        {"", "line 1, column 1: the text ends"},
-        {"   \n  ", "line 2, column 3: the text ends"},
+        {"", "line 1, column 1: the JSON ends"},
+        {"   \n  ", "line 2, column 3: the JSON ends"},
         {"{", "expected a name in quotes"},
         {"{\"a\"", "expected ':'"},
         {"{\"a\":1", "expected ',' or '}'"},
@@ -101,7 +101,7 @@ T_TEST(a_zero_byte_in_the_text_is_refused)
     struct mt_json *j;
 
     T_FAILS(t, mt_json_parse(&t->ctx, "\"a\0b\"", 5, "x", &j), MT_E_FORMAT, "control character");
-    T_FAILS(t, mt_json_parse(&t->ctx, "1\0", 2, "x", &j), MT_E_FORMAT, "text after the end");
+    T_FAILS(t, mt_json_parse(&t->ctx, "1\0", 2, "x", &j), MT_E_FORMAT, "a NUL byte where the end");
 }
 
 T_TEST(reading_stops_at_the_given_length)
@@ -127,7 +127,7 @@ T_TEST(nesting_is_limited)
     mt_json_free(j);
     memset(deep, '[', 399);
     deep[399] = '\0';
-    T_FAILS(t, json_parse_text(t, deep, &j), MT_E_FORMAT, "nested more than 64");
+    T_FAILS(t, json_parse_text(t, deep, &j), MT_E_FORMAT, "nested deeper than 64");
 }
 
 T_TEST(numbers_are_not_rounded_behind_ones_back)

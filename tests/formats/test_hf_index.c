@@ -42,7 +42,7 @@ T_TEST(types_are_checked)
     T_FAILS(t, index_try(t, "{\"weight_map\":{}}"), MT_E_FORMAT, "missing or empty");
     T_FAILS(t, index_try(t, "{\"weight_map\":[]}"), MT_E_FORMAT, "expected an object");
     T_FAILS(t, index_try(t, "{\"weight_map\":{\"a\":1}}"), MT_E_FORMAT, "expected a string");
-    T_FAILS(t, index_try(t, TO("x.safetensors") "x"), MT_E_FORMAT, "expected the end");
+    T_FAILS(t, index_try(t, TO("x.safetensors") "x"), MT_E_FORMAT, "text after the end");
     T_FAILS(t, index_try(t, ""), MT_E_FORMAT, "the JSON ends");
     T_FAILS(t, index_try(t, "{\"weight_map\":{\"a\":\"x.safetensors\",\"a\":\"y.safetensors\"}}"),
             MT_E_FORMAT, "tensor \"a\" is mapped twice");

@@ -1,7 +1,7 @@
 /* Any bytes as a safetensors file and as a shard index: refused with a sentence, or every range it
  * names lies inside the file. `make fuzz` runs it under libFuzzer; otherwise replay.c feeds it a
  * corpus. */
-#include "formats/json_scan.h"
+#include "lib/base/json_scan.h"
 #include "formats/st_header.h"
 #include "lib/ir/tensor.h"
 
@@ -56,7 +56,7 @@ int LLVMFuzzerTestOneInput(const unsigned char *data, size_t n)
     mt_st_header_free(&h);
     mt_arena_free(&arena);
     /* The same bytes without the length, so that the scanner is reached by more of them. */
-    if (mt_scan_open(ctx, &s, data, n, "input") == MT_OK && mt_scan_skip(&s, NULL) == MT_OK)
+    if (mt_scan_open(ctx, &s, data, n, "input", 0) == MT_OK && mt_scan_skip(&s, NULL) == MT_OK)
         (void)!mt_scan_end(&s);
     mt_scan_close(&s);
     mt_assert(mt_mem_used(ctx) == 0);

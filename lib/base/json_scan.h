@@ -1,24 +1,30 @@
-/* json_scan.h: JSON read in one pass, without a tree.
+/* json_scan.h: JSON read in one pass, without a tree; json.h builds its trees on it.
  *
  * Safetensors headers and shard indexes come from strangers and may be 100 MB long; as a tree, a
  * text of tiny arrays grows thirtyfold. This scanner hands out one token after another and keeps
  * nothing, so memory is what the caller stores. The text must be RFC 8259 and UTF-8; half
- * surrogate pairs, \u0000 and nesting deeper than 64 are refused.
+ * surrogate pairs, \u0000 and nesting deeper than 64 are refused. Duplicate keys are the caller's
+ * business.
  *
  * Ownership: the scanner borrows the text and owns a scratch buffer for strings with escapes;
- * close ends it. Threads: one per scanner. Every failure is MT_E_FORMAT "<what>: byte N: <why>"
+ * close ends it. Threads: one per scanner. Every failure is MT_E_FORMAT "<what>: <place>: <why>"
  * (or MT_E_NOMEM / MT_E_LIMIT for the scratch buffer).
  *
  *   mt_scan_enter(s, '{');
  *   while (mt_scan_next(s, '}', &more) succeeds and more) { mt_scan_key(s, &key); a value }
  *   mt_scan_end(s);
  */
-#ifndef MT_FORMATS_JSON_SCAN_H
-#define MT_FORMATS_JSON_SCAN_H
+#ifndef MT_BASE_JSON_SCAN_H
+#define MT_BASE_JSON_SCAN_H
 
 #include "lib/base/ctx.h"
 
 #include <stddef.h>
+
+enum {
+    MT_SCAN_LINES = 1,    /* a text people edit: places are line and column, not the byte */
+    MT_SCAN_NONFINITE = 2 /* mt_scan_skip takes NaN and +-Infinity, which Python writes */
+};
 
 struct mt_scan {
     struct mt_ctx *ctx;
@@ -26,7 +32,9 @@ struct mt_scan {
     const char *begin, *p, *end;
     char *scratch;
     size_t scratch_cap;
-    bool opened; /* the last token was an opening bracket: no comma is due */
+    unsigned flags; /* MT_SCAN_* */
+    int depth;      /* brackets open */
+    bool opened;    /* the last token was an opening bracket: no comma is due */
 };
 
 /* Not NUL-terminated, but holds no NUL; borrowed until the next string is scanned. */
@@ -37,7 +45,7 @@ struct mt_scan_text {
 
 /* Checks that all of the text is UTF-8. The scanner may be closed after a failure. */
 MT_NODISCARD mt_status mt_scan_open(struct mt_ctx *ctx, struct mt_scan *s, const void *text,
-                                    size_t n, const char *what);
+                                    size_t n, const char *what, unsigned flags);
 void mt_scan_close(struct mt_scan *s);
 
 MT_NODISCARD mt_status mt_scan_enter(struct mt_scan *s, char open);
@@ -55,11 +63,4 @@ MT_NODISCARD mt_status mt_scan_end(struct mt_scan *s);
 /* The next byte that is not white space; 0 at the end. */
 char mt_scan_peek(struct mt_scan *s);
 mt_status mt_scan_fail(struct mt_scan *s, const char *at, const char *fmt, ...) MT_PRINTF(3, 4);
-
-/* A name from a file made fit for one line of a terminal: control characters become '?', long
- * names are cut. Returns buf. */
-#define MT_SHOW_BYTES 160
-const char *mt_scan_show(const char *name, size_t n, char buf[MT_SHOW_BYTES]);
-/* As above for a NUL-terminated name. */
-const char *mt_show_name(const char *name, char buf[MT_SHOW_BYTES]);
 #endif

@@ -1,4 +1,4 @@
-#include "formats/json_scan.h"
+#include "lib/base/json_scan.h"
 
 #include "lib/base/mem.h"
 
@@ -10,37 +10,21 @@
 
 mt_status mt_scan_fail(struct mt_scan *s, const char *at, const char *fmt, ...)
 {
+    size_t line = 1, column = 1;
     char why[512];
     va_list ap;
 
     va_start(ap, fmt);
     vsnprintf(why, sizeof why, fmt, ap);
     va_end(ap);
-    return mt_fail(s->ctx, MT_E_FORMAT, "%s: byte %zu: %s", s->what, (size_t)(at - s->begin), why);
-}
-
-const char *mt_scan_show(const char *name, size_t n, char buf[MT_SHOW_BYTES])
-{
-    const size_t room = MT_SHOW_BYTES - 4;
-    size_t i = 0;
-
-    for (; i < n && i < room; i++) {
-        unsigned char c = (unsigned char)name[i];
-        buf[i] = (c < 0x20 || c == 0x7f) ? '?' : (char)c;
+    if ((s->flags & MT_SCAN_LINES) == 0)
+        return mt_fail(s->ctx, MT_E_FORMAT, "%s: byte %zu: %s", s->what, (size_t)(at - s->begin),
+                       why);
+    for (const char *p = s->begin; p < at; p++) {
+        column = *p == '\n' ? 1 : column + 1;
+        line += *p == '\n';
     }
-    if (i < n) {
-        while (i > 0 && ((unsigned char)name[i] & 0xc0) == 0x80)
-            i--;
-        memcpy(buf + i, "...", 3);
-        i += 3;
-    }
-    buf[i] = '\0';
-    return buf;
-}
-
-const char *mt_show_name(const char *name, char buf[MT_SHOW_BYTES])
-{
-    return mt_scan_show(name, strlen(name), buf);
+    return mt_fail(s->ctx, MT_E_FORMAT, "%s: line %zu, column %zu: %s", s->what, line, column, why);
 }
 
 /* Length of the well-formed UTF-8 character at p (no surrogates, no overlong forms); 0: none. */
@@ -65,9 +49,9 @@ static size_t scan_utf8(const char *p, const char *end)
 }
 
 mt_status mt_scan_open(struct mt_ctx *ctx, struct mt_scan *s, const void *text, size_t n,
-                       const char *what)
+                       const char *what, unsigned flags)
 {
-    *s = (struct mt_scan){.ctx = ctx, .what = what, .begin = text, .p = text};
+    *s = (struct mt_scan){.ctx = ctx, .what = what, .begin = text, .p = text, .flags = flags};
     s->end = s->begin + n;
     for (const char *p = s->begin; p < s->end;) {
         size_t len = scan_utf8(p, s->end);
@@ -97,19 +81,22 @@ static mt_status scan_expected(struct mt_scan *s, const char *wanted)
     char found = mt_scan_peek(s);
 
     if (s->p >= s->end)
-        return mt_scan_fail(s, s->p, "the JSON ends where %s should stand", wanted);
+        return mt_scan_fail(s, s->p, "the JSON ends, expected %s", wanted);
     if (found == '\0')
         return mt_scan_fail(s, s->p,
                             "a NUL byte where %s should stand; padding must be spaces, save the "
                             "file again with a current library",
                             wanted);
-    return mt_scan_fail(s, s->p, "not valid JSON: expected %s", wanted);
+    return mt_scan_fail(s, s->p, "expected %s", wanted);
 }
 
 mt_status mt_scan_enter(struct mt_scan *s, char open)
 {
     if (mt_scan_peek(s) != open)
         return scan_expected(s, open == '{' ? "an object ({...})" : "an array ([...])");
+    if (s->depth == SCAN_DEPTH_MAX)
+        return mt_scan_fail(s, s->p, "nested deeper than %d levels", SCAN_DEPTH_MAX);
+    s->depth++;
     s->p++;
     s->opened = true;
     return MT_OK;
@@ -123,6 +110,7 @@ mt_status mt_scan_next(struct mt_scan *s, char close, bool *more)
     s->opened = false;
     *more = false;
     if (c == close) {
+        s->depth--;
         s->p++;
         return MT_OK;
     }
@@ -184,13 +172,13 @@ static mt_status scan_escape(struct mt_scan *s, char **o)
     if (at[1] != 'u') {
         hit = memchr(from, at[1], sizeof from - 1);
         if (hit == NULL)
-            return mt_scan_fail(s, at, "not valid JSON: unknown escape in a string");
+            return mt_scan_fail(s, at, "unknown escape in a string");
         *(*o)++ = to[hit - from];
         s->p += 2;
         return MT_OK;
     }
     if (!scan_hex4(at + 2, s->end, &c))
-        return mt_scan_fail(s, at, "not valid JSON: \\u needs four hexadecimal digits");
+        return mt_scan_fail(s, at, "\\u needs four hexadecimal digits");
     s->p += 6;
     if (c >= 0xd800 && c < 0xdc00 && s->end - s->p >= 6 && s->p[0] == '\\' && s->p[1] == 'u' &&
         scan_hex4(s->p + 2, s->end, &low) && low >= 0xdc00 && low < 0xe000) {
@@ -236,7 +224,7 @@ mt_status mt_scan_string(struct mt_scan *s, struct mt_scan_text *text)
     open = s->p;
     for (close = open + 1; close < s->end && *close != '"'; close++) {
         if ((unsigned char)*close < 0x20)
-            return mt_scan_fail(s, close, "not valid JSON: a control character in a string");
+            return mt_scan_fail(s, close, "a control character in a string");
         if (*close == '\\') {
             escapes = true;
             if (++close == s->end)
@@ -244,7 +232,7 @@ mt_status mt_scan_string(struct mt_scan *s, struct mt_scan_text *text)
         }
     }
     if (close == s->end)
-        return mt_scan_fail(s, open, "not valid JSON: unfinished string");
+        return mt_scan_fail(s, open, "unfinished string");
     s->p = open + 1;
     if (escapes)
         MT_TRY(scan_decode(s, close, text));
@@ -256,6 +244,8 @@ mt_status mt_scan_string(struct mt_scan *s, struct mt_scan_text *text)
 
 mt_status mt_scan_key(struct mt_scan *s, struct mt_scan_text *key)
 {
+    if (mt_scan_peek(s) != '"')
+        return scan_expected(s, "a name in quotes");
     MT_TRY(mt_scan_string(s, key));
     if (mt_scan_peek(s) != ':')
         return scan_expected(s, "':'");
@@ -285,7 +275,7 @@ mt_status mt_scan_u64(struct mt_scan *s, uint64_t *v)
         s->p++;
     }
     if (first == '0' && s->p - at > 1)
-        return mt_scan_fail(s, at, "not valid JSON: a number with a leading zero");
+        return mt_scan_fail(s, at, "a number with a leading zero");
     if (s->p < s->end && (*s->p == '.' || *s->p == 'e' || *s->p == 'E'))
         return mt_scan_fail(s, at,
                             "a number with a fraction or an exponent where a whole number "
@@ -293,55 +283,64 @@ mt_status mt_scan_u64(struct mt_scan *s, uint64_t *v)
     return MT_OK;
 }
 
-static mt_status scan_skip_number(struct mt_scan *s)
+/* Steps over digits; false when there are none. */
+static bool scan_digits(struct mt_scan *s)
 {
     const char *at = s->p;
 
-    if (*s->p == '-')
-        s->p++;
-    if (!scan_is_digit(s))
-        return mt_scan_fail(s, at, "not valid JSON: expected a value");
-    if (*s->p == '0' && s->end - s->p > 1 && s->p[1] >= '0' && s->p[1] <= '9')
-        return mt_scan_fail(s, at, "not valid JSON: a number with a leading zero");
     while (scan_is_digit(s))
         s->p++;
+    return s->p > at;
+}
+
+static bool scan_number(struct mt_scan *s)
+{
+    s->p += *s->p == '-';
+    if (s->p < s->end && *s->p == '0')
+        s->p++;
+    else if (!scan_digits(s))
+        return false;
     if (s->p < s->end && *s->p == '.') {
         s->p++;
-        if (!scan_is_digit(s))
-            return mt_scan_fail(s, at, "not valid JSON: unfinished number");
-        while (scan_is_digit(s))
-            s->p++;
+        if (!scan_digits(s))
+            return false;
     }
     if (s->p < s->end && (*s->p == 'e' || *s->p == 'E')) {
         s->p++;
-        if (s->p < s->end && (*s->p == '+' || *s->p == '-'))
-            s->p++;
-        if (!scan_is_digit(s))
-            return mt_scan_fail(s, at, "not valid JSON: unfinished number");
-        while (scan_is_digit(s))
-            s->p++;
+        s->p += s->p < s->end && (*s->p == '+' || *s->p == '-');
+        return scan_digits(s);
     }
-    return MT_OK;
+    return !scan_is_digit(s); /* a leading zero */
+}
+
+static bool scan_word(struct mt_scan *s)
+{
+    static const char *const words[] = {"true", "false", "null", "NaN", "Infinity", "-Infinity"};
+    size_t n_words = (s->flags & MT_SCAN_NONFINITE) != 0 ? 6 : 3;
+
+    for (size_t i = 0; i < n_words; i++) {
+        size_t n = strlen(words[i]);
+        if ((size_t)(s->end - s->p) >= n && memcmp(s->p, words[i], n) == 0) {
+            s->p += n;
+            return true;
+        }
+    }
+    return false;
 }
 
 static mt_status scan_skip_scalar(struct mt_scan *s)
 {
-    static const char *const words[] = {"true", "false", "null"};
     struct mt_scan_text text;
     char c = mt_scan_peek(s);
+    const char *at = s->p;
 
     if (c == '"')
         return mt_scan_string(s, &text);
-    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
-        size_t n = strlen(words[i]);
-        if ((size_t)(s->end - s->p) >= n && memcmp(s->p, words[i], n) == 0) {
-            s->p += n;
-            return MT_OK;
-        }
-    }
-    if (s->p >= s->end || c == '\0')
+    if (scan_word(s))
+        return MT_OK;
+    if (c != '-' && !scan_is_digit(s))
         return scan_expected(s, "a value");
-    return scan_skip_number(s);
+    return scan_number(s) ? MT_OK : mt_scan_fail(s, at, "malformed number");
 }
 
 /* The stack holds the bracket that closes each level. */
@@ -367,10 +366,8 @@ mt_status mt_scan_skip(struct mt_scan *s, struct mt_scan_text *raw)
         }
         c = mt_scan_peek(s);
         if (c == '{' || c == '[') {
-            if (depth == SCAN_DEPTH_MAX)
-                return mt_scan_fail(s, s->p, "nested deeper than %d levels", SCAN_DEPTH_MAX);
+            MT_TRY(mt_scan_enter(s, c)); /* which bounds the depth */
             closes[depth++] = c == '{' ? '}' : ']';
-            MT_TRY(mt_scan_enter(s, c));
         } else {
             MT_TRY(scan_skip_scalar(s));
         }
@@ -382,6 +379,10 @@ mt_status mt_scan_skip(struct mt_scan *s, struct mt_scan_text *raw)
 
 mt_status mt_scan_end(struct mt_scan *s)
 {
-    (void)mt_scan_peek(s);
-    return s->p == s->end ? MT_OK : scan_expected(s, "the end");
+    char found = mt_scan_peek(s);
+
+    if (s->p == s->end)
+        return MT_OK;
+    return found == '\0' ? scan_expected(s, "the end")
+                         : mt_scan_fail(s, s->p, "text after the end of the value");
 }
