@@ -44,7 +44,7 @@ static const struct mt_opt convert_opt_table[] = {
     MT_OPT_END,
 };
 
-/* Static pruning at the same active width, which a conversion has to beat. */
+/* Static pruning at the same active parameters, which a conversion has to beat. */
 static const char *const convert_baselines[CONVERT_BASELINES] = {"flap", "wanda", "magnitude"};
 
 struct convert {
@@ -142,11 +142,20 @@ static mt_status convert_prune(struct mt_ctx *ctx, struct convert *c, const char
     return st;
 }
 
-/* Pruned models at the active width of the result; what cannot be made is told and left out. */
+/* The dense width with as many active parameters as a MoE layer has: its neurons (three rows each
+ * when gated, two when plain) and its router, a row for each expert. */
+static int64_t convert_equal_width(const struct mt_ffn *f)
+{
+    int64_t rows = f->gated ? 3 : 2;
+
+    return mt_ffn_active_width(f) + (f->n_experts + rows - 1) / rows;
+}
+
+/* Pruned models as large as what acts in the result; what cannot be made is told and left out. */
 static mt_status convert_make_baselines(struct mt_ctx *ctx, struct convert *c,
                                         const struct mt_model *result)
 {
-    int64_t width = mt_ffn_active_width(&result->ffn[0]);
+    int64_t width = convert_equal_width(&result->ffn[0]);
 
     if (width >= c->src->ffn[0].width)
         return MT_OK;
@@ -282,13 +291,13 @@ static const char *convert_verdict(const struct convert *c, char *text, size_t n
     if (mean > 0) {
         snprintf(text, n,
                  "static pruning (%s) is closer to the original: KL %.3g against %.3g of the "
-                 "experts, at the same active width",
+                 "experts, at the same active parameters",
                  select, base->kl_mean, mine->kl_mean);
         return "pruning";
     }
     snprintf(text, n,
              "the experts are closer to the original than static pruning (best: %s): KL %.3g "
-             "against %.3g, at the same active width",
+             "against %.3g, at the same active parameters",
              select, mine->kl_mean, base->kl_mean);
     return "experts";
 }
@@ -461,7 +470,8 @@ const struct cmd_command mt_cmd_convert = {
         "engines load as it is, with a model card and a manifest; it appears whole or not at "
         "all.\n\n"
         "With --data, routers are fitted to what the experts contribute on that text, and the "
-        "result is compared with the original, next to static pruning of the same active width. "
+        "result is compared with the original, next to static pruning to the same active "
+        "parameters. "
         "If plain pruning is closer, convert says so. Without --data nothing is run: neurons are "
         "grouped by their weights and the result is not compared.\n\n"
         "`moetool passes convert-ffn` tells more about the methods.",
