@@ -69,6 +69,7 @@ const struct cmd_command *cmd_find(const char *name);
 void cmd_help_all(void);
 void cmd_help_one(const struct cmd_command *c);
 void cmd_help_man(void);
+void cmd_help_text(const char *text);          /* wrapped paragraphs */
 void cmd_help_opts(const struct mt_opt *rows); /* an option table as indented text */
 
 /* ---- common.c ---- */
@@ -85,6 +86,8 @@ MT_NODISCARD mt_status cmd_open_data(struct mt_ctx *ctx, const struct cmd_args *
 /* Says so when the manifest of `m` names `data` as the text that calibrated it. */
 MT_NODISCARD mt_status cmd_warn_same_data(struct mt_ctx *ctx, const struct mt_model *m,
                                           const struct mt_dataset *data);
+/* Says what licence the model's own card names; "" when it names none. */
+void cmd_find_license(struct mt_ctx *ctx, const struct mt_model *m, char *buf, size_t n);
 /* Where hidden states may be spilled when there is no output directory. Borrowed. */
 const char *cmd_scratch_dir(void);
 /* Last component of a model's path without a trailing slash; borrowed from `buf`. */

@@ -3,6 +3,8 @@
 #include "formats/table.h"
 #include "kernels/device.h"
 #include "lib/base/json.h"
+#include "lib/base/map.h"
+#include "lib/base/mem.h"
 #include "lib/base/path.h"
 #include "lib/flow/walk.h"
 
@@ -12,6 +14,7 @@
 #include <unistd.h>
 
 #define COMMON_MANIFEST_BYTES_MAX ((size_t)64 << 20)
+#define COMMON_CARD_BYTES_MAX ((size_t)1 << 20)
 #define COMMON_SEQ_LEN 512
 
 static const char *const common_devices[] = {"cpu", "cuda", "ref", NULL};
@@ -132,33 +135,66 @@ mt_status cmd_open_data(struct mt_ctx *ctx, const struct cmd_args *a, const stru
     return st;
 }
 
-/* moetool.json in the directory of the weights; NULL when there is none. */
-static mt_status common_manifest(struct mt_ctx *ctx, const struct mt_model *m, struct mt_json **out)
+/* Path of a file in the directory of the weights; NULL when it is not there. *Given*. */
+static mt_status common_beside(struct mt_ctx *ctx, const struct mt_model *m, const char *name,
+                               char **path)
 {
-    const char *weights = m->n_maps > 0 ? m->maps[0]->path : NULL;
-    size_t n = weights != NULL ? (size_t)(mt_path_base(weights) - weights) : 0;
-    mt_status st = MT_OK;
-    char *path;
+    const char *weights = m->n_maps > 0 ? m->maps[0]->path : name;
+    size_t n = (size_t)(mt_path_base(weights) - weights);
 
-    *out = NULL;
-    if (weights == NULL)
-        return MT_OK;
-    MT_TRY(mt_alloc(ctx, n + sizeof MT_MANIFEST_NAME, 1, "a path", &path));
-    memcpy(path, weights, n);
-    memcpy(path + n, MT_MANIFEST_NAME, sizeof MT_MANIFEST_NAME);
-    if (mt_path_is_file(path))
-        st = mt_json_read(ctx, path, COMMON_MANIFEST_BYTES_MAX, out);
+    MT_TRY(mt_alloc(ctx, n + strlen(name) + 1, 1, "a path", path));
+    memcpy(*path, weights, n);
+    memcpy(*path + n, name, strlen(name) + 1);
+    if (m->n_maps == 0 || !mt_path_is_file(*path)) {
+        mt_free(*path);
+        *path = NULL;
+    }
+    return MT_OK;
+}
+
+/* "license: X" in the front matter of a model card. */
+static void common_read_license(const char *card, char *buf, size_t n)
+{
+    static const char key[] = "\nlicense:";
+    const char *end = strncmp(card, "---\n", 4) == 0 ? strstr(card + 4, "\n---") : NULL;
+    const char *at = end != NULL ? strstr(card, key) : NULL;
+
+    if (at == NULL || at > end)
+        return;
+    at += sizeof key - 1;
+    at += strspn(at, " \"'");
+    snprintf(buf, n, "%.*s", (int)strcspn(at, "\"'\r\n"), at);
+}
+
+void cmd_find_license(struct mt_ctx *ctx, const struct mt_model *m, char *buf, size_t n)
+{
+    char *path = NULL, *text = NULL;
+    struct mt_ctx quiet;
+    size_t bytes;
+
+    buf[0] = '\0';
+    mt_ctx_child(&quiet, ctx); /* a card that cannot be read is no reason to stop */
+    if (common_beside(&quiet, m, "README.md", &path) == MT_OK && path != NULL &&
+        mt_read_file(&quiet, path, COMMON_CARD_BYTES_MAX, &text, &bytes) == MT_OK)
+        common_read_license(text, buf, n);
+    mt_free(text);
     mt_free(path);
-    return st;
 }
 
 mt_status cmd_warn_same_data(struct mt_ctx *ctx, const struct mt_model *m,
                              const struct mt_dataset *data)
 {
-    struct mt_json *j;
+    struct mt_json *j = NULL;
+    mt_status st = MT_OK;
     const char *hash;
+    char *path;
 
-    MT_TRY(common_manifest(ctx, m, &j));
+    MT_TRY(common_beside(ctx, m, MT_MANIFEST_NAME, &path));
+    if (path != NULL)
+        st = mt_json_read(ctx, path, COMMON_MANIFEST_BYTES_MAX, &j);
+    mt_free(path);
+    if (st != MT_OK)
+        return st;
     hash = mt_json_text(mt_json_get(mt_json_get(j, "data"), "sha256"));
     if (hash != NULL && strcmp(hash, data->sha256) == 0)
         mt_log(ctx, MT_LOG_WARN,

@@ -40,7 +40,7 @@ static const struct mt_opt convert_opt_table[] = {
                 "do not compare the result with the original"),
     MT_OPT_NUM(struct convert_opts, max_kl, "max-kl", 0, "X", "-1", -1, 1e9,
                "exit with code 3 when the mean KL of the result is larger; it is written all the "
-               "same; negative: no limit"),
+               "same (default: no limit)"),
     MT_OPT_END,
 };
 
@@ -233,8 +233,11 @@ static mt_status convert_finish(struct mt_ctx *ctx, void *arg, const struct mt_m
     struct convert *c = arg;
     struct mt_card_opts card = {.base_model = convert_base_model(c)};
     struct mt_json *figures = NULL;
+    char license[64];
     mt_status st;
 
+    cmd_find_license(ctx, c->src, license, sizeof license);
+    card.license = license[0] != '\0' ? license : NULL;
     if (c->has_data && !c->o->no_validate)
         MT_TRY(mt_wrap(ctx, convert_validate(ctx, c, result, out), "validation"));
     if (c->n_reports > 0)

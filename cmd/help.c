@@ -42,19 +42,28 @@ static void help_wrap(const char *text, int at, int indent)
     putchar('\n');
 }
 
-/* What follows the help text of an option: its choices and its default. */
+void cmd_help_text(const char *text)
+{
+    help_wrap(text, 0, 0);
+}
+
+/* What follows the help text of an option: its choices, and its default unless the text tells. */
 static void help_extra(const struct mt_opt *o, char *buf, size_t n)
 {
     size_t at = 0;
 
     buf[0] = '\0';
-    if (o->kind == MT_OPT_KIND_ENUM) {
-        at += (size_t)snprintf(buf, n, ": ");
-        for (int i = 0; o->names[i] != NULL && at < n; i++)
-            at += (size_t)snprintf(buf + at, n - at, "%s%s", i > 0 ? ", " : "", o->names[i]);
+    bool dflt = o->dflt != NULL && strstr(o->help, "default:") == NULL;
+
+    if (o->kind != MT_OPT_KIND_ENUM) {
+        if (dflt)
+            snprintf(buf, n, " (default: %s)", o->dflt);
+        return;
     }
-    if (o->dflt != NULL && at < n)
-        snprintf(buf + at, n - at, " (default: %s)", o->dflt);
+    for (int i = 0; o->names[i] != NULL && at < n; i++)
+        at += (size_t)snprintf(buf + at, n - at, "%s%s", i > 0 ? ", " : " (", o->names[i]);
+    if (at < n)
+        snprintf(buf + at, n - at, "%s%s)", dflt ? "; default: " : "", dflt ? o->dflt : "");
 }
 
 void cmd_help_opts(const struct mt_opt *rows)

@@ -59,12 +59,12 @@ static void main_on_interrupt(int number)
 /* No check beforehand can exclude that a mapped file shrinks while it is read. */
 static void main_on_sigbus(int number)
 {
-    static const char text[] = "\nmoetool: a file was truncated, or its disk failed, while it was "
+    static const char text[] = "moetool: a file was truncated, or its disk failed, while it was "
                                "being read; nothing whole was written\n";
 
     (void)number;
-    if (write(STDERR_FILENO, text + 1, sizeof text - 2) < 0)
-        _exit(CMD_FAILED);
+    ssize_t told = write(STDERR_FILENO, text, sizeof text - 1);
+    (void)told;
     _exit(CMD_FAILED);
 }
 
@@ -78,9 +78,12 @@ static void main_catch(int number, void (*handler)(int))
 
 static void main_catch_all(void)
 {
+    struct sigaction hup;
+
     main_catch(SIGINT, main_on_interrupt);
     main_catch(SIGTERM, main_on_interrupt);
-    main_catch(SIGHUP, main_on_interrupt);
+    if (sigaction(SIGHUP, NULL, &hup) == 0 && hup.sa_handler != SIG_IGN) /* nohup */
+        main_catch(SIGHUP, main_on_interrupt);
     main_catch(SIGBUS, main_on_sigbus);
     main_catch(SIGXFSZ, SIG_IGN); /* a write then fails with EFBIG, which has a sentence */
 }

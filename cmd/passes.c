@@ -7,7 +7,9 @@
 
 static void passes_one(const struct mt_pass *p)
 {
-    printf("%s: %s\n\n%s\n\noptions:\n", p->name, p->summary, p->help);
+    printf("%s: %s\n\n", p->name, p->summary);
+    cmd_help_text(p->help);
+    printf("\noptions:\n");
     cmd_help_opts(p->opts);
 }
 

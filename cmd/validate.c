@@ -14,7 +14,7 @@ struct validate_opts {
 
 static const struct mt_opt validate_opt_table[] = {
     MT_OPT_NUM(struct validate_opts, max_kl, "max-kl", 0, "X", "-1", -1, 1e9,
-               "exit with code 3 when the mean KL of a candidate is larger; negative: no limit"),
+               "exit with code 3 when the mean KL of a candidate is larger (default: no limit)"),
     MT_OPT_END,
 };
 

@@ -1,5 +1,5 @@
 # A killed run goes on where it was and gives the same bytes.
-run=("$MOETOOL_BIN" convert "$DENSE" --experts 15 --quiet --no-validate --data "wiki=$SHIPPED/text/wiki.calib.jsonl" --samples 96)
+run=("$MOETOOL_BIN" convert "$DENSE" --experts 15 --quiet --no-validate --data "wiki=$SHIPPED/text/wiki.calib.jsonl" --samples 32 --seq-len 128)
 "${run[@]}" -o whole >/dev/null 2>&1
 killed=0
 for units in 1 3; do
