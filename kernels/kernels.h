@@ -44,6 +44,12 @@ struct mt_kernels {
     double (*softmax)(float *x, size_t n);
     /* ln(sum exp x) in double without changing x. */
     double (*logsumexp)(const float *x, size_t n);
+    /* D(softmax a || softmax b) in nats, all in double; exactly 0 for equal rows. An index that is
+     * -Inf in both adds nothing; one that only b excludes makes it Inf; NaN stays. Rounding may
+     * leave -1e-15. lse[0], lse[1]: what logsumexp gives for a and b. */
+    double (*kl)(const float *a, const float *b, size_t n, double lse[2]);
+    /* The first of the largest elements; NaN is passed over; 0 when there is nothing else. */
+    size_t (*argmax)(const float *x, size_t n);
     /* y[j] = sum_i x[i] * w[j, i] for a stored matrix of n rows (decode: one token). */
     void (*gemv)(enum mt_dtype t, const void *w, size_t row_bytes, size_t n, size_t k,
                  const float *x, float *y);

@@ -151,6 +151,25 @@ static inline float mtk_max(const float *a, size_t n)
     return max;
 }
 
+static inline size_t mtk_argmax(const float *a, size_t n)
+{
+    float max = mtk_max(a, n);
+    size_t i = 0;
+
+    for (; i + 16 <= n; i += 16) {
+        int32_t hit = 0;
+        for (int j = 0; j < 16; j++)
+            hit |= a[i + (size_t)j] == max;
+        if (hit != 0)
+            break;
+    }
+    for (; i < n; i++) {
+        if (a[i] == max)
+            return i;
+    }
+    return 0;
+}
+
 static inline void mtk_rmsnorm(float *y, const float *x, const float *w, float offset, size_t d,
                                float eps)
 {
@@ -203,6 +222,59 @@ static inline double mtk_logsumexp(const float *x, size_t n)
     for (int l = 1; l < 8; l++)
         lane[0] += lane[l];
     return log(lane[0]) + (double)max;
+}
+
+/* Lanes of sum w, sum exp(b - max b) and sum w ((a - max a) - (b - max b)), w = exp(a - max a). */
+struct mtk_kl_lanes {
+    double a[8], b[8], d[8];
+};
+
+static inline void mtk_kl_block(struct mtk_kl_lanes *lane, const float *a, const float *b,
+                                double max_a, double max_b)
+{
+    double wa[MTK_BLOCK], wb[MTK_BLOCK], wd[MTK_BLOCK];
+
+    for (int j = 0; j < MTK_BLOCK; j++) {
+        double r = (double)a[j] - max_a, c = (double)b[j] - max_b;
+        wa[j] = mtk_exp64_neg(r);
+        wb[j] = mtk_exp64_neg(c);
+        wd[j] = r < -700.0 ? 0.0 : wa[j] * (r - c); /* -Inf in both is no difference */
+    }
+    for (int j = 0; j < MTK_BLOCK; j += 8) {
+        for (int l = 0; l < 8; l++) {
+            lane->a[l] += wa[j + l];
+            lane->b[l] += wb[j + l];
+            lane->d[l] += wd[j + l];
+        }
+    }
+}
+
+/* KL = (sum w d) / Z_a - ln Z_a + ln Z_b: sums of one pass, behind that for the maxima. */
+static inline double mtk_kl(const float *a, const float *b, size_t n, double lse[2])
+{
+    double max_a = (double)mtk_max(a, n), max_b = (double)mtk_max(b, n);
+    struct mtk_kl_lanes lane = {{0}, {0}, {0}};
+    float at[MTK_BLOCK], bt[MTK_BLOCK];
+    size_t i = 0;
+
+    for (; i + MTK_BLOCK <= n; i += MTK_BLOCK)
+        mtk_kl_block(&lane, a + i, b + i, max_a, max_b);
+    if (i < n) {
+        for (size_t j = 0; j < MTK_BLOCK; j++) {
+            at[j] = i + j < n ? a[i + j] : -INFINITY;
+            bt[j] = i + j < n ? b[i + j] : -INFINITY;
+        }
+        mtk_kl_block(&lane, at, bt, max_a, max_b);
+    }
+    for (int l = 1; l < 8; l++) {
+        lane.a[0] += lane.a[l];
+        lane.b[0] += lane.b[l];
+        lane.d[0] += lane.d[l];
+    }
+    double log_a = log(lane.a[0]), log_b = log(lane.b[0]);
+    lse[0] = log_a + max_a;
+    lse[1] = log_b + max_b;
+    return lane.d[0] / lane.a[0] - log_a + log_b;
 }
 
 /* Eight stored numbers as floats. */

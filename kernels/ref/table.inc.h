@@ -25,6 +25,8 @@
         .rmsnorm = mtk_rmsnorm,                                                                    \
         .softmax = mtk_softmax,                                                                    \
         .logsumexp = mtk_logsumexp,                                                                \
+        .kl = mtk_kl,                                                                              \
+        .argmax = mtk_argmax,                                                                      \
         .gemv = mtk_gemv,                                                                          \
     }
 #endif

@@ -1,52 +1,25 @@
 #include "lib/run/metrics.h"
 
+#include "kernels/kernels.h"
+
 #include <math.h>
 #include <stdlib.h>
 
-static size_t metrics_argmax(const float *v, size_t n)
-{
-    size_t best = 0;
-
-    for (size_t i = 1; i < n; i++) {
-        if (v[i] > v[best])
-            best = i;
-    }
-    return best;
-}
-
 double mt_metrics_nll(const float *logits, size_t n, int32_t target)
 {
-    double max = (double)logits[metrics_argmax(logits, n)], sum = 0;
-    size_t i = 0;
-
-    do
-        sum += exp((double)logits[i] - max);
-    while (++i < n);
-    return log(sum) + max - (double)logits[target];
+    return mt_kernels_get()->logsumexp(logits, n) - (double)logits[target];
 }
 
-/* With w = exp(r - max r), Z = sum w and d = (r - max r) - (c - max c):
- * KL = sum w d / Z - ln Z_r + ln Z_c. Identical rows give exactly 0. */
 void mt_metrics_pair(const float *ref, const float *cand, size_t n, int32_t target,
                      struct mt_token_metrics *out)
 {
-    size_t ar = metrics_argmax(ref, n), ac = metrics_argmax(cand, n);
-    double mr = (double)ref[ar], mc = (double)cand[ac];
-    double zr = 0, zc = 0, wd = 0, kl;
-    size_t i = 0;
+    const struct mt_kernels *k = mt_kernels_get();
+    double lse[2], kl = k->kl(ref, cand, n, lse);
 
-    do {
-        double r = (double)ref[i] - mr, c = (double)cand[i] - mc;
-        double w = exp(r);
-        zr += w;
-        zc += exp(c);
-        wd += w > 0 ? w * (r - c) : 0; /* -Inf in both is no difference */
-    } while (++i < n);
-    kl = wd / zr - log(zr) + log(zc);
     out->kl = kl < 0 ? 0 : kl; /* rounding; NaN stays */
-    out->nll_ref = log(zr) + mr - (double)ref[target];
-    out->nll_cand = log(zc) + mc - (double)cand[target];
-    out->top1 = ar == ac;
+    out->nll_ref = lse[0] - (double)ref[target];
+    out->nll_cand = lse[1] - (double)cand[target];
+    out->top1 = k->argmax(ref, n) == k->argmax(cand, n);
 }
 
 void mt_metrics_mean(const float *v, size_t n, double *mean, double *stderr_of_mean)

@@ -1,6 +1,7 @@
 /* metrics.h: what logits say about a prediction, and statistics over tokens.
  *
- * Logits are fp32; everything computed from them is fp64, summed in index order.
+ * Logits are fp32; everything computed from them is fp64, summed in an order that is the same on
+ * every machine (see kernels.h).
  * A vocabulary has at least one token. Threads: pure functions.
  */
 #ifndef MT_RUN_METRICS_H

@@ -141,6 +141,26 @@ static void isa_reduce(struct t *t, const struct mt_kernels *ref, const struct m
     T_CHECK(t, same(a, b, n));
 }
 
+static void isa_kl(struct t *t, const struct mt_kernels *ref, const struct mt_kernels *k, size_t n,
+                   bool hostile)
+{
+    float x[MAX], u[MAX];
+    double a[2], b[2];
+
+    fill(x, n, n, hostile);
+    fill(u, n, n + 1, hostile);
+    T_CHECK(t, same_d(ref->kl(x, u, n, a), k->kl(x, u, n, b)));
+    T_CHECK(t, same_d(a[0], b[0]) && same_d(a[1], b[1]));
+    T_CHECK(t, same_d(a[0], k->logsumexp(x, n)) && same_d(a[1], k->logsumexp(u, n)));
+    T_CHECK(t, hostile || n == 0 || k->kl(x, x, n, b) == 0);
+    T_EQ_INT(t, ref->argmax(x, n), k->argmax(x, n));
+}
+
+T_TEST(divergences_have_the_same_bits)
+{
+    each_isa(t, isa_kl);
+}
+
 T_TEST(reductions_have_the_same_bits)
 {
     each_isa(t, isa_reduce);

@@ -279,6 +279,75 @@ T_TEST(reductions_agree_with_plain_loops)
     }
 }
 
+/* sum p (ln p - ln q), every term by itself in long double. */
+static double kl_plain(const float *a, const float *b, size_t n)
+{
+    long double za = 0, zb = 0, kl = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        za += expl((long double)a[i]);
+        zb += expl((long double)b[i]);
+    }
+    for (size_t i = 0; i < n; i++) {
+        long double lp = (long double)a[i] - logl(za), lq = (long double)b[i] - logl(zb);
+        kl += expl(lp) * (lp - lq);
+    }
+    return (double)kl;
+}
+
+T_TEST(kl_is_that_of_the_definition)
+{
+    enum { N = 4133 };
+    static float a[N], b[N];
+    const struct mt_kernels *k = mt_kernels_named("ref");
+    double lse[2];
+
+    for (size_t n = 1; n <= N; n = 2 * n + 1) {
+        for (double eps = 1; eps > 1e-6; eps /= 7) {
+            for (size_t i = 0; i < n; i++) {
+                a[i] = sinf((float)(i * n)) * 9 - 20;
+                b[i] = a[i] + (float)eps * cosf((float)i) + 11;
+            }
+            double want = kl_plain(a, b, n);
+            T_NEAR(t, k->kl(a, b, n, lse), want, 1e-14 + 1e-12 * want);
+            T_NEAR(t, lse[0], k->logsumexp(a, n), 0);
+            T_NEAR(t, lse[1], k->logsumexp(b, n), 0);
+            T_CHECK(t, k->kl(a, a, n, lse) == 0);
+        }
+    }
+}
+
+T_TEST(kl_stands_extreme_rows)
+{
+    const struct mt_kernels *k = mt_kernels_get();
+    const float low = -INFINITY, a[4] = {0, low, -5000, 3}, one[4] = {low, low, low, 7};
+    const float b[4] = {1, 2, -9000, low}, nan_row[4] = {0, NAN, 1, 2};
+    double lse[2];
+
+    T_CHECK(t, k->kl(a, a, 4, lse) == 0 && k->kl(one, one, 4, lse) == 0);
+    T_NEAR(t, k->kl(one, a, 4, lse), log1p(exp(-3)), 1e-14);
+    T_CHECK(t, isinf(k->kl(a, b, 4, lse)));
+    T_CHECK(t, isnan(k->kl(a, nan_row, 4, lse)) && isnan(k->kl(nan_row, a, 4, lse)));
+}
+
+T_TEST(the_first_of_the_largest_is_found)
+{
+    const struct mt_kernels *k = mt_kernels_named("ref");
+    float x[70];
+
+    for (size_t at = 0; at < 70; at++) {
+        for (size_t i = 0; i < 70; i++)
+            x[i] = i >= at && (i - at) % 3 == 0 ? 2 : -(float)i;
+        T_EQ_INT(t, k->argmax(x, 70), at);
+        T_EQ_INT(t, k->argmax(x, at + 1), at);
+        x[0] = at > 0 ? NAN : x[0];
+        T_EQ_INT(t, k->argmax(x, 70), at);
+    }
+    x[0] = NAN;
+    T_EQ_INT(t, k->argmax(x, 1), 0);
+    T_EQ_INT(t, k->argmax(x, 0), 0);
+}
+
 T_TEST(softmax_stands_extreme_rows)
 {
     float x[5] = {-INFINITY, 1e30f, -1e30f, 1e30f, 0};
