@@ -3,7 +3,7 @@
 CC ?= cc
 CFLAGS ?= -O2 -g
 PREFIX ?= /usr/local
-NVCC ?= nvcc
+NVCC ?= $(or $(shell command -v nvcc),/usr/local/cuda/bin/nvcc)
 SAN ?=
 CUDA ?=
 T ?=
@@ -40,11 +40,12 @@ LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o)
 ifdef CUDA
 CUDA_SRC := $(sort $(wildcard kernels/cuda/*.cu))
 LIB_OBJ += $(CUDA_SRC:%.cu=$(B)/%.cu.o)
-NVCC_FLAGS := -std=c++17 -O2 -I. -Xcompiler -Wall,-Wextra \
+NVCC_FLAGS := -std=c++17 -O2 -I. -MMD -MP -Xcompiler -Wall,-Wextra \
 	-gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=sm_90 \
 	-gencode arch=compute_90,code=compute_90
-CUDA_HOME ?= $(patsubst %/bin/nvcc,%,$(shell command -v $(NVCC)))
-LIBS += -L$(CUDA_HOME)/lib64 -Wl,-rpath,$(CUDA_HOME)/lib64 -lcublas -lcudart -lstdc++
+CUDA_HOME ?= $(patsubst %/bin/nvcc,%,$(NVCC))
+CUDA_LIB := $(firstword $(wildcard $(CUDA_HOME)/lib64 $(CUDA_HOME)/targets/$(ARCH)-linux/lib))
+LIBS += -L$(CUDA_LIB) -Wl,-rpath,$(CUDA_LIB) -lcublas -lcudart -lstdc++
 else
 LIB_OBJ += $(B)/kernels/cuda/absent.o
 endif

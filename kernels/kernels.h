@@ -6,7 +6,7 @@
  * Names inside are mtk_<op>_<dtype>_<isa>.
  *
  * Pointers to stored bytes may have any alignment (old safetensors files have odd headers).
- * Float arrays of our own are 4-byte aligned at least. Threads: pure functions.
+ * Float arrays of our own are 4-byte aligned at least. Threads: pure functions. Valid C++.
  */
 #ifndef MT_KERNELS_KERNELS_H
 #define MT_KERNELS_KERNELS_H
@@ -16,6 +16,10 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 /* Activation functions of feed-forward blocks. GELU_TANH is gelu_new / gelu_pytorch_tanh. */
 enum mt_act { MT_ACT_SILU, MT_ACT_GELU, MT_ACT_GELU_TANH, MT_ACT_RELU, MT_ACT_RELU2 };
@@ -64,4 +68,7 @@ const struct mt_kernels *mt_kernels_named(const char *isa);
 double mt_act_f64(enum mt_act act, double x);
 const char *mt_act_name(enum mt_act act);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -1,97 +1,111 @@
-/* attention.cu: causal attention with a running softmax.
- *
- * One block per (query, head). Keys pass in tiles of ATTN_TILE: each thread scores one key, the
- * tile's maximum rescales what was summed before, then each thread adds its output features over
- * the tile's keys in order. Memory per block is one tile, so any key count fits. Sums in fp32 in a
- * fixed order. Tolerance against the fp64 reference: relative L2 1e-5.
- */
+/* Causal attention: scores by cuBLAS, softmax by one block per row, outputs by cuBLAS, for as many
+ * queries at a time as scratch holds. Query heads of one kv head form a batch that shares k and v.
+ * Tolerance against the reference device: relative L2 max(1e-6, 3e-8 sqrt(d + n_k)). */
 #include "kernels/cuda/common.cuh"
 
-#define ATTN_TILE 128
-#define ATTN_DIM_MAX 512
+#define ATTN_SCRATCH_FLOATS ((int64_t)64 << 20)
 
-struct attn_shape {
-    int n_q, n_k, n_heads, n_kv_heads, head_dim, window;
-    float scale, softcap;
+/* Queries [q0, q0 + nq) against keys [from, from + n): s[n_heads, nq, n]. */
+struct attn_part {
+    int q0, nq, from, n;
 };
 
-/* Maximum (or sum) of one value per thread of a tile; every thread gets it. */
-__device__ float attn_reduce(float *part, float v, bool max)
+/* Row (head, i) of s: softmax over the keys that query q0 + i sees, zero elsewhere. */
+static __global__ void attn_softmax(float *s, struct attn_part p, int past, int window,
+                                    float softcap, int64_t rows)
 {
-    part[threadIdx.x] = v;
-    __syncthreads();
-    for (int half = ATTN_TILE / 2; half > 0; half /= 2) {
-        if ((int)threadIdx.x < half) {
-            float a = part[threadIdx.x], b = part[threadIdx.x + half];
-            part[threadIdx.x] = max ? fmaxf(a, b) : a + b;
+    for (int64_t r = blockIdx.x; r < rows; r += gridDim.x) {
+        float *row = s + r * p.n;
+        int at = past + p.q0 + (int)(r % p.nq); /* last key seen */
+        int lo = window > 0 && at + 1 > window ? at + 1 - window - p.from : -p.from;
+        int hi = at + 1 - p.from;
+        float max = -INFINITY;
+        double sum = 0;
+        lo = lo > 0 ? lo : 0;
+        for (int j = lo + (int)threadIdx.x; j < hi; j += blockDim.x) {
+            float v = softcap > 0.0f ? softcap * tanhf(row[j] / softcap) : row[j];
+            row[j] = v;
+            max = fmaxf(max, v);
         }
-        __syncthreads();
+        max = cuda_block_max(max);
+        for (int j = lo + (int)threadIdx.x; j < hi; j += blockDim.x) {
+            float e = expf(row[j] - max);
+            row[j] = e;
+            sum += (double)e;
+        }
+        float inverse = (float)(1.0 / cuda_block_sum(sum));
+        for (int j = (int)threadIdx.x; j < p.n; j += blockDim.x)
+            row[j] = j >= lo && j < hi ? row[j] * inverse : 0.0f;
     }
-    v = part[0];
-    __syncthreads();
-    return v;
 }
 
-/* out, q [n_q, n_heads, head_dim]; k, v [n_k, n_kv_heads, head_dim] */
-__global__ void attn_one(float *out, const float *q, const float *k, const float *v,
-                         struct attn_shape a)
+/* Both products for one kv head; s points at the scores of its first query head. */
+static mt_status attn_scores(struct mt_ctx *ctx, struct cuda_device *cuda, const struct mt_attn *a,
+                             struct attn_part p, const float *q, const float *k, float *s)
 {
-    __shared__ float query[ATTN_DIM_MAX], prob[ATTN_TILE], part[ATTN_TILE];
-    const int t = (int)blockIdx.x, head = (int)blockIdx.y, tid = (int)threadIdx.x;
-    const int kv = head / (a.n_heads / a.n_kv_heads);
-    const int last = a.n_k - a.n_q + t; /* the query's own position */
-    const int first = a.window > 0 && last >= a.window ? last - a.window + 1 : 0;
-    const int64_t kv_row = (int64_t)a.n_kv_heads * a.head_dim;
-    float sum[ATTN_DIM_MAX / ATTN_TILE] = {0}, top = -INFINITY, total = 0;
+    const float scale = (float)a->scale, zero = 0.0f;
+    int d = a->head_dim, group = a->n_heads / a->n_kv_heads;
 
-    q += ((int64_t)t * a.n_heads + head) * a.head_dim;
-    for (int i = tid; i < a.head_dim; i += ATTN_TILE)
-        query[i] = q[i];
-    __syncthreads();
-    for (int base = first; base <= last; base += ATTN_TILE) {
-        const int key = base + tid, n = min(ATTN_TILE, last - base + 1);
-        float score = -INFINITY;
-        if (key <= last) {
-            const float *row = k + key * kv_row + (int64_t)kv * a.head_dim;
-            score = 0;
-            for (int i = 0; i < a.head_dim; i++)
-                score += query[i] * row[i];
-            score *= a.scale;
-            if (a.softcap > 0)
-                score = a.softcap * tanhf(score / a.softcap);
-        }
-        float higher = fmaxf(top, attn_reduce(part, score, true));
-        float shrink = top == -INFINITY ? 0.0f : expf(top - higher);
-        float p = key <= last ? expf(score - higher) : 0.0f;
-        prob[tid] = p;
-        total = total * shrink + attn_reduce(part, p, false);
-        top = higher;
-        for (int i = tid, s = 0; i < a.head_dim; i += ATTN_TILE, s++) {
-            const float *col = v + base * kv_row + (int64_t)kv * a.head_dim + i;
-            float acc = sum[s] * shrink;
-            for (int j = 0; j < n; j++)
-                acc += prob[j] * col[j * kv_row];
-            sum[s] = acc;
-        }
-        __syncthreads();
-    }
-    out += ((int64_t)t * a.n_heads + head) * a.head_dim;
-    for (int i = tid, s = 0; i < a.head_dim; i += ATTN_TILE, s++)
-        out[i] = sum[s] / total;
+    CUBLAS_TRY(ctx, "attention scores",
+               cublasSgemmStridedBatched(cuda->blas, CUBLAS_OP_T, CUBLAS_OP_N, p.n, p.nq, d, &scale,
+                                         k, a->n_kv_heads * d, 0, q, a->n_heads * d, d, &zero, s,
+                                         p.n, (long long)p.nq * p.n, group));
+    return MT_OK;
+}
+
+static mt_status attn_values(struct mt_ctx *ctx, struct cuda_device *cuda, const struct mt_attn *a,
+                             struct attn_part p, const float *s, const float *v, float *out)
+{
+    const float one = 1.0f, zero = 0.0f;
+    int d = a->head_dim, group = a->n_heads / a->n_kv_heads;
+
+    CUBLAS_TRY(ctx, "attention values",
+               cublasSgemmStridedBatched(cuda->blas, CUBLAS_OP_N, CUBLAS_OP_N, d, p.nq, p.n, &one,
+                                         v, a->n_kv_heads * d, 0, s, p.n, (long long)p.nq * p.n,
+                                         &zero, out, a->n_heads * d, d, group));
+    return MT_OK;
+}
+
+static mt_status attn_part(struct mt_ctx *ctx, struct cuda_device *cuda, const struct mt_attn *a,
+                           struct attn_part p, float *out, const float *q, const float *k,
+                           const float *v, float *s)
+{
+    int d = a->head_dim, group = a->n_heads / a->n_kv_heads;
+    int64_t at = (int64_t)p.q0 * a->n_heads * d, kv_at = (int64_t)p.from * a->n_kv_heads * d;
+    int64_t rows = (int64_t)a->n_heads * p.nq, head_scores = (int64_t)group * p.nq * p.n;
+
+    for (int g = 0; g < a->n_kv_heads; g++)
+        MT_TRY(attn_scores(ctx, cuda, a, p, q + at + (int64_t)g * group * d, k + kv_at + g * d,
+                           s + g * head_scores));
+    attn_softmax<<<cuda_row_blocks(rows), CUDA_THREADS, 0, cuda->stream>>>(
+        s, p, a->n_k - a->n_q, a->window, (float)a->softcap, rows);
+    CUDA_LAUNCHED(ctx, "softmax");
+    for (int g = 0; g < a->n_kv_heads; g++)
+        MT_TRY(attn_values(ctx, cuda, a, p, s + g * head_scores, v + kv_at + g * d,
+                           out + at + (int64_t)g * group * d));
+    return MT_OK;
 }
 
 mt_status cuda_attention(struct mt_ctx *ctx, struct mt_device *dev, mt_buf out, mt_buf q, mt_buf k,
                          mt_buf v, const struct mt_attn *a)
 {
-    struct attn_shape s = {a->n_q,      a->n_k,    a->n_heads,      a->n_kv_heads,
-                           a->head_dim, a->window, (float)a->scale, (float)a->softcap};
+    struct cuda_device *cuda = cuda_self(dev);
+    int past = a->n_k - a->n_q;
+    void *s;
 
-    if (a->n_q == 0)
+    if (a->n_q <= 0)
         return MT_OK;
-    if (a->head_dim > ATTN_DIM_MAX)
-        return mt_fail(ctx, MT_E_UNSUPPORTED, "cuda attention takes heads up to %d wide, not %d",
-                       ATTN_DIM_MAX, a->head_dim);
-    attn_one<<<dim3((unsigned)a->n_q, (unsigned)a->n_heads), ATTN_TILE, 0, cuda_of(dev)->stream>>>(
-        (float *)out, (const float *)q, (const float *)k, (const float *)v, s);
-    return cuda_check(ctx, cudaGetLastError(), "attention");
+    int64_t block = ATTN_SCRATCH_FLOATS / ((int64_t)a->n_heads * a->n_k);
+    block = block < 1 ? 1 : cuda_min(block, a->n_q);
+    MT_TRY(cuda_scratch(ctx, cuda, CUDA_FOR_SCORES,
+                        (size_t)(block * a->n_heads * a->n_k) * sizeof(float), &s));
+    for (int q0 = 0; q0 < a->n_q; q0 += (int)block) {
+        struct attn_part p = {q0, (int)cuda_min(block, a->n_q - q0), 0, 0};
+        int to = past + q0 + p.nq;
+        p.from = a->window > 0 && past + q0 + 1 > a->window ? past + q0 + 1 - a->window : 0;
+        p.n = to - p.from;
+        MT_TRY(attn_part(ctx, cuda, a, p, (float *)out, (const float *)q, (const float *)k,
+                         (const float *)v, (float *)s));
+    }
+    return MT_OK;
 }

@@ -1,180 +1,282 @@
-/* device_cuda.cu: the runner's operations on an NVIDIA GPU. fp32 throughout; products by cuBLAS in
- * plain fp32 (no TF32), weights kept in their file's dtype and converted a tile at a time. */
+/* Opening and closing, memory, transfers and weights; the operations are in the other files. */
 #include "kernels/cuda/common.cuh"
 
-#include <new>
-#include <vector>
+#include <stdlib.h>
 
-/* Floats of a converted weight tile: 64 MiB. */
-#define CUDA_TILE_FLOATS ((size_t)16 << 20)
-
-mt_status cuda_check(struct mt_ctx *ctx, cudaError_t e, const char *what)
+mt_status cuda_failed(struct mt_ctx *ctx, cudaError_t e, const char *what)
 {
-    if (e == cudaSuccess)
-        return MT_OK;
-    return mt_fail(ctx, e == cudaErrorMemoryAllocation ? MT_E_NOMEM : MT_E_DEVICE, "cuda: %s: %s",
+    (void)cudaGetLastError(); /* or the next launch would be blamed for it */
+    return mt_fail(ctx, e == cudaErrorMemoryAllocation ? MT_E_NOMEM : MT_E_DEVICE, "CUDA: %s: %s",
                    what, cudaGetErrorString(e));
 }
 
-mt_status cuda_check_blas(struct mt_ctx *ctx, cublasStatus_t e, const char *what)
+mt_status cublas_failed(struct mt_ctx *ctx, cublasStatus_t s, const char *what)
 {
-    if (e == CUBLAS_STATUS_SUCCESS)
-        return MT_OK;
-    return mt_fail(ctx, MT_E_DEVICE, "cuda: %s: %s", what, cublasGetStatusString(e));
+    return mt_fail(ctx, s == CUBLAS_STATUS_ALLOC_FAILED ? MT_E_NOMEM : MT_E_DEVICE,
+                   "cuBLAS: %s: %s", what, cublasGetStatusString(s));
 }
 
-mt_status cuda_reserve(struct mt_ctx *ctx, struct cuda_scratch *s, size_t n_bytes, const char *what)
+static void cuda_blocks_drop_unused(struct cuda_device *cuda)
 {
-    if (n_bytes <= s->n_bytes)
-        return MT_OK;
-    /* cudaFree waits for work in flight, so nothing still reads the old block. */
-    cudaFree(s->bytes);
-    *s = {NULL, 0};
-    MT_TRY(cuda_check(ctx, cudaMalloc(&s->bytes, n_bytes), what));
-    s->n_bytes = n_bytes;
+    for (struct cuda_block **at = &cuda->blocks; *at != NULL;) {
+        struct cuda_block *b = *at;
+        if (b->used) {
+            at = &b->next;
+            continue;
+        }
+        *at = b->next;
+        cudaFree(b->p);
+        free(b);
+    }
+}
+
+static mt_status cuda_take(struct mt_ctx *ctx, struct cuda_device *cuda, size_t bytes,
+                           const char *what, void **out)
+{
+    struct cuda_block *b;
+
+    *out = NULL;
+    bytes = (bytes + 511) / 512 * 512 + (bytes == 0 ? 512 : 0);
+    for (b = cuda->blocks; b != NULL; b = b->next) {
+        if (!b->used && b->bytes == bytes) {
+            b->used = true;
+            *out = b->p;
+            return MT_OK;
+        }
+    }
+    b = (struct cuda_block *)calloc(1, sizeof *b);
+    if (b == NULL)
+        return mt_fail(ctx, MT_E_NOMEM, "out of memory for a device block");
+    cudaError_t e = cudaMalloc(&b->p, bytes);
+    if (e == cudaErrorMemoryAllocation) {
+        (void)cudaGetLastError();
+        cuda_blocks_drop_unused(cuda);
+        e = cudaMalloc(&b->p, bytes);
+    }
+    if (e != cudaSuccess) {
+        free(b);
+        (void)cudaGetLastError();
+        return mt_fail(ctx, e == cudaErrorMemoryAllocation ? MT_E_NOMEM : MT_E_DEVICE,
+                       "CUDA: %.1f MiB for %s: %s", (double)bytes / 1048576.0, what,
+                       cudaGetErrorString(e));
+    }
+    b->bytes = bytes;
+    b->used = true;
+    b->next = cuda->blocks;
+    cuda->blocks = b;
+    *out = b->p;
     return MT_OK;
 }
 
-mt_status cuda_send(struct mt_ctx *ctx, struct cuda_state *st, struct cuda_scratch *s,
-                    const void *host, size_t n_bytes, const char *what)
+static void cuda_give(struct cuda_device *cuda, const void *p)
 {
-    MT_TRY(cuda_reserve(ctx, s, n_bytes, what));
-    /* From pageable memory the copy has read the host bytes before it returns. */
-    return cuda_check(ctx,
-                      cudaMemcpyAsync(s->bytes, host, n_bytes, cudaMemcpyHostToDevice, st->stream),
-                      what);
+    for (struct cuda_block *b = cuda->blocks; p != NULL && b != NULL; b = b->next)
+        if (b->p == p)
+            b->used = false;
 }
 
-mt_status cuda_vector(struct mt_ctx *ctx, struct cuda_state *st, const struct mt_weight *w,
-                      int slot, const float **out)
+mt_status cuda_scratch(struct mt_ctx *ctx, struct cuda_device *cuda, enum cuda_scratch_use use,
+                       size_t bytes, void **out)
 {
-    size_t n = (size_t)(w->rows * w->cols);
+    struct cuda_scratch *s = &cuda->scratch[use];
 
-    if (w->dtype == MT_F32) {
-        *out = (const float *)w->bytes;
-        return MT_OK;
+    if (s->bytes < bytes) {
+        cuda_give(cuda, s->p);
+        s->p = NULL;
+        s->bytes = 0;
+        void *p;
+        MT_TRY(cuda_take(ctx, cuda, bytes, "scratch", &p));
+        s->p = (char *)p;
+        s->bytes = bytes;
     }
-    MT_TRY(cuda_reserve(ctx, &st->vectors[slot], n * sizeof(float), "a vector"));
-    *out = (const float *)st->vectors[slot].bytes;
-    return cuda_to_f32(ctx, st, w->dtype, w->bytes, (float *)st->vectors[slot].bytes, n);
+    *out = s->p;
+    return MT_OK;
+}
+
+mt_status cuda_host_arrays(struct mt_ctx *ctx, struct cuda_device *cuda, int n,
+                           const void *const *host, const size_t *bytes, const void **out)
+{
+    size_t total = 0;
+    void *p;
+
+    for (int i = 0; i < n; i++)
+        total += (bytes[i] + 15) / 16 * 16;
+    MT_TRY(cuda_scratch(ctx, cuda, CUDA_FOR_HOST_ARRAYS, total, &p));
+    char *at = (char *)p;
+    for (int i = 0; i < n; i++) {
+        CUDA_TRY(ctx, "copying an index to the device",
+                 cudaMemcpyAsync(at, host[i], bytes[i], cudaMemcpyHostToDevice, cuda->stream));
+        out[i] = at;
+        at += (bytes[i] + 15) / 16 * 16;
+    }
+    /* The caller may free the arrays; whether the copy has read them by now is up to the driver. */
+    CUDA_TRY(ctx, "copying an index to the device", cudaStreamSynchronize(cuda->stream));
+    return MT_OK;
 }
 
 static void cuda_close(struct mt_device *dev)
 {
-    struct cuda_state *st = cuda_of(dev);
+    struct cuda_device *cuda = cuda_self(dev);
 
-    if (st->stream != NULL)
-        cudaStreamSynchronize(st->stream);
-    cudaFree(st->converted.bytes);
-    cudaFree(st->indices.bytes);
-    cudaFree(st->factors.bytes);
-    cudaFree(st->vectors[0].bytes);
-    cudaFree(st->vectors[1].bytes);
-    if (st->blas != NULL)
-        cublasDestroy(st->blas);
-    if (st->stream != NULL)
-        cudaStreamDestroy(st->stream);
-    delete st;
-    delete dev;
+    if (cuda->stream != NULL)
+        cudaStreamSynchronize(cuda->stream);
+    for (struct cuda_block *b = cuda->blocks; b != NULL; b = b->next)
+        b->used = false;
+    cuda_blocks_drop_unused(cuda);
+    if (cuda->blas != NULL)
+        cublasDestroy(cuda->blas);
+    if (cuda->stream != NULL)
+        cudaStreamDestroy(cuda->stream);
+    free(cuda);
+    free(dev);
 }
 
-static mt_status cuda_alloc(struct mt_ctx *ctx, struct mt_device *, size_t n, mt_buf *out)
+static mt_status cuda_alloc(struct mt_ctx *ctx, struct mt_device *dev, size_t n, mt_buf *out)
 {
+    uint64_t bytes;
+
     *out = NULL;
-    return cuda_check(ctx, cudaMalloc(out, (n > 0 ? n : 1) * sizeof(float)), "allocation");
+    if (!mt_size_mul(n, sizeof(float), &bytes))
+        return mt_fail(ctx, MT_E_LIMIT, "%zu activations are too many", n);
+    return cuda_take(ctx, cuda_self(dev), bytes, "activations", out);
 }
 
-static void cuda_release(struct mt_device *, mt_buf buf)
+static void cuda_release(struct mt_device *dev, mt_buf buf)
 {
-    cudaFree(buf);
+    cuda_give(cuda_self(dev), buf);
 }
 
 static mt_status cuda_upload(struct mt_ctx *ctx, struct mt_device *dev, mt_buf dst,
                              const float *src, size_t n)
 {
-    return cuda_check(ctx,
-                      cudaMemcpyAsync(dst, src, n * sizeof(float), cudaMemcpyHostToDevice,
-                                      cuda_of(dev)->stream),
-                      "upload");
+    if (n == 0)
+        return MT_OK;
+    CUDA_TRY(
+        ctx, "upload",
+        cudaMemcpyAsync(dst, src, n * sizeof *src, cudaMemcpyHostToDevice, cuda_self(dev)->stream));
+    CUDA_TRY(ctx, "upload", cudaStreamSynchronize(cuda_self(dev)->stream));
+    return MT_OK;
 }
 
 static mt_status cuda_download(struct mt_ctx *ctx, struct mt_device *dev, float *dst, mt_buf src,
                                size_t n)
 {
-    cudaStream_t stream = cuda_of(dev)->stream;
-
-    MT_TRY(cuda_check(
-        ctx, cudaMemcpyAsync(dst, src, n * sizeof(float), cudaMemcpyDeviceToHost, stream),
-        "download"));
-    return cuda_check(ctx, cudaStreamSynchronize(stream), "download");
+    if (n == 0)
+        return MT_OK;
+    CUDA_TRY(
+        ctx, "download",
+        cudaMemcpyAsync(dst, src, n * sizeof *dst, cudaMemcpyDeviceToHost, cuda_self(dev)->stream));
+    CUDA_TRY(ctx, "download", cudaStreamSynchronize(cuda_self(dev)->stream));
+    return MT_OK;
 }
+
+/* Elements that pass through scratch at a time. */
+#define CUDA_F64_CHUNK ((size_t)1 << 22)
 
 static mt_status cuda_download_f64(struct mt_ctx *ctx, struct mt_device *dev, double *dst,
                                    mt_buf src, size_t n)
 {
-    std::vector<float> host(n);
+    struct cuda_device *cuda = cuda_self(dev);
+    const float *s = (const float *)src;
+    void *wide;
 
-    MT_TRY(cuda_download(ctx, dev, host.data(), src, n));
-    for (size_t i = 0; i < n; i++)
-        dst[i] = (double)host[i];
+    for (size_t i = 0; i < n; i += CUDA_F64_CHUNK) {
+        size_t part = n - i < CUDA_F64_CHUNK ? n - i : CUDA_F64_CHUNK;
+        MT_TRY(cuda_scratch(ctx, cuda, CUDA_FOR_WEIGHTS, part * sizeof(double), &wide));
+        MT_TRY(cuda_to_f64(ctx, cuda, s + i, (double *)wide, part));
+        CUDA_TRY(ctx, "download",
+                 cudaMemcpyAsync(dst + i, wide, part * sizeof(double), cudaMemcpyDeviceToHost,
+                                 cuda->stream));
+        CUDA_TRY(ctx, "download", cudaStreamSynchronize(cuda->stream));
+    }
     return MT_OK;
 }
 
 static mt_status cuda_upload_f64(struct mt_ctx *ctx, struct mt_device *dev, mt_buf dst,
                                  const double *src, size_t n)
 {
-    std::vector<float> host(n);
+    struct cuda_device *cuda = cuda_self(dev);
+    float *d = (float *)dst;
+    void *wide;
 
-    for (size_t i = 0; i < n; i++)
-        host[i] = (float)src[i];
-    return cuda_upload(ctx, dev, dst, host.data(), n);
+    for (size_t i = 0; i < n; i += CUDA_F64_CHUNK) {
+        size_t part = n - i < CUDA_F64_CHUNK ? n - i : CUDA_F64_CHUNK;
+        MT_TRY(cuda_scratch(ctx, cuda, CUDA_FOR_WEIGHTS, part * sizeof(double), &wide));
+        CUDA_TRY(ctx, "upload",
+                 cudaMemcpyAsync(wide, src + i, part * sizeof(double), cudaMemcpyHostToDevice,
+                                 cuda->stream));
+        MT_TRY(cuda_to_f32(ctx, cuda, MT_F64, wide, d + i, part));
+        CUDA_TRY(ctx, "upload", cudaStreamSynchronize(cuda->stream));
+    }
+    return MT_OK;
 }
 
 static mt_status cuda_copy(struct mt_ctx *ctx, struct mt_device *dev, mt_buf dst, mt_buf src,
                            size_t n)
 {
-    return cuda_check(ctx,
-                      cudaMemcpyAsync(dst, src, n * sizeof(float), cudaMemcpyDeviceToDevice,
-                                      cuda_of(dev)->stream),
-                      "copy");
+    if (n > 0)
+        CUDA_TRY(ctx, "copy",
+                 cudaMemcpyAsync(dst, src, n * sizeof(float), cudaMemcpyDeviceToDevice,
+                                 cuda_self(dev)->stream));
+    return MT_OK;
 }
 
 static mt_status cuda_zero(struct mt_ctx *ctx, struct mt_device *dev, mt_buf dst, size_t n)
 {
-    return cuda_check(ctx, cudaMemsetAsync(dst, 0, n * sizeof(float), cuda_of(dev)->stream),
-                      "zero");
+    if (n > 0)
+        CUDA_TRY(ctx, "zero", cudaMemsetAsync(dst, 0, n * sizeof(float), cuda_self(dev)->stream));
+    return MT_OK;
 }
 
-static void cuda_weight_free(struct mt_device *, struct mt_weight *w)
+static void cuda_weight_free(struct mt_device *dev, struct mt_weight *w)
 {
     if (w == NULL)
         return;
-    cudaFree(w->bytes);
-    delete w;
+    cuda_give(cuda_self(dev), w->stored);
+    if (w->f32 != w->stored)
+        cuda_give(cuda_self(dev), w->f32);
+    free(w);
+}
+
+static mt_status cuda_weight_upload(struct mt_ctx *ctx, struct cuda_device *cuda,
+                                    struct mt_weight *w, const void *bytes)
+{
+    size_t n = (size_t)w->rows * (size_t)w->cols, size = n * (mt_dtype_bits(w->t) / 8);
+    void *p;
+
+    MT_TRY(cuda_take(ctx, cuda, size, "a weight", &w->stored));
+    if (size > 0)
+        CUDA_TRY(ctx, "uploading a weight",
+                 cudaMemcpyAsync(w->stored, bytes, size, cudaMemcpyHostToDevice, cuda->stream));
+    CUDA_TRY(ctx, "uploading a weight", cudaStreamSynchronize(cuda->stream));
+    if (w->t == MT_F32) {
+        w->f32 = (float *)w->stored;
+    } else if (w->rows == 1) {
+        MT_TRY(cuda_take(ctx, cuda, n * sizeof(float), "a vector", &p));
+        w->f32 = (float *)p;
+        MT_TRY(cuda_to_f32(ctx, cuda, w->t, w->stored, w->f32, n));
+    }
+    return MT_OK;
 }
 
 static mt_status cuda_weight_load(struct mt_ctx *ctx, struct mt_device *dev, enum mt_dtype t,
                                   int64_t rows, int64_t cols, const void *bytes,
                                   struct mt_weight **out)
 {
-    uint64_t n_bytes;
     struct mt_weight *w;
-    mt_status st;
 
     *out = NULL;
-    if (!mt_dtype_is_plain_float(t) ||
-        !mt_dtype_bytes(t, (uint64_t)rows * (uint64_t)cols, &n_bytes))
-        return mt_fail(ctx, MT_E_UNSUPPORTED, "%s weights are not supported on cuda",
+    if (!mt_dtype_is_plain_float(t))
+        return mt_fail(ctx, MT_E_UNSUPPORTED,
+                       "the device computes with F64, F32, F16 and BF16, not %s; dequantize first",
                        mt_dtype_name(t));
-    w = new (std::nothrow) mt_weight{t, rows, cols, NULL};
+    w = (struct mt_weight *)calloc(1, sizeof *w);
     if (w == NULL)
         return mt_fail(ctx, MT_E_NOMEM, "out of memory for a weight");
-    st = cuda_check(ctx, cudaMalloc(&w->bytes, n_bytes > 0 ? n_bytes : 1), "a weight");
-    if (st == MT_OK)
-        st = cuda_check(ctx,
-                        cudaMemcpyAsync(w->bytes, bytes, n_bytes, cudaMemcpyHostToDevice,
-                                        cuda_of(dev)->stream),
-                        "upload of a weight");
+    w->t = t;
+    w->rows = rows;
+    w->cols = cols;
+    mt_status st = cuda_weight_upload(ctx, cuda_self(dev), w, bytes);
     if (st != MT_OK) {
         cuda_weight_free(dev, w);
         return st;
@@ -183,96 +285,51 @@ static mt_status cuda_weight_load(struct mt_ctx *ctx, struct mt_device *dev, enu
     return MT_OK;
 }
 
-/* Row-major y[m, n] is column-major n x m: y^T = w x^T, w^T given as k x n. A weight that is not
- * F32 goes through in tiles of rows. */
-static mt_status cuda_gemm(struct mt_ctx *ctx, struct mt_device *dev, mt_buf y, mt_buf x, int64_t m,
-                           const struct mt_weight *w, bool accumulate)
-{
-    struct cuda_state *st = cuda_of(dev);
-    const int64_t n = w->rows, k = w->cols;
-    const float one = 1.0f, beta = accumulate ? 1.0f : 0.0f;
-    int64_t step = n;
-
-    if (m == 0 || n == 0)
-        return MT_OK;
-    if (k == 0)
-        return accumulate ? MT_OK : cuda_zero(ctx, dev, y, (size_t)(m * n));
-    if (w->dtype != MT_F32) {
-        step = (int64_t)CUDA_TILE_FLOATS / k;
-        step = step < 1 ? 1 : step > n ? n : step;
-        MT_TRY(cuda_reserve(ctx, &st->converted, (size_t)(step * k) * sizeof(float), "a tile"));
-    }
-    for (int64_t row = 0; row < n; row += step) {
-        const int64_t rows = n - row < step ? n - row : step;
-        const float *tile = (const float *)w->bytes;
-        if (w->dtype != MT_F32) {
-            const char *from =
-                (const char *)w->bytes + (size_t)(row * k) * (mt_dtype_bits(w->dtype) / 8);
-            tile = (const float *)st->converted.bytes;
-            MT_TRY(cuda_to_f32(ctx, st, w->dtype, from, (float *)st->converted.bytes,
-                               (size_t)(rows * k)));
-        }
-        MT_TRY(cuda_check_blas(ctx,
-                               cublasSgemm(st->blas, CUBLAS_OP_T, CUBLAS_OP_N, (int)rows, (int)m,
-                                           (int)k, &one, tile, (int)k, (const float *)x, (int)k,
-                                           &beta, (float *)y + row, (int)n),
-                               "matrix product"));
-    }
-    return MT_OK;
-}
-
-static mt_status cuda_gemm_grouped(struct mt_ctx *ctx, struct mt_device *dev, mt_buf y, mt_buf x,
-                                   int n_groups, const int64_t *offset,
-                                   const struct mt_weight *const *w)
-{
-    for (int e = 0; e < n_groups; e++) {
-        const int64_t m = offset[e + 1] - offset[e];
-        if (m == 0)
-            continue;
-        MT_TRY(cuda_gemm(ctx, dev, mt_dev_at(dev, y, (size_t)(offset[e] * w[e]->rows)),
-                         mt_dev_at(dev, x, (size_t)(offset[e] * w[e]->cols)), m, w[e], false));
-    }
-    return MT_OK;
-}
-
 /* In the order of struct mt_device_ops: C++17 has no designated initializers. */
 static const struct mt_device_ops cuda_ops = {
-    cuda_close,        cuda_alloc,        cuda_release,     cuda_upload,
-    cuda_download,     cuda_download_f64, cuda_upload_f64,  cuda_copy,
-    cuda_zero,         cuda_weight_load,  cuda_weight_free, cuda_gemm,
-    cuda_gemm_grouped, cuda_add,          cuda_scale,       cuda_add_bias,
-    cuda_scale_rows,   cuda_rmsnorm,      cuda_layernorm,   cuda_rope,
-    cuda_attention,    cuda_act_mul,      cuda_gather_rows, cuda_combine_rows,
+    cuda_close,        cuda_alloc,      cuda_release,      cuda_upload,       cuda_download,
+    cuda_download_f64, cuda_upload_f64, cuda_copy,         cuda_zero,         cuda_weight_load,
+    cuda_weight_free,  cuda_gemm,       cuda_gemm_grouped, cuda_add,          cuda_scale,
+    cuda_add_bias,     cuda_scale_rows, cuda_rmsnorm,      cuda_layernorm,    cuda_rope,
+    cuda_attention,    cuda_act_mul,    cuda_gather_rows,  cuda_combine_rows,
 };
+
+static mt_status cuda_setup(struct mt_ctx *ctx, struct cuda_device *cuda)
+{
+    CUDA_TRY(ctx, "making a stream",
+             cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking));
+    CUBLAS_TRY(ctx, "starting", cublasCreate(&cuda->blas));
+    CUBLAS_TRY(ctx, "setting the stream", cublasSetStream(cuda->blas, cuda->stream));
+    /* fp32 is fp32: no TF32, no emulation from narrower types. */
+    CUBLAS_TRY(ctx, "setting fp32 arithmetic", cublasSetMathMode(cuda->blas, CUBLAS_PEDANTIC_MATH));
+    CUBLAS_TRY(ctx, "forbidding atomics",
+               cublasSetAtomicsMode(cuda->blas, CUBLAS_ATOMICS_NOT_ALLOWED));
+    return MT_OK;
+}
 
 mt_status mt_device_cuda_open(struct mt_ctx *ctx, struct mt_device **out)
 {
-    int count = 0;
-    cudaError_t e = cudaGetDeviceCount(&count);
-    mt_status status;
+    int n = 0;
+    cudaError_t e = cudaGetDeviceCount(&n);
 
     *out = NULL;
-    if (e != cudaSuccess || count == 0)
+    if (e != cudaSuccess || n == 0) {
+        (void)cudaGetLastError();
         return mt_fail(ctx, MT_E_DEVICE, "no CUDA device: %s; use --device cpu",
-                       e != cudaSuccess ? cudaGetErrorString(e) : "none found");
-    struct cuda_state *st = new (std::nothrow) cuda_state();
-    struct mt_device *dev = new (std::nothrow) mt_device{&cuda_ops, "cuda", sizeof(float), st};
-    if (st == NULL || dev == NULL) {
-        delete st;
-        delete dev;
-        return mt_fail(ctx, MT_E_NOMEM, "out of memory for the cuda device");
+                       e != cudaSuccess ? cudaGetErrorString(e) : "none is visible");
     }
-    status = cuda_check(ctx, cudaStreamCreate(&st->stream), "stream");
-    if (status == MT_OK)
-        status = cuda_check_blas(ctx, cublasCreate(&st->blas), "cuBLAS");
-    if (status == MT_OK)
-        status = cuda_check_blas(ctx, cublasSetStream(st->blas, st->stream), "cuBLAS stream");
-    if (status == MT_OK)
-        status = cuda_check_blas(ctx, cublasSetMathMode(st->blas, CUBLAS_PEDANTIC_MATH),
-                                 "cuBLAS math mode");
-    if (status != MT_OK) {
+    struct mt_device *dev = (struct mt_device *)calloc(1, sizeof *dev);
+    struct cuda_device *cuda = (struct cuda_device *)calloc(1, sizeof *cuda);
+    if (dev == NULL || cuda == NULL) {
+        free(dev);
+        free(cuda);
+        return mt_fail(ctx, MT_E_NOMEM, "out of memory for a device");
+    }
+    *dev = (struct mt_device){&cuda_ops, "cuda", sizeof(float), cuda};
+    mt_status st = cuda_setup(ctx, cuda);
+    if (st != MT_OK) {
         cuda_close(dev);
-        return status;
+        return st;
     }
     *out = dev;
     return MT_OK;

@@ -1,129 +1,101 @@
-/* norm_rope.cu: RMSNorm, LayerNorm and rotary positions. One block per row; sums in double over a
- * fixed tree, so results do not depend on scheduling. */
+/* Norms, one block per row with sums in fp64, and rotary positions with angles in fp64. Each
+ * agrees with the reference device within 1e-6 (relative L2). */
 #include "kernels/cuda/common.cuh"
 
-#include <math.h>
-#include <vector>
-
-#define NORM_THREADS 256
-
-/* Sum of one value per thread; every thread gets it. */
-__device__ double norm_sum(double v)
+/* y[m, d] = x / sqrt(mean(x^2) + eps) * (w + offset); y may be x: a thread writes what it read. */
+static __global__ void norm_rms(float *y, const float *x, const float *w, int64_t m, int64_t d,
+                                float offset, double eps)
 {
-    __shared__ double part[NORM_THREADS];
-
-    part[threadIdx.x] = v;
-    __syncthreads();
-    for (int half = NORM_THREADS / 2; half > 0; half /= 2) {
-        if ((int)threadIdx.x < half)
-            part[threadIdx.x] += part[threadIdx.x + half];
-        __syncthreads();
+    for (int64_t i = blockIdx.x; i < m; i += gridDim.x) {
+        const float *xi = x + i * d;
+        double sum = 0;
+        for (int64_t j = threadIdx.x; j < d; j += blockDim.x)
+            sum += (double)xi[j] * (double)xi[j];
+        float s = (float)(1.0 / sqrt(cuda_block_sum(sum) / (double)d + eps));
+        for (int64_t j = threadIdx.x; j < d; j += blockDim.x)
+            y[i * d + j] = xi[j] * s * (w[j] + offset);
     }
-    v = part[0];
-    __syncthreads();
-    return v;
-}
-
-/* y[m, d] = x / sqrt(mean(x^2) + eps) * (w[d] + offset) */
-__global__ void norm_rms(float *y, const float *x, const float *w, int64_t d, double offset,
-                         double eps)
-{
-    const float *row = x + (int64_t)blockIdx.x * d;
-    float *out = y + (int64_t)blockIdx.x * d;
-    double sum = 0;
-
-    for (int64_t i = threadIdx.x; i < d; i += NORM_THREADS)
-        sum += (double)row[i] * (double)row[i];
-    float scale = (float)(1.0 / sqrt(norm_sum(sum) / (double)d + eps));
-    for (int64_t i = threadIdx.x; i < d; i += NORM_THREADS)
-        out[i] = row[i] * scale * (w[i] + (float)offset);
 }
 
 mt_status cuda_rmsnorm(struct mt_ctx *ctx, struct mt_device *dev, mt_buf y, mt_buf x, int64_t m,
                        const struct mt_weight *w, double offset, double eps)
 {
-    struct cuda_state *st = cuda_of(dev);
-    const float *weight;
-
-    if (m == 0)
+    mt_assert(w->rows == 1);
+    if (m == 0 || w->cols == 0)
         return MT_OK;
-    MT_TRY(cuda_vector(ctx, st, w, 0, &weight));
-    norm_rms<<<(unsigned)m, NORM_THREADS, 0, st->stream>>>((float *)y, (const float *)x, weight,
-                                                           w->rows * w->cols, offset, eps);
-    return cuda_check(ctx, cudaGetLastError(), "rmsnorm");
+    norm_rms<<<cuda_row_blocks(m), CUDA_THREADS, 0, cuda_self(dev)->stream>>>(
+        (float *)y, (const float *)x, w->f32, m, w->cols, (float)offset, eps);
+    CUDA_LAUNCHED(ctx, "rmsnorm");
+    return MT_OK;
 }
 
-/* y[m, d] = (x - mean) / sqrt(var + eps) * w[d] (+ b[d]) */
-__global__ void norm_layer(float *y, const float *x, const float *w, const float *b, int64_t d,
-                           double eps)
+/* y[m, d] = (x - mean) / sqrt(var + eps) * w + b */
+static __global__ void norm_layer(float *y, const float *x, const float *w, const float *b,
+                                  int64_t m, int64_t d, double eps)
 {
-    const float *row = x + (int64_t)blockIdx.x * d;
-    float *out = y + (int64_t)blockIdx.x * d;
-    double sum = 0, square = 0;
-
-    for (int64_t i = threadIdx.x; i < d; i += NORM_THREADS)
-        sum += (double)row[i];
-    double mean = norm_sum(sum) / (double)d;
-    for (int64_t i = threadIdx.x; i < d; i += NORM_THREADS)
-        square += ((double)row[i] - mean) * ((double)row[i] - mean);
-    double scale = 1.0 / sqrt(norm_sum(square) / (double)d + eps);
-    for (int64_t i = threadIdx.x; i < d; i += NORM_THREADS)
-        out[i] = (float)(((double)row[i] - mean) * scale) * w[i] + (b != NULL ? b[i] : 0.0f);
+    for (int64_t i = blockIdx.x; i < m; i += gridDim.x) {
+        const float *xi = x + i * d;
+        double sum = 0, squares = 0;
+        for (int64_t j = threadIdx.x; j < d; j += blockDim.x)
+            sum += (double)xi[j];
+        double mean = cuda_block_sum(sum) / (double)d;
+        for (int64_t j = threadIdx.x; j < d; j += blockDim.x)
+            squares += ((double)xi[j] - mean) * ((double)xi[j] - mean);
+        float s = (float)(1.0 / sqrt(cuda_block_sum(squares) / (double)d + eps));
+        for (int64_t j = threadIdx.x; j < d; j += blockDim.x)
+            y[i * d + j] = (float)((double)xi[j] - mean) * s * w[j] + (b != NULL ? b[j] : 0.0f);
+    }
 }
 
 mt_status cuda_layernorm(struct mt_ctx *ctx, struct mt_device *dev, mt_buf y, mt_buf x, int64_t m,
                          const struct mt_weight *w, const struct mt_weight *b, double eps)
 {
-    struct cuda_state *st = cuda_of(dev);
-    const float *weight, *bias = NULL;
-
-    if (m == 0)
+    mt_assert(w->rows == 1 && (b == NULL || b->rows == 1));
+    if (m == 0 || w->cols == 0)
         return MT_OK;
-    MT_TRY(cuda_vector(ctx, st, w, 0, &weight));
-    if (b != NULL)
-        MT_TRY(cuda_vector(ctx, st, b, 1, &bias));
-    norm_layer<<<(unsigned)m, NORM_THREADS, 0, st->stream>>>((float *)y, (const float *)x, weight,
-                                                             bias, w->rows * w->cols, eps);
-    return cuda_check(ctx, cudaGetLastError(), "layernorm");
+    norm_layer<<<cuda_row_blocks(m), CUDA_THREADS, 0, cuda_self(dev)->stream>>>(
+        (float *)y, (const float *)x, w->f32, b != NULL ? b->f32 : NULL, m, w->cols, eps);
+    CUDA_LAUNCHED(ctx, "layernorm");
+    return MT_OK;
 }
 
-/* x[m, n_heads, head_dim] in place; turn[m, 2, half]: cos then sin; one block per token */
-__global__ void rope_turn(float *x, const float *turn, int n_heads, int head_dim, int half,
-                          bool half_split)
+/* One thread per token and pair of features: one angle serves all heads. */
+static __global__ void rope_rotate(float *x, const int32_t *pos, const double *inv_freq, int half,
+                                   bool half_split, double amplitude, int n_heads, int head_dim,
+                                   size_t n)
 {
-    float *token = x + (int64_t)blockIdx.x * n_heads * head_dim;
-    const float *c = turn + (int64_t)blockIdx.x * 2 * half, *s = c + half;
-
-    for (int i = (int)threadIdx.x; i < n_heads * half; i += (int)blockDim.x) {
-        int pair = i % half;
-        float *head = token + (i / half) * head_dim;
-        float *a = half_split ? head + pair : head + 2 * pair;
-        float *b = half_split ? head + pair + half : head + 2 * pair + 1;
-        float va = *a, vb = *b;
-        *a = va * c[pair] - vb * s[pair];
-        *b = vb * c[pair] + va * s[pair];
+    CUDA_EACH(i, n)
+    {
+        size_t t = i / half;
+        int e = (int)(i % half);
+        double s, c;
+        sincos((double)pos[t] * inv_freq[e], &s, &c);
+        float cf = (float)(c * amplitude), sf = (float)(s * amplitude);
+        int first = half_split ? e : 2 * e, second = half_split ? e + half : 2 * e + 1;
+        for (int h = 0; h < n_heads; h++) {
+            float *p = x + (t * n_heads + h) * head_dim;
+            float a = p[first], b = p[second];
+            p[first] = a * cf - b * sf;
+            p[second] = b * cf + a * sf;
+        }
     }
 }
 
 mt_status cuda_rope(struct mt_ctx *ctx, struct mt_device *dev, mt_buf x, int64_t m, int n_heads,
                     int head_dim, const int32_t *pos, const struct mt_rope *r)
 {
-    struct cuda_state *st = cuda_of(dev);
-    size_t half = (size_t)r->rot_dim / 2;
+    struct cuda_device *cuda = cuda_self(dev);
+    int half = r->rot_dim / 2;
+    size_t n = (size_t)m * (size_t)half;
+    const void *host[2] = {pos, r->inv_freq}, *on_device[2];
+    size_t bytes[2] = {(size_t)m * sizeof *pos, (size_t)half * sizeof *r->inv_freq};
 
-    if (m == 0 || half == 0)
+    if (n == 0)
         return MT_OK;
-    std::vector<float> turn((size_t)m * 2 * half);
-    for (size_t t = 0; t < (size_t)m; t++) {
-        for (size_t i = 0; i < half; i++) {
-            double angle = (double)pos[t] * r->inv_freq[i];
-            turn[t * 2 * half + i] = (float)(cos(angle) * r->amplitude);
-            turn[t * 2 * half + half + i] = (float)(sin(angle) * r->amplitude);
-        }
-    }
-    MT_TRY(cuda_send(ctx, st, &st->factors, turn.data(), turn.size() * sizeof(float),
-                     "rotary table"));
-    rope_turn<<<(unsigned)m, NORM_THREADS, 0, st->stream>>>(
-        (float *)x, (const float *)st->factors.bytes, n_heads, head_dim, (int)half, r->half_split);
-    return cuda_check(ctx, cudaGetLastError(), "rope");
+    MT_TRY(cuda_host_arrays(ctx, cuda, 2, host, bytes, on_device));
+    rope_rotate<<<cuda_blocks(n), CUDA_THREADS, 0, cuda->stream>>>(
+        (float *)x, (const int32_t *)on_device[0], (const double *)on_device[1], half,
+        r->half_split, r->amplitude, n_heads, head_dim, n);
+    CUDA_LAUNCHED(ctx, "rope");
+    return MT_OK;
 }
