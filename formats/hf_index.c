@@ -22,11 +22,6 @@ void mt_hf_index_free(struct mt_hf_index *ix)
     *ix = (struct mt_hf_index){0};
 }
 
-static bool index_is(struct mt_scan_text t, const char *word)
-{
-    return t.n == strlen(word) && memcmp(t.s, word, t.n) == 0;
-}
-
 /* total_size is advisory, so any value that is not a size counts as none. */
 static mt_status index_metadata(struct index_in *in)
 {
@@ -41,7 +36,7 @@ static mt_status index_metadata(struct index_in *in)
         if (!more)
             return MT_OK;
         MT_TRY(mt_scan_key(&in->s, &key));
-        ours = index_is(key, "total_size");
+        ours = mt_scan_is(key, "total_size");
         MT_TRY(mt_scan_skip(&in->s, &raw));
         if (!ours || raw.n > 18)
             continue;
@@ -74,7 +69,7 @@ static mt_status index_entry(struct index_in *in)
         return mt_scan_fail(&in->s, in->s.p, "\"%s\" is not the name of a .safetensors file",
                             mt_show_text(t.s, t.n, show));
     /* Neighbours mostly share their file. */
-    if (ix->n > 0 && index_is(t, ix->v[ix->n - 1].file))
+    if (ix->n > 0 && mt_scan_is(t, ix->v[ix->n - 1].file))
         e.file = ix->v[ix->n - 1].file;
     else
         MT_TRY(mt_arena_strndup(in->ctx, in->arena, t.s, t.n, &e.file));
@@ -113,9 +108,9 @@ static mt_status index_parse(struct index_in *in)
         if (!more)
             break;
         MT_TRY(mt_scan_key(&in->s, &key));
-        if (index_is(key, "weight_map"))
+        if (mt_scan_is(key, "weight_map"))
             MT_TRY(index_map(in));
-        else if (index_is(key, "metadata"))
+        else if (mt_scan_is(key, "metadata"))
             MT_TRY(index_metadata(in));
         else
             MT_TRY(mt_scan_skip(&in->s, NULL));

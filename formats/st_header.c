@@ -22,11 +22,6 @@ void mt_st_header_free(struct mt_st_header *h)
     *h = (struct mt_st_header){0};
 }
 
-static bool st_is(struct mt_scan_text t, const char *word)
-{
-    return t.n == strlen(word) && memcmp(t.s, word, t.n) == 0;
-}
-
 static mt_status st_grow(struct mt_ctx *ctx, void *ptr, size_t n, size_t *cap, size_t size)
 {
     if (n < *cap)
@@ -134,7 +129,7 @@ static mt_status st_entry(struct st_in *in, struct mt_st_record *r)
         if (!more)
             break;
         MT_TRY(mt_scan_key(&in->s, &key));
-        while (k < 3 && !st_is(key, keys[k]))
+        while (k < 3 && !mt_scan_is(key, keys[k]))
             k++;
         if (k == 3) {
             MT_TRY(mt_scan_skip(&in->s, NULL));
@@ -166,7 +161,7 @@ static mt_status st_parse(struct st_in *in)
         if (!more)
             return mt_scan_end(&in->s);
         MT_TRY(mt_scan_key(&in->s, &key));
-        if (st_is(key, "__metadata__")) {
+        if (mt_scan_is(key, "__metadata__")) {
             MT_TRY(st_metadata(in));
             continue;
         }

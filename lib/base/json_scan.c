@@ -1,6 +1,7 @@
 #include "lib/base/json_scan.h"
 
 #include "lib/base/mem.h"
+#include "lib/base/utf8.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -27,39 +28,15 @@ mt_status mt_scan_fail(struct mt_scan *s, const char *at, const char *fmt, ...)
     return mt_fail(s->ctx, MT_E_FORMAT, "%s: line %zu, column %zu: %s", s->what, line, column, why);
 }
 
-/* Length of the well-formed UTF-8 character at p (no surrogates, no overlong forms); 0: none. */
-static size_t scan_utf8(const char *p, const char *end)
-{
-    const unsigned char *c = (const unsigned char *)p;
-    size_t n;
-
-    if (c[0] < 0x80)
-        return 1;
-    n = c[0] < 0xc2 ? 0 : c[0] < 0xe0 ? 2 : c[0] < 0xf0 ? 3 : c[0] < 0xf5 ? 4 : 0;
-    if (n == 0 || n > (size_t)(end - p))
-        return 0;
-    for (size_t i = 1; i < n; i++) {
-        if ((c[i] & 0xc0) != 0x80)
-            return 0;
-    }
-    if ((c[0] == 0xe0 && c[1] < 0xa0) || (c[0] == 0xed && c[1] > 0x9f) ||
-        (c[0] == 0xf0 && c[1] < 0x90) || (c[0] == 0xf4 && c[1] > 0x8f))
-        return 0;
-    return n;
-}
-
 mt_status mt_scan_open(struct mt_ctx *ctx, struct mt_scan *s, const void *text, size_t n,
                        const char *what, unsigned flags)
 {
+    size_t valid;
+
     *s = (struct mt_scan){.ctx = ctx, .what = what, .begin = text, .p = text, .flags = flags};
     s->end = s->begin + n;
-    for (const char *p = s->begin; p < s->end;) {
-        size_t len = scan_utf8(p, s->end);
-        if (len == 0)
-            return mt_scan_fail(s, p, "not valid UTF-8");
-        p += len;
-    }
-    return MT_OK;
+    valid = mt_utf8_valid(s->begin, n);
+    return valid == n ? MT_OK : mt_scan_fail(s, s->begin + valid, "not valid UTF-8");
 }
 
 void mt_scan_close(struct mt_scan *s)
@@ -88,6 +65,11 @@ static mt_status scan_expected(struct mt_scan *s, const char *wanted)
                             "file again with a current library",
                             wanted);
     return mt_scan_fail(s, s->p, "expected %s", wanted);
+}
+
+bool mt_scan_is(struct mt_scan_text text, const char *word)
+{
+    return text.n == strlen(word) && memcmp(text.s, word, text.n) == 0;
 }
 
 mt_status mt_scan_enter(struct mt_scan *s, char open)
@@ -141,27 +123,6 @@ static bool scan_hex4(const char *p, const char *end, unsigned *out)
     return true;
 }
 
-static char *scan_put_utf8(char *o, unsigned c)
-{
-    if (c < 0x80) {
-        *o++ = (char)c;
-        return o;
-    }
-    if (c < 0x800) {
-        *o++ = (char)(0xc0 | c >> 6);
-    } else {
-        if (c < 0x10000) {
-            *o++ = (char)(0xe0 | c >> 12);
-        } else {
-            *o++ = (char)(0xf0 | c >> 18);
-            *o++ = (char)(0x80 | (c >> 12 & 63));
-        }
-        *o++ = (char)(0x80 | (c >> 6 & 63));
-    }
-    *o++ = (char)(0x80 | (c & 63));
-    return o;
-}
-
 /* s->p stands on a backslash that is followed by a byte of the string. */
 static mt_status scan_escape(struct mt_scan *s, char **o)
 {
@@ -189,7 +150,7 @@ static mt_status scan_escape(struct mt_scan *s, char **o)
         return mt_scan_fail(s, at, "half of a surrogate pair in a string");
     if (c == 0)
         return mt_scan_fail(s, at, "a string holds the character NUL (\\u0000)");
-    *o = scan_put_utf8(*o, c);
+    *o += mt_utf8_put(c, *o);
     return MT_OK;
 }
 

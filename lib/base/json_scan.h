@@ -43,6 +43,8 @@ struct mt_scan_text {
     size_t n;
 };
 
+bool mt_scan_is(struct mt_scan_text text, const char *word);
+
 /* Checks that all of the text is UTF-8. The scanner may be closed after a failure. */
 MT_NODISCARD mt_status mt_scan_open(struct mt_ctx *ctx, struct mt_scan *s, const void *text,
                                     size_t n, const char *what, unsigned flags);

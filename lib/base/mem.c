@@ -2,6 +2,7 @@
 
 #include "lib/base/ctx_env.h"
 #include "lib/base/dtype.h"
+#include "lib/base/fault.h"
 #include "lib/base/path.h"
 
 #include <stdarg.h>
@@ -17,22 +18,11 @@ struct mem_head {
     struct mt_budget *budget;
 };
 
-static _Atomic uint64_t mem_fault; /* 0: off; else counts down to the failing allocation */
+static mt_fault mem_fault; /* counts down to the failing allocation */
 
 void mt_fault_alloc(uint64_t n)
 {
     atomic_store(&mem_fault, n);
-}
-
-static bool mem_fault_now(void)
-{
-    uint64_t left = atomic_load(&mem_fault);
-
-    while (left != 0) {
-        if (atomic_compare_exchange_weak(&mem_fault, &left, left - 1))
-            return left == 1;
-    }
-    return false;
 }
 
 static bool mem_charge(struct mt_budget *b, uint64_t bytes)
@@ -69,7 +59,7 @@ mt_status mt_alloc(struct mt_ctx *ctx, size_t n, size_t size, const char *what, 
     if (!mt_size_mul(n, size, &bytes) || bytes > SIZE_MAX / 2)
         return mt_fail(ctx, MT_E_LIMIT, "%s: size of %zu x %zu bytes overflows", what, n, size);
     bytes = (bytes + 2 * MEM_ALIGN - 1) / MEM_ALIGN * MEM_ALIGN;
-    if (mem_fault_now())
+    if (mt_fault_now(&mem_fault))
         return mt_fail(ctx, MT_E_NOMEM, "out of memory for %s", what);
     if (!mem_charge(budget, bytes))
         return mem_over(ctx, bytes, what);

@@ -1,5 +1,6 @@
 #include "lib/base/outdir.h"
 
+#include "lib/base/fault.h"
 #include "lib/base/map.h"
 #include "lib/base/mem.h"
 #include "lib/base/path.h"
@@ -7,7 +8,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -34,22 +34,11 @@ struct mt_outdir {
     struct mt_outfile *files;
 };
 
-static _Atomic uint64_t outdir_fault; /* 0: off; else counts down to the failing write */
+static mt_fault outdir_fault; /* counts down to the failing write */
 
 void mt_fault_write(uint64_t n)
 {
     atomic_store(&outdir_fault, n);
-}
-
-static bool outdir_fault_now(void)
-{
-    uint64_t left = atomic_load(&outdir_fault);
-
-    while (left != 0) {
-        if (atomic_compare_exchange_weak(&outdir_fault, &left, left - 1))
-            return left == 1;
-    }
-    return false;
 }
 
 /* The sentence for a failed system call that was to change `path`. */
@@ -388,7 +377,7 @@ mt_status mt_outfile_write(struct mt_ctx *ctx, struct mt_outfile *file, uint64_t
 {
     const char *p = data;
 
-    if (outdir_fault_now())
+    if (mt_fault_now(&outdir_fault))
         return outdir_fail(ctx, ENOSPC, file->path);
     while (n > 0) {
         ssize_t done = pwrite(file->fd, p, n, (off_t)offset);

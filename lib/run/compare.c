@@ -1,18 +1,9 @@
 #include "lib/run/compare_impl.h"
 
+#include "lib/base/clock.h"
 #include "lib/base/pool.h"
 
-#include <time.h>
-
 #define CMP_LOGITS_ELEMS (1u << 23) /* logits of one model on the host at a time */
-
-static double cmp_now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 size_t cmp_n_predicted(const struct mt_dataset *d)
 {
@@ -213,11 +204,11 @@ static mt_status cmp_embed(struct mt_ctx *ctx, struct cmp *c, struct cmp_model *
     for (size_t i = 0; i < c->batches.n; i++) {
         const struct mt_batch *b = &c->batches.v[i];
         size_t elems = (size_t)b->tokens * (size_t)c->hidden;
-        double t0 = cmp_now();
+        double t0 = mt_clock_seconds();
         MT_TRY(mt_check_cancel(ctx));
         MT_TRY(mt_run_embed(ctx, m->r, b->ids, b->tokens, m->x));
         MT_TRY(c->dev->ops->download(ctx, c->dev, c->ht, m->x, elems));
-        m->seconds += cmp_now() - t0;
+        m->seconds += mt_clock_seconds() - t0;
         MT_TRY(mt_stream_put(ctx, m->stream, i, c->ht));
     }
     return MT_OK;
@@ -293,19 +284,19 @@ static mt_status cmp_ref_layer(struct mt_ctx *ctx, struct cmp *c, size_t i, int 
     double t0;
 
     MT_TRY(mt_stream_get(ctx, c->ref.stream, i, c->hx));
-    t0 = cmp_now();
+    t0 = mt_clock_seconds();
     MT_TRY(c->dev->ops->upload(ctx, c->dev, c->ref.x, c->hx, elems));
     MT_TRY(mt_run_attn(ctx, c->ref.l, c->ref.x, &b->seqs, NULL));
     MT_TRY(cmp_block(ctx, c, &c->ref, c->ref.x, b->tokens, c->y));
     if (c->n_cand > 0)
         MT_TRY(c->dev->ops->download(ctx, c->dev, c->hy, c->y, elems));
-    c->ref.seconds += cmp_now() - t0;
+    c->ref.seconds += mt_clock_seconds() - t0;
     for (int k = 0; k < c->n_cand; k++)
         MT_TRY(mt_wrap(ctx, cmp_local(ctx, c, k, layer, b->tokens), "candidate %d", k + 1));
-    t0 = cmp_now();
+    t0 = mt_clock_seconds();
     MT_TRY(mt_run_add(ctx, c->ref.r, c->ref.x, c->y, b->tokens));
     MT_TRY(c->dev->ops->download(ctx, c->dev, c->hx, c->ref.x, elems));
-    c->ref.seconds += cmp_now() - t0;
+    c->ref.seconds += mt_clock_seconds() - t0;
     return mt_stream_put(ctx, c->ref.stream, i, c->hx);
 }
 
@@ -318,13 +309,13 @@ static mt_status cmp_cand_layer(struct mt_ctx *ctx, struct cmp *c, int k, size_t
     double t0;
 
     MT_TRY(mt_stream_get(ctx, m->stream, i, c->ht));
-    t0 = cmp_now();
+    t0 = mt_clock_seconds();
     MT_TRY(c->dev->ops->upload(ctx, c->dev, m->x, c->ht, elems));
     MT_TRY(mt_run_attn(ctx, m->l, m->x, &b->seqs, NULL));
     MT_TRY(cmp_block(ctx, c, m, m->x, b->tokens, c->y_cand));
     MT_TRY(mt_run_add(ctx, m->r, m->x, c->y_cand, b->tokens));
     MT_TRY(c->dev->ops->download(ctx, c->dev, c->ht, m->x, elems));
-    m->seconds += cmp_now() - t0;
+    m->seconds += mt_clock_seconds() - t0;
     if (s->slots != NULL)
         cmp_add_routing(s, mt_run_routing(m->l));
     MT_TRY(cmp_add_norms(ctx, c, c->ht, c->hx, b->tokens, &s->drift_diff, &s->drift_norm));
@@ -426,10 +417,10 @@ static mt_status cmp_head(struct mt_ctx *ctx, struct cmp *c, struct cmp_model *m
                           int64_t n, float *logits)
 {
     mt_buf x = mt_dev_at(c->dev, m->x, (size_t)row * (size_t)c->hidden);
-    double t0 = cmp_now();
+    double t0 = mt_clock_seconds();
 
     MT_TRY(mt_run_head(ctx, m->r, x, n, logits));
-    m->seconds += cmp_now() - t0;
+    m->seconds += mt_clock_seconds() - t0;
     return MT_OK;
 }
 

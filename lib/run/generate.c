@@ -1,11 +1,11 @@
 #include "lib/run/generate.h"
 
+#include "lib/base/clock.h"
 #include "lib/base/rng.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 struct gen_choice {
     double p;
@@ -24,14 +24,6 @@ struct gen {
     struct gen_choice *choice; /* [vocab] */
     struct mt_rng rng;
 };
-
-static double gen_now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* Layers stay open when all weights that cannot be borrowed fit beside the scratch buffers. */
 static bool gen_fits(struct mt_ctx *ctx, const struct gen *g, int64_t batch)
@@ -188,13 +180,13 @@ static mt_status gen_loop(struct mt_ctx *ctx, struct gen *g, struct mt_ids *ids,
                           struct mt_generate_stats *stats)
 {
     const struct mt_hparams *hp = &mt_runner_model(g->r)->hp;
-    double t0 = gen_now();
+    double t0 = mt_clock_seconds();
     int32_t last = 0;
 
     stats->prompt_tokens = (int64_t)ids->n;
     MT_TRY(gen_prompt(ctx, g, ids, &last));
-    stats->prompt_seconds = gen_now() - t0;
-    t0 = gen_now();
+    stats->prompt_seconds = mt_clock_seconds() - t0;
+    t0 = mt_clock_seconds();
     while (stats->new_tokens < g->opts->max_tokens && (int64_t)ids->n < context) {
         mt_buf x = mt_dev_at(g->dev, g->x, (size_t)last * (size_t)hp->hidden);
         int32_t id;
@@ -204,14 +196,14 @@ static mt_status gen_loop(struct mt_ctx *ctx, struct gen *g, struct mt_ids *ids,
             break;
         MT_TRY(mt_ids_push(ctx, ids, id));
         stats->new_tokens++;
-        stats->new_seconds = gen_now() - t0;
+        stats->new_seconds = mt_clock_seconds() - t0;
         if (token != NULL)
             MT_TRY(token(ctx, arg, id));
         if (stats->new_tokens < g->opts->max_tokens && (int64_t)ids->n < context)
             MT_TRY(gen_forward(ctx, g, &id, 1));
         last = 0;
     }
-    stats->new_seconds = gen_now() - t0;
+    stats->new_seconds = mt_clock_seconds() - t0;
     return MT_OK;
 }
 

@@ -6,6 +6,7 @@
 #define MT_TEXT_PIECES_H
 
 #include "lib/base/ctx.h"
+#include "lib/base/utf8.h"
 
 #include <stddef.h>
 
@@ -30,12 +31,6 @@ MT_NODISCARD mt_status mt_pieces_push(struct mt_ctx *ctx, struct mt_pieces *p, s
                                       bool first);
 void mt_pieces_end(struct mt_pieces *p);
 
-/* UTF-8. mt_utf8_next reads the scalar value at *at (< n) of valid text and moves on;
- * mt_utf8_put writes at most 4 bytes and returns how many. */
-uint32_t mt_utf8_next(const char *s, size_t n, size_t *at);
-size_t mt_utf8_put(uint32_t c, char *out);
-/* Length of the longest valid prefix. */
-size_t mt_utf8_valid(const char *s, size_t n);
 /* Appends s with every maximal ill-formed part replaced by U+FFFD (Unicode 15, 3.9, the practice
  * of Python and Rust). */
 MT_NODISCARD mt_status mt_utf8_repair(struct mt_ctx *ctx, struct mt_text *out, const char *s,

@@ -3,21 +3,6 @@
 
 #include <stdlib.h>
 
-T_TEST(every_scalar_value_survives_a_round_trip)
-{
-    char s[8];
-
-    for (uint32_t c = 0; c < 0x110000; c++) {
-        size_t at = 0, n;
-        if (c >= 0xD800 && c < 0xE000)
-            continue;
-        n = mt_utf8_put(c, s);
-        T_EQ_INT(t, mt_utf8_valid(s, n), n);
-        T_EQ_INT(t, mt_utf8_next(s, n, &at), c);
-        T_EQ_INT(t, at, n);
-    }
-}
-
 static void repairs(struct t *t, const char *in, size_t n, const char *want)
 {
     struct mt_text out = {0};
