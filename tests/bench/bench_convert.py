@@ -1,0 +1,86 @@
+#!/usr/bin/env python3
+"""Makes the conversion table of docs/benchmarks.md.
+
+usage: tests/bench/bench_convert.py [--moetool PATH] [--model DIR] [--quick]
+
+Every row is one `moetool convert`: calibrated on tests/data/text/*.calib.jsonl, compared on the held-out *.eval.jsonl with the
+dense model and with static pruning to the same active parameters. Seconds are of the whole command, validation included; the
+peak is of anonymous memory, sampled every 20 ms.
+"""
+import argparse
+import json
+import pathlib
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+DOMAINS = ["stories", "wiki", "math", "bio", "web", "play"]
+
+
+def anonymous_peak(proc, out):
+    while proc.poll() is None:
+        try:
+            for line in open(f"/proc/{proc.pid}/status", encoding="ascii"):
+                if line.startswith("RssAnon"):
+                    out[0] = max(out[0], int(line.split()[1]))
+        except OSError:
+            return
+        time.sleep(0.02)
+
+
+def convert(moetool, model, out, options):
+    command = [moetool, "convert", model, "-o", out, "--force", "--json", "--quiet"] + options
+    for d in DOMAINS:
+        command += ["--data", f"{d}={ROOT}/tests/data/text/{d}.calib.jsonl"]
+        command += ["--eval-data", f"{d}={ROOT}/tests/data/text/{d}.eval.jsonl"]
+    peak, start = [0], time.time()
+    proc = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    watch = threading.Thread(target=anonymous_peak, args=(proc, peak))
+    watch.start()
+    text = proc.communicate()[0]
+    watch.join()
+    if proc.returncode != 0:
+        raise SystemExit(f"failed: {' '.join(command)}")
+    return json.loads(text), time.time() - start, peak[0] / 1024
+
+
+def row(name, c, seconds=None, peak=None):
+    tail = f"{seconds:.0f} | {peak:.0f}" if seconds is not None else "– | –"
+    print(f"| {name} | {c['kl_mean']:.4f} ± {c['kl_stderr']:.4f} | {c['perplexity_ratio']:.3f} "
+          f"| {100 * c['top1']:.1f} | {c['parameters_active'] / 1e6:.2f} | {tail} |", flush=True)
+
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument("--moetool", default=str(ROOT / "build/current/moetool"))
+    ap.add_argument("--model", default=str(ROOT / "tests/data/tinymix-dense"))
+    ap.add_argument("--quick", action="store_true", help="the default method only")
+    a = ap.parse_args()
+    tmp = tempfile.mkdtemp()
+    try:
+        for share in ("75%", "50%", "25%"):
+            print(f"\n### {share} of the FFN active\n")
+            print("| method | KL | perplexity × | same top-1 % | active M | seconds | peak MiB |")
+            print("|---|---|---|---|---|---|---|")
+            seen = set()
+            grid = [(n, "cluster", "ridge") for n in ("8", "16", "32", "64")]
+            if not a.quick:
+                grid += [("64", p, r) for p in ("cluster", "random", "contiguous") for r in ("centroid", "ridge")
+                         if (p, r) != ("cluster", "ridge")]
+            for n, partition, router in grid:
+                j, seconds, peak = convert(a.moetool, a.model, f"{tmp}/out", [
+                    "--experts", n, "--active", share, "--shared", "0", "--partition", partition, "--router", router])
+                cands = j["validation"]["candidates"]
+                row(f"{partition} + {router}, {n} experts", cands[0], seconds, peak)
+                for c in cands[1:]:
+                    if n == "64" and c["name"] not in seen:
+                        seen.add(c["name"])
+                        row(f"{c['name']} (as 64 experts)", c)
+    finally:
+        shutil.rmtree(tmp)
+
+
+main()
