@@ -39,8 +39,9 @@ struct convert_opts {
 };
 
 static const struct mt_opt convert_opt_table[] = {
-    MT_OPT_INT(struct convert_opts, experts, "experts", 0, "N", "8", 1, MT_SHAPE_EXPERTS_MAX,
-               "routed experts per layer"),
+    MT_OPT_INT(struct convert_opts, experts, "experts", 0, "N", "0", 0, MT_SHAPE_EXPERTS_MAX,
+               "routed experts per layer; 0: as many, up to 64, as leave experts a multiple of 32 "
+               "neurons wide, a power of two if one does"),
     MT_OPT_STR(struct convert_opts, active, "active", 0, "K|P%", "50%",
                "routed experts per token, or how much of the FFN's width may act for a token, "
                "shared experts included"),

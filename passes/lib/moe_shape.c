@@ -104,27 +104,44 @@ static int shape_better_count(const struct mt_moe_shape *s)
     for (int step = 1; step < 2 * s->n_experts; step++) {
         int n = s->n_experts + ((step & 1) != 0 ? -(step + 1) / 2 : step / 2);
         int64_t parts = (int64_t)n + s->n_shared;
-        if (n >= 1 && s->width % parts == 0 && s->width / parts % 32 == 0)
+        if (n >= 1 && s->width % parts == 0 && s->width / parts % MT_SHAPE_BLOCK == 0)
             return n;
     }
     return 0;
 }
 
-static void shape_warn_width(struct mt_ctx *ctx, const struct mt_moe_shape *s)
+/* The count when none was asked for: many experts are better (docs/benchmarks.md), powers of two
+ * suit kernels, and so do widths in whole blocks. */
+static int shape_auto_count(const struct mt_moe_shape *s)
+{
+    for (int n = MT_SHAPE_EXPERTS_AUTO; n >= 4; n /= 2) {
+        int64_t parts = (int64_t)n + s->n_shared;
+        if ((s->width + parts - 1) / parts % MT_SHAPE_BLOCK == 0)
+            return n;
+    }
+    for (int n = MT_SHAPE_EXPERTS_AUTO; n >= 4; n--) {
+        int64_t parts = (int64_t)n + s->n_shared;
+        if (s->width % (parts * MT_SHAPE_BLOCK) == 0)
+            return n;
+    }
+    return s->width < MT_SHAPE_EXPERTS_ODD ? 1 : MT_SHAPE_EXPERTS_ODD;
+}
+
+static void shape_warn_width(struct mt_ctx *ctx, const struct mt_moe_shape *s, bool chosen)
 {
     int64_t padding = ((int64_t)s->n_experts + s->n_shared) * s->expert_width - s->width;
     char hint[64] = "";
 
-    if (s->expert_width % 32 == 0 && padding == 0)
+    if (s->expert_width % MT_SHAPE_BLOCK == 0 && padding == 0)
         return;
-    int better = shape_better_count(s);
+    int better = chosen ? 0 : shape_better_count(s);
     if (better > 0)
         snprintf(hint, sizeof(hint), "; --experts %d would fit", better);
-    if (s->expert_width % 32 != 0)
+    if (s->expert_width % MT_SHAPE_BLOCK != 0)
         mt_log(ctx, MT_LOG_WARN,
-               "experts are %lld neurons wide, not a multiple of 32: quantization and some GPU "
+               "experts are %lld neurons wide, not a multiple of %d: quantization and some GPU "
                "kernels will not take them (%lld zero neurons pad each layer)%s",
-               (long long)s->expert_width, (long long)padding, hint);
+               (long long)s->expert_width, MT_SHAPE_BLOCK, (long long)padding, hint);
     else
         mt_log(ctx, MT_LOG_INFO, "%lld zero neurons pad each layer%s", (long long)padding, hint);
 }
@@ -141,6 +158,8 @@ mt_status mt_moe_shape_read(struct mt_ctx *ctx, const struct mt_shape_ask *ask,
     s->n_experts = (int)ask->experts;
     MT_TRY(shape_read_shared(ctx, ask, qwen3, &s->n_shared));
     MT_TRY(shape_choose_target(ctx, ask->arch, qwen3, s));
+    if (s->n_experts == 0)
+        s->n_experts = shape_auto_count(s);
     MT_TRY(mt_split_width(ctx, s->width, s->n_experts, s->n_shared, &s->expert_width));
     MT_TRY(shape_read_active(ctx, ask->active, s));
     s->shared_width = s->n_shared * s->expert_width;
@@ -151,6 +170,6 @@ mt_status mt_moe_shape_read(struct mt_ctx *ctx, const struct mt_shape_ask *ask,
                "nothing to outputs",
                s->target->family, (long long)s->expert_width);
     }
-    shape_warn_width(ctx, s);
+    shape_warn_width(ctx, s, ask->experts == 0);
     return MT_OK;
 }

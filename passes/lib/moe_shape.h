@@ -11,9 +11,12 @@
 #include "passes/lib/targets.h"
 
 #define MT_SHAPE_EXPERTS_MAX 4096
+#define MT_SHAPE_BLOCK 32 /* quantization blocks and kernels want widths in multiples of it */
+#define MT_SHAPE_EXPERTS_AUTO 64 /* most experts that are chosen unasked */
+#define MT_SHAPE_EXPERTS_ODD 8   /* chosen when no count gives whole blocks */
 
 struct mt_shape_ask {
-    int64_t experts;
+    int64_t experts;    /* 0: chosen from the width */
     const char *active; /* "4" experts, or "50%" of the FFN's width, shared experts included */
     const char *shared; /* "auto": 1 where the target has them; or a number */
     const char *arch;   /* a target's name, or "auto": qwen3_moe for a Qwen3 source without shared

@@ -32,6 +32,31 @@ T_TEST(a_share_of_the_width_becomes_the_nearest_number_of_experts)
     }
 }
 
+T_TEST(unasked_counts_leave_whole_blocks)
+{
+    static const struct {
+        int width;
+        const char *shared;
+        int experts, expert_width;
+    } cases[] = {
+        {1024, "1", 32, 32},   {1024, "0", 32, 32}, {4096, "1", 64, 64}, {2048, "0", 64, 32},
+        {11008, "1", 42, 256}, {172, "1", 8, 20},   {96, "0", 8, 12},
+    };
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        const struct mt_shape_ask ask = {
+            .active = "50%", .shared = cases[i].shared, .arch = "glm4_moe"};
+        struct mt_model *m =
+            tiny_open(t, tiny_write(t, "m", &(struct tiny){.width = cases[i].width, .layers = 1}));
+        struct mt_moe_shape s;
+        T_CHECK(t, m != NULL);
+        T_OK(t, mt_moe_shape_read(&t->ctx, &ask, m, &s));
+        T_EQ_INT(t, s.n_experts, cases[i].experts);
+        T_EQ_INT(t, s.expert_width, cases[i].expert_width);
+        mt_model_free(m);
+    }
+}
+
 T_TEST(the_target_follows_source_and_shared_experts)
 {
     static const struct {
