@@ -12,6 +12,10 @@
  * Every operation is complete when it returns as far as the caller can see (CUDA may queue, and
  * downloads wait). Operations report failures through ctx. Threads: one caller at a time; inside,
  * the CPU uses the pool. Results do not depend on the thread count.
+ *
+ * Memory: the CPU charges buffers, small copies of vectors, and scratch that it keeps until it is
+ * closed: about 4 MiB per thread (8 n_k floats per thread when n_k passes 131,072) and at most
+ * 4096 * rot_dim floats of rotary angles. CUDA's memory is the GPU's and is not charged.
  */
 #ifndef MT_KERNELS_DEVICE_H
 #define MT_KERNELS_DEVICE_H
@@ -31,10 +35,10 @@ typedef void *mt_buf; /* device elements */
 /* How position rotates the first rot_dim features of each head.
  * Half-split pairs feature i with i + rot_dim/2 (Llama, NeoX); else 2i with 2i+1. */
 struct mt_rope {
-    int rot_dim;             /* even, <= head_dim */
-    bool half_split;         /* HF layout */
-    const double *inv_freq;  /* host, [rot_dim/2], after any scaling rule */
-    double amplitude;        /* multiplies cos and sin (yarn, longrope); 1 otherwise */
+    int rot_dim;            /* even, <= head_dim */
+    bool half_split;        /* HF layout */
+    const double *inv_freq; /* host, [rot_dim/2], after any scaling rule */
+    double amplitude;       /* multiplies cos and sin (yarn, longrope); 1 otherwise */
 };
 
 /* Causal attention of one sequence. Queries are the last n_q of n_k positions. */
@@ -65,8 +69,7 @@ struct mt_device_ops {
     /* bytes: rows*cols elements of a plain float dtype (F64, F32, F16, BF16), contiguous, any
      * alignment, borrowed until weight_free. A vector is 1 x n. */
     mt_status (*weight_load)(struct mt_ctx *ctx, struct mt_device *dev, enum mt_dtype t,
-                             int64_t rows, int64_t cols, const void *bytes,
-                             struct mt_weight **out);
+                             int64_t rows, int64_t cols, const void *bytes, struct mt_weight **out);
     void (*weight_free)(struct mt_device *dev, struct mt_weight *w); /* NULL is fine */
 
     /* y[m, n] = x[m, k] * w[n, k]^T, plus y when `accumulate`. n and k are w's rows and cols. */
@@ -91,9 +94,8 @@ struct mt_device_ops {
     mt_status (*rmsnorm)(struct mt_ctx *ctx, struct mt_device *dev, mt_buf y, mt_buf x, int64_t m,
                          const struct mt_weight *w, double offset, double eps);
     /* Each of m rows: (x - mean)/sqrt(var+eps) * w + b; b may be NULL. y may be x. */
-    mt_status (*layernorm)(struct mt_ctx *ctx, struct mt_device *dev, mt_buf y, mt_buf x,
-                           int64_t m, const struct mt_weight *w, const struct mt_weight *b,
-                           double eps);
+    mt_status (*layernorm)(struct mt_ctx *ctx, struct mt_device *dev, mt_buf y, mt_buf x, int64_t m,
+                           const struct mt_weight *w, const struct mt_weight *b, double eps);
     /* x[m, n_heads, head_dim] in place; pos: host [m]. Angles in fp64, cos and sin rounded once. */
     mt_status (*rope)(struct mt_ctx *ctx, struct mt_device *dev, mt_buf x, int64_t m, int n_heads,
                       int head_dim, const int32_t *pos, const struct mt_rope *r);

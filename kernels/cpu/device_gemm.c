@@ -56,7 +56,7 @@ static void gemm_few(const struct gemm_job *g, int64_t m, const float *x, int64_
                      float *y)
 {
     const struct mt_weight *w = g->w;
-    float part[GEMM_ROWS];
+    float part[GEMM_ROWS] = {0};
 
     for (int64_t i = 0; i < m; i++) {
         float *yi = y + i * w->rows + row;

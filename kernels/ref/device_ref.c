@@ -289,8 +289,9 @@ static mt_status ref_rope(struct mt_ctx *ctx, struct mt_device *dev, mt_buf x, i
     (void)ctx, (void)dev;
     for (int64_t i = 0; i < m * n_heads; i++) {
         double *h = (double *)x + i * head_dim;
+        int64_t token = i / n_heads;
         for (int j = 0; j < half; j++) {
-            double angle = (double)pos[i / n_heads] * r->inv_freq[j];
+            double angle = (double)pos[token] * r->inv_freq[j];
             double c = cos(angle) * r->amplitude, s = sin(angle) * r->amplitude;
             double *a = r->half_split ? h + j : h + 2 * j;
             double *b = r->half_split ? h + j + half : h + 2 * j + 1;

@@ -164,17 +164,16 @@ int main(int argc, char **argv)
     struct mt_ctx ctx;
     struct mt_device *dev = NULL;
     double peaks[ROUNDS_MAX], cpu_peaks[ROUNDS_MAX];
-    const char *device = argc > 2 ? argv[2] : "cpu";
-    int rounds = argc > 1 ? atoi(argv[1]) : 5;
+    int rounds = argc > 1 ? (int)strtol(argv[1], NULL, 10) : 5;
     mt_buf x = NULL, y = NULL;
 
     mt_blas_prepare(argc, argv);
     rounds = rounds < 1 ? 1 : rounds > ROUNDS_MAX ? ROUNDS_MAX : rounds;
     if (mt_ctx_open(&ctx, &o) != MT_OK)
         return 1;
-    int threads = mt_ctx_threads(&ctx);
-    struct peak p = {noise((size_t)PEAK * PEAK), noise((size_t)threads * PEAK * PEAK)};
-    mt_status st = mt_device_open(&ctx, device, &dev);
+    float *a = noise((size_t)PEAK * PEAK);
+    struct peak p = {a, noise((size_t)mt_ctx_threads(&ctx) * PEAK * PEAK)};
+    mt_status st = mt_device_open(&ctx, argc > 2 ? argv[2] : "cpu", &dev);
     if (st == MT_OK)
         st = bench_open(&ctx, dev, &x, &y);
     for (int r = 0; st == MT_OK && r < rounds; r++) {
@@ -182,16 +181,17 @@ int main(int argc, char **argv)
         for (int i = 0; st == MT_OK && i < N_CASES; i++)
             st = bench_case(&ctx, dev, &cases[i], r, x, y);
     }
-    if (st != MT_OK) {
+    if (st == MT_OK)
+        report(&ctx, dev, rounds, peaks, cpu_peaks);
+    else
         printf("%s\n", mt_error(&ctx));
-        return 1;
+    if (dev != NULL) {
+        dev->ops->release(dev, x);
+        dev->ops->release(dev, y);
+        mt_device_close(dev);
     }
-    report(&ctx, dev, rounds, peaks, cpu_peaks);
-    dev->ops->release(dev, x);
-    dev->ops->release(dev, y);
-    mt_device_close(dev);
-    mt_ctx_close(&ctx);
-    free((void *)p.a);
+    free(a);
     free(p.c);
-    return 0;
+    mt_ctx_close(&ctx);
+    return st != MT_OK;
 }

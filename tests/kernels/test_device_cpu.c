@@ -72,3 +72,61 @@ T_TEST(threads_change_no_bit)
     free(two);
     free(four);
 }
+
+/* Each allocation fails in turn: the operation says so, and nothing is left behind. */
+T_TEST(every_failed_allocation_is_survived)
+{
+    float x[20 * 64] = {0}, w[64 * 64] = {0};
+    double freq[4] = {1, 0.5, 0.2, 0.1};
+    struct mt_rope rope = {.rot_dim = 8, .half_split = true, .inv_freq = freq, .amplitude = 1};
+    struct mt_attn attn = {20, 20, 8, 4, 8, 0.3, 0, 0};
+    int32_t pos[20] = {0};
+    mt_status st = MT_E_NOMEM;
+
+    for (int i = 0; i < 20; i++)
+        pos[i] = i;
+    for (uint64_t n = 1; st != MT_OK && n < 100; n++) {
+        struct mt_device *dev = NULL;
+        struct mt_weight *h = NULL, *v = NULL;
+        mt_buf b = NULL, q = NULL;
+        mt_fault_alloc(n);
+        st = mt_device_open(&t->ctx, "cpu", &dev);
+        if (st == MT_OK)
+            st = dev->ops->alloc(&t->ctx, dev, 20 * 64, &b);
+        if (st == MT_OK)
+            st = dev->ops->alloc(&t->ctx, dev, 20 * 64, &q);
+        if (st == MT_OK)
+            st = dev->ops->upload(&t->ctx, dev, b, x, 20 * 64);
+        if (st == MT_OK)
+            st = dev->ops->weight_load(&t->ctx, dev, MT_BF16, 64, 64, w, &h);
+        if (st == MT_OK)
+            st = dev->ops->weight_load(&t->ctx, dev, MT_F16, 1, 64, w, &v);
+        if (st == MT_OK)
+            st = dev->ops->gemm(&t->ctx, dev, q, b, 20, h, false);
+        if (st == MT_OK)
+            st = dev->ops->rope(&t->ctx, dev, q, 20, 8, 8, pos, &rope);
+        if (st == MT_OK)
+            st = dev->ops->attention(&t->ctx, dev, q, b, b, b, &attn);
+        mt_fault_alloc(0);
+        T_CHECK(t, st == MT_OK || st == MT_E_NOMEM);
+        T_CHECK(t, (n == 1) <= (st == MT_E_NOMEM));
+        if (dev != NULL) {
+            dev->ops->weight_free(dev, h);
+            dev->ops->weight_free(dev, v);
+            dev->ops->release(dev, b);
+            dev->ops->release(dev, q);
+        }
+        mt_device_close(dev);
+        T_CHECK(t, mt_mem_used(&t->ctx) == 0);
+    }
+    T_CHECK(t, st == MT_OK);
+}
+
+T_TEST(an_unknown_device_is_refused_by_name)
+{
+    struct mt_device *dev;
+
+    T_CHECK(t, mt_device_open(&t->ctx, "tpu", &dev) == MT_E_OPTION);
+    T_CHECK(t, dev == NULL && strstr(mt_error(&t->ctx), "\"tpu\"") != NULL);
+    mt_device_close(NULL);
+}
