@@ -157,6 +157,10 @@ static mt_status st_check_names(struct mt_ctx *ctx, struct mt_writer *w)
 
     for (size_t i = 0; i < w->n; i++) {
         mt_assert(w->places[i].t->name != NULL);
+        if (mt_dtype_is_block(w->places[i].t->dtype))
+            return mt_fail(
+                ctx, MT_E_UNSUPPORTED, "%s: safetensors has no %s blocks; only GGUF holds them",
+                mt_show_name(w->places[i].t->name, show), mt_dtype_name(w->places[i].t->dtype));
         w->by_ptr[i] = &w->places[i];
     }
     if (w->n > 0)

@@ -165,7 +165,7 @@ static mt_status family_cut_stack(struct mt_ctx *ctx, struct mt_model *m, struct
     *cut = false;
     if (row->pattern == NULL || !m->family->moe || role.layer >= m->hp.n_layers ||
         !m->ffn[role.layer].moe || t->rank != 3 || t->src.kind != MT_SRC_SLICE ||
-        mt_dtype_bits(t->dtype) % 8 != 0 || t->shape[0] != m->ffn[role.layer].n_experts ||
+        !mt_dtype_pickable(t->dtype) || t->shape[0] != m->ffn[role.layer].n_experts ||
         (role.kind == MT_ROLE_FFN_GATE && t->shape[1] % 2 != 0))
         return MT_OK;
     for (role.expert = 0; role.expert < t->shape[0]; role.expert++) {

@@ -32,16 +32,18 @@ static size_t recipe_element(const struct mt_tensor *t)
 }
 
 static mt_status recipe_check(struct mt_ctx *ctx, const struct mt_tensor *t,
-                              const struct mt_tensor *from, float scale)
+                              const struct mt_tensor *from, float scale, bool rows)
 {
     char a[128], b[128];
+    uint64_t bytes;
 
     mt_tensor_label(t, a, sizeof a);
     mt_tensor_label(from, b, sizeof b);
     if (recipe_is_copy(t, from, scale)) {
-        if (mt_dtype_bits(t->dtype) % 8 != 0)
-            return mt_fail(ctx, MT_E_UNSUPPORTED, "%s: cannot pick single %s elements of %s", a,
-                           mt_dtype_name(t->dtype), b);
+        if (rows ? !mt_dtype_bytes(t->dtype, (uint64_t)mt_tensor_cols(t), &bytes)
+                 : !mt_dtype_pickable(t->dtype))
+            return mt_fail(ctx, MT_E_UNSUPPORTED, "%s: cannot pick %s of %s (%s)", a,
+                           rows ? "rows" : "single elements", b, mt_dtype_name(t->dtype));
         return MT_OK;
     }
     if (!mt_dtype_is_plain_float(t->dtype) || !mt_dtype_is_plain_float(from->dtype))
@@ -97,9 +99,11 @@ static mt_status recipe_copy_rows(struct mt_ctx *ctx, const struct mt_tensor *t,
                                   int64_t n, void *dst)
 {
     const struct recipe_gather *g = t->src.recipe.args;
-    size_t row_bytes = (size_t)mt_tensor_cols(t) * recipe_element(t);
+    uint64_t row_bytes = 0;
+    bool whole = mt_dtype_bytes(t->dtype, (uint64_t)mt_tensor_cols(t), &row_bytes);
     char *to = dst;
 
+    mt_assert(whole); /* recipe_check */
     for (int64_t i = row, run; i < row + n; i += run) {
         run = recipe_run(g->idx, i, row + n);
         if (g->idx[i] < 0)
@@ -156,7 +160,7 @@ mt_status mt_recipe_gather_rows(struct mt_ctx *ctx, struct mt_model *m, struct m
         return mt_fail(ctx, MT_E_FORMAT, "%s has %" PRId64 " columns, %s has %" PRId64,
                        mt_tensor_label(t, a, sizeof a), mt_tensor_cols(t),
                        mt_tensor_label(from, b, sizeof b), mt_tensor_cols(from));
-    MT_TRY(recipe_check(ctx, t, from, scale));
+    MT_TRY(recipe_check(ctx, t, from, scale, true));
     MT_TRY(recipe_args(ctx, m, idx, n, scale, &args));
     recipe_set(t, recipe_is_copy(t, from, scale) ? recipe_copy_rows : recipe_scale_rows,
                "gather-rows", from, args);
@@ -236,7 +240,7 @@ mt_status mt_recipe_gather_cols(struct mt_ctx *ctx, struct mt_model *m, struct m
         return mt_fail(ctx, MT_E_FORMAT, "%s has %" PRId64 " rows, %s has %" PRId64,
                        mt_tensor_label(t, a, sizeof a), mt_tensor_rows(t),
                        mt_tensor_label(from, b, sizeof b), mt_tensor_rows(from));
-    MT_TRY(recipe_check(ctx, t, from, scale));
+    MT_TRY(recipe_check(ctx, t, from, scale, false));
     MT_TRY(recipe_args(ctx, m, idx, n, scale, &args));
     recipe_set(t, recipe_is_copy(t, from, scale) ? recipe_copy_cols : recipe_scale_cols,
                "gather-cols", from, args);
@@ -260,7 +264,7 @@ mt_status mt_recipe_fill(struct mt_ctx *ctx, struct mt_model *m, struct mt_tenso
     char label[128];
     void *bits; /* one element; zeroed by the arena */
 
-    if (mt_dtype_bits(t->dtype) % 8 != 0 || (value != 0 && !mt_dtype_is_plain_float(t->dtype)))
+    if (!mt_dtype_pickable(t->dtype) || (value != 0 && !mt_dtype_is_plain_float(t->dtype)))
         return mt_fail(ctx, MT_E_UNSUPPORTED, "%s: cannot be filled with %g as %s",
                        mt_tensor_label(t, label, sizeof label), (double)value,
                        mt_dtype_name(t->dtype));
@@ -304,7 +308,7 @@ mt_status mt_recipe_cast(struct mt_ctx *ctx, struct mt_model *m, struct mt_tenso
         return mt_fail(ctx, MT_E_FORMAT, "%s and %s differ in shape",
                        mt_tensor_label(t, a, sizeof a), mt_tensor_label(from, b, sizeof b));
     if (t->dtype != from->dtype)
-        MT_TRY(recipe_check(ctx, t, from, 1.0f));
+        MT_TRY(recipe_check(ctx, t, from, 1.0f, true));
     recipe_set(t, recipe_eval_cast, "cast", from, NULL);
     return MT_OK;
 }

@@ -45,6 +45,20 @@ const struct mt_tensor *mt_tensor_origin(const struct mt_tensor *t)
     return t;
 }
 
+/* Bytes of the first n elements of a type, the last byte or block rounded up. */
+static bool tensor_bytes_up(enum mt_dtype dtype, uint64_t n, uint64_t *bytes)
+{
+    uint64_t block = mt_dtype_block(dtype), whole;
+
+    if (mt_dtype_is_block(dtype))
+        return mt_size_mul(n / block + (n % block != 0), block, &whole) &&
+               mt_dtype_bytes(dtype, whole, bytes);
+    if (!mt_size_mul(n, mt_dtype_bits(dtype), bytes))
+        return false;
+    *bytes = *bytes / 8 + (*bytes % 8 != 0);
+    return true;
+}
+
 /* Bytes from the first to behind the last element of a slice; false when they leave the map. */
 static bool tensor_span(const struct mt_tensor *t, uint64_t *bytes)
 {
@@ -62,9 +76,8 @@ static bool tensor_span(const struct mt_tensor *t, uint64_t *bytes)
             return false;
         last += step;
     }
-    if (last == UINT64_MAX || !mt_size_mul(last + 1, mt_dtype_bits(t->dtype), bytes))
+    if (last == UINT64_MAX || !tensor_bytes_up(t->dtype, last + 1, bytes))
         return false;
-    *bytes = (*bytes + 7) / 8;
     return t->src.slice.offset <= map_bytes && *bytes <= map_bytes - t->src.slice.offset;
 }
 
@@ -127,23 +140,29 @@ static mt_status tensor_slice_rows(struct mt_ctx *ctx, const struct mt_tensor *t
     size_t size = mt_dtype_bits(t->dtype) / 8;
     int64_t cols = mt_tensor_cols(t), step = t->rank == 0 ? 1 : stride[t->rank - 1];
     const char *base = (const char *)t->src.slice.map->base + t->src.slice.offset;
+    uint64_t row_bytes, at;
     char label[128];
 
-    if (mt_dtype_bits(t->dtype) % 8 != 0)
+    if (cols == 1)
+        step = 1;
+    if (!mt_dtype_bytes(t->dtype, (uint64_t)cols, &row_bytes) ||
+        !(mt_dtype_pickable(t->dtype) || (mt_dtype_is_block(t->dtype) && step == 1)))
         return mt_fail(ctx, MT_E_UNSUPPORTED, "%s: %s elements that do not lie side by side",
                        mt_tensor_label(t, label, sizeof label), mt_dtype_name(t->dtype));
-    for (int64_t r = row; r < row + n; r++, dst += (size_t)cols * size) {
+    for (int64_t r = row; r < row + n; r++, dst += row_bytes) {
         int64_t rest = r, first = 0;
 
         for (int i = t->rank - 2; i >= 0; i--) {
             first += rest % t->shape[i] * stride[i];
             rest /= t->shape[i];
         }
-        const char *src = base + (size_t)first * size;
+        if (!mt_dtype_bytes(t->dtype, (uint64_t)first, &at))
+            return mt_fail(ctx, MT_E_UNSUPPORTED, "%s: rows of %s begin inside a block",
+                           mt_tensor_label(t, label, sizeof label), mt_dtype_name(t->dtype));
         if (step == 1)
-            memcpy(dst, src, (size_t)cols * size);
+            memcpy(dst, base + at, row_bytes);
         else
-            tensor_gather(dst, src, size, cols, (size_t)step * size);
+            tensor_gather(dst, base + at, size, cols, (size_t)step * size);
     }
     return MT_OK;
 }

@@ -1,0 +1,127 @@
+/* gguf.h: GGUF files, for the formats room alone.
+ *
+ * gguf_header.c believes a header only after the checks below, gguf.c reads files and splits,
+ * gguf_config.c turns metadata into a config, gguf_names.c maps names to roles both ways.
+ *
+ * Layout (spec: formats, 4.1): "GGUF", u32 version, i64 tensors, i64 pairs; the pairs (string key,
+ * i32 type, value); the tensors (name, u32 dimensions, i64 each innermost first, i32 type, u64
+ * offset); data from the next multiple of general.alignment on. Every number is a claim. Refused:
+ *   versions but 2 and 3, byte-swapped files, negative counts
+ *   keys that are empty, longer than 65535 bytes or there twice; types unknown; nested arrays;
+ *   strings and arrays above 64 MiB or past the end of the file; booleans but 0 and 1
+ *   alignment that is no u32, no power of two or above 1 MiB
+ *   tensor names that are empty, there twice or of 64 bytes and more; more than 4 dimensions;
+ *   negative ones; products that overflow; rows that do not fill blocks; types unknown
+ *   offsets that are not the padded sum of the sizes before; data past the end of the file
+ * Keys and names must be UTF-8 without NUL. A file that ends before its data begins is a header by
+ * itself: it can be looked at (`headers_only`), and reading a tensor's data fails.
+ *
+ * Memory: names and pairs in the caller's arena and a growing list; values stay in the map.
+ * Threads: one per file.
+ */
+#ifndef MT_FORMATS_GGUF_H
+#define MT_FORMATS_GGUF_H
+
+#include "lib/flow/format.h"
+
+#define MT_GGUF_SUFFIX ".gguf"
+#define MT_GGUF_ALIGNMENT 32u
+#define MT_GGUF_ALIGNMENT_MAX (1u << 20)
+#define MT_GGUF_VALUE_MAX ((uint64_t)64 << 20)
+#define MT_GGUF_NAME_MAX 63
+#define MT_GGUF_KEY_MAX 65535
+#define MT_GGUF_DIMS_MAX 4
+
+enum mt_gguf_type {
+    MT_GGUF_U8,
+    MT_GGUF_I8,
+    MT_GGUF_U16,
+    MT_GGUF_I16,
+    MT_GGUF_U32,
+    MT_GGUF_I32,
+    MT_GGUF_F32,
+    MT_GGUF_BOOL,
+    MT_GGUF_STRING,
+    MT_GGUF_ARRAY,
+    MT_GGUF_U64,
+    MT_GGUF_I64,
+    MT_GGUF_F64,
+    MT_GGUF_TYPE_COUNT
+};
+
+struct mt_gguf_pair {
+    const char *key;
+    const unsigned char *at; /* the value; the text of a string; the first item of an array */
+    uint64_t n;              /* bytes of a string, items of an array, else 1 */
+    uint64_t bytes;          /* that the value takes from `at` on */
+    uint8_t type, item;      /* enum mt_gguf_type; item only of arrays */
+};
+
+struct mt_gguf_record {
+    const char *name;
+    uint64_t ne[MT_GGUF_DIMS_MAX]; /* innermost first */
+    uint64_t begin, bytes;         /* from the start of the data */
+    uint32_t line;                 /* position in the header */
+    uint8_t rank, dtype;           /* enum mt_dtype */
+};
+
+struct mt_gguf {
+    const struct mt_map *map;
+    uint32_t version, alignment;
+    struct mt_gguf_pair *pairs; /* ordered by key */
+    size_t n_pairs, cap_pairs;
+    struct mt_gguf_record *v; /* in file order */
+    size_t n, cap;
+    uint64_t data_offset;
+    bool headers_only;
+};
+
+/* *out is valid for mt_gguf_header_free also after a failure; it borrows map and arena. */
+MT_NODISCARD mt_status mt_gguf_header_read(struct mt_ctx *ctx, const struct mt_map *map,
+                                           struct mt_arena *arena, struct mt_gguf *out);
+void mt_gguf_header_free(struct mt_gguf *g);
+
+/* GGML's number of a type; -1 for types it has none for. */
+int mt_gguf_type_of(enum mt_dtype t);
+bool mt_gguf_dtype_of(int32_t type, enum mt_dtype *out);
+
+const struct mt_gguf_pair *mt_gguf_find(const struct mt_gguf *g, const char *key); /* or NULL */
+/* Values with a default when absent; MT_E_FORMAT naming the key when of another type. An array of
+ * equal values, one for each layer, reads as the value; one of different values is
+ * MT_E_UNSUPPORTED. Integers of any width; a number may be an integer. f32 values read as the
+ * shortest decimal that rounds to them, which is what was meant: 1e-05, not 9.99999975e-06. */
+MT_NODISCARD mt_status mt_gguf_int(struct mt_ctx *ctx, const struct mt_gguf *g, const char *key,
+                                   int64_t dflt, int64_t *out);
+MT_NODISCARD mt_status mt_gguf_num(struct mt_ctx *ctx, const struct mt_gguf *g, const char *key,
+                                   double dflt, double *out);
+MT_NODISCARD mt_status mt_gguf_bool(struct mt_ctx *ctx, const struct mt_gguf *g, const char *key,
+                                    bool dflt, bool *out);
+/* NULL when absent; in the arena. */
+MT_NODISCARD mt_status mt_gguf_str(struct mt_ctx *ctx, const struct mt_gguf *g, const char *key,
+                                   struct mt_arena *arena, const char **out);
+
+/* ---- gguf_config.c ---- */
+
+/* What a config.json of the same model would say; *given*. MT_E_UNSUPPORTED where the architecture
+ * or something about it is not known here. */
+MT_NODISCARD mt_status mt_gguf_config(struct mt_ctx *ctx, const struct mt_gguf *const *files,
+                                      size_t n_files, struct mt_json **out);
+/* The family whose tensors an architecture holds ("llama" with experts is Mixtral); and back. NULL
+ * when there is none. */
+const char *mt_gguf_family(const char *arch, bool experts);
+const char *mt_gguf_arch(const struct mt_family *f);
+
+/* ---- gguf_names.c ---- */
+
+/* Name -> role. Stacks of experts give the role of expert 0 and *stacked = 1; 2 for gate and up in
+ * one stack (the role is the gate's). */
+bool mt_gguf_parse_name(const char *arch, const char *name, struct mt_role *role, int *stacked);
+/* Role -> name; the stack's name for a routed expert. False when the architecture has none. */
+bool mt_gguf_print_name(const char *arch, struct mt_role role, char *buf, size_t n);
+/* True for rows that the architecture keeps in pairs instead of halves (rotary positions of
+ * neighbours): q and k of llama. */
+bool mt_gguf_permuted(const char *arch, struct mt_role role);
+/* Where row r of a q or k matrix of `rows` rows in `heads` heads stands in the file. */
+int64_t mt_gguf_permute(int64_t r, int64_t rows, int heads);
+
+#endif
