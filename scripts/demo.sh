@@ -30,8 +30,8 @@ run() { printf '$ moetool'; printf ' %q' "$@" | sed -E 's/( --(eval-)?data [^ ]+
 say "1. The dense model"
 run inspect "$dense"
 
-say "2. Dense FFNs to 64 experts, half of the neurons active; compared with the dense model and with plain pruning"
-run convert "$dense" -o "$out/tinymix-moe" --force --experts 64 --active 50% --shared 0 "${calib[@]}" "${held[@]}"
+say "2. Dense FFNs to experts, half of the neurons active; compared with the dense model and with plain pruning"
+run convert "$dense" -o "$out/tinymix-moe" --force "${calib[@]}" "${held[@]}"
 
 say "3. The result, as any engine would see it"
 run inspect "$out/tinymix-moe"
