@@ -1,8 +1,8 @@
 /* Any bytes as a safetensors file and as a shard index: refused with a sentence, or every range it
  * names lies inside the file. `make fuzz` runs it under libFuzzer; otherwise replay.c feeds it a
  * corpus. */
-#include "lib/base/json_scan.h"
 #include "formats/st_header.h"
+#include "lib/base/json_scan.h"
 #include "lib/ir/tensor.h"
 
 #include <stdlib.h>
