@@ -50,6 +50,9 @@ else
 LIB_OBJ += $(B)/kernels/cuda/absent.o
 endif
 
+# Programs compile against them with -I$(PREFIX)/include/moetool.
+PUBLIC_HEADERS := $(sort $(wildcard lib/*/*.h kernels/*.h))
+
 .PHONY: all help test bench demo install uninstall check asan tsan fuzz clean
 all: $(B)/moetool
 	@ln -sfn $(VARIANT) build/current
@@ -137,10 +140,13 @@ install: all
 	install -m 755 $(B)/moetool $(DESTDIR)$(PREFIX)/bin/moetool
 	install -m 644 $(B)/libmoetool.a $(DESTDIR)$(PREFIX)/lib/libmoetool.a
 	install -m 644 docs/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
+	for h in $(PUBLIC_HEADERS); do \
+	  install -D -m 644 $$h $(DESTDIR)$(PREFIX)/include/moetool/$$h || exit 1; done
 
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/moetool $(DESTDIR)$(PREFIX)/lib/libmoetool.a \
 	  $(DESTDIR)$(PREFIX)/share/man/man1/moetool*.1
+	rm -rf $(DESTDIR)$(PREFIX)/include/moetool
 
 clean:
 	rm -rf build
