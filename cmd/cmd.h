@@ -72,13 +72,15 @@ void cmd_help_man(void);
 void cmd_help_text(const char *text);          /* wrapped paragraphs */
 void cmd_help_opts(const struct mt_opt *rows); /* an option table as indented text */
 
+/* ---- text.c ---- */
+/* tokenizer.json beside the model, else BERT's vocab.txt. */
+MT_NODISCARD mt_status cmd_open_tokenizer(struct mt_ctx *ctx, const struct mt_model *m,
+                                          struct mt_tokenizer **t);
+
 /* ---- common.c ---- */
 MT_NODISCARD mt_status cmd_open_model(struct mt_ctx *ctx, const char *path, struct mt_model **m);
 MT_NODISCARD mt_status cmd_open_device(struct mt_ctx *ctx, const struct cmd_args *a,
                                        struct mt_device **dev);
-/* tokenizer.json beside the model. */
-MT_NODISCARD mt_status cmd_open_tokenizer(struct mt_ctx *ctx, const struct mt_model *m,
-                                          struct mt_tokenizer **t);
 /* Windows of `sources` for a model, by the command's data options. */
 MT_NODISCARD mt_status cmd_open_data(struct mt_ctx *ctx, const struct cmd_args *a,
                                      const struct mt_model *m, const struct mt_strlist *sources,

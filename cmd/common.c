@@ -89,26 +89,6 @@ mt_status cmd_open_device(struct mt_ctx *ctx, const struct cmd_args *a, struct m
     return mt_device_open(ctx, common_devices[a->common->device], dev);
 }
 
-static const char *common_sidecar(const struct mt_model *m, const char *name)
-{
-    for (size_t i = 0; i < m->n_sidecars; i++) {
-        if (strcmp(m->sidecars[i].name, name) == 0)
-            return m->sidecars[i].path;
-    }
-    return NULL;
-}
-
-mt_status cmd_open_tokenizer(struct mt_ctx *ctx, const struct mt_model *m, struct mt_tokenizer **t)
-{
-    const char *path = common_sidecar(m, "tokenizer.json");
-
-    if (path == NULL)
-        return mt_fail(ctx, MT_E_ABSENT,
-                       "%s: no tokenizer.json beside the model; text cannot be turned into tokens",
-                       m->path);
-    return mt_tokenizer_open(ctx, path, t);
-}
-
 mt_status cmd_open_data(struct mt_ctx *ctx, const struct cmd_args *a, const struct mt_model *m,
                         const struct mt_strlist *sources, struct mt_dataset *out)
 {

@@ -31,6 +31,28 @@ int mt_char_byte(uint32_t c)
     return c == 33 + 34 ? 173 : -1;
 }
 
+/* The token that the texts of two neighbours make, when merging may make it. */
+static mt_status bpe_joined(struct mt_ctx *ctx, const struct mt_bpe *m, struct mt_bpe_work *w,
+                            int32_t left, int32_t right, struct mt_bpe_merge *out)
+{
+    const char *s;
+    size_t n;
+
+    out->id = -1;
+    w->joined.n = 0;
+    for (int i = 0; i < 2; i++) {
+        if (!mt_vocab_text(&m->vocab, i == 0 ? left : right, &s, &n))
+            return MT_OK;
+        MT_TRY(mt_text_add(ctx, &w->joined, s, n));
+    }
+    out->id = mt_vocab_find(&m->vocab, w->joined.s, w->joined.n);
+    if (out->id >= 0)
+        out->rank = m->score_rank[out->id];
+    if (out->id >= 0 && out->rank == BPE_NO_RANK)
+        out->id = -1;
+    return MT_OK;
+}
+
 static const struct mt_bpe_merge *bpe_merge(const struct mt_bpe *m, int32_t left, int32_t right)
 {
     uint64_t pair = (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
@@ -80,9 +102,15 @@ static mt_status bpe_pair(struct mt_ctx *ctx, const struct mt_bpe *m, struct mt_
                           int32_t i)
 {
     struct mt_bpe_symbol *a = &w->symbols[i];
-    const struct mt_bpe_merge *merge =
-        a->next < 0 ? NULL : bpe_merge(m, a->id, w->symbols[a->next].id);
+    const struct mt_bpe_merge *merge = NULL;
+    struct mt_bpe_merge joined = {.id = -1};
 
+    if (a->next >= 0 && m->score_rank != NULL) {
+        MT_TRY(bpe_joined(ctx, m, w, a->id, w->symbols[a->next].id, &joined));
+        merge = joined.id >= 0 ? &joined : NULL;
+    } else if (a->next >= 0) {
+        merge = bpe_merge(m, a->id, w->symbols[a->next].id);
+    }
     a->rank = merge != NULL ? merge->rank : BPE_NO_RANK;
     if (merge == NULL)
         return MT_OK;
@@ -100,7 +128,7 @@ static mt_status bpe_merge_all(struct mt_ctx *ctx, const struct mt_bpe *m, struc
         int32_t at = (int32_t)(key & UINT32_MAX);
         struct mt_bpe_symbol *a = &w->symbols[at], *b;
 
-        /* A rank belongs to one pair, so an entry is stale unless its rank still stands here. */
+        /* Stale unless its rank still stands here. */
         if (a->id < 0 || a->rank != (uint32_t)(key >> 32))
             continue;
         b = &w->symbols[a->next];
@@ -141,6 +169,25 @@ static bool bpe_falls_back(const struct mt_bpe *m, const char *s, size_t n)
     return m->byte_fallback;
 }
 
+/* The text that stands for the character s[from..at) of a piece s[0..n). */
+static mt_status bpe_affixed(struct mt_ctx *ctx, const struct mt_bpe *m, struct mt_bpe_work *w,
+                             const char *s, size_t n, size_t from, size_t at, struct mt_bpe_text *c)
+{
+    bool prefix = from > 0 && m->n_prefix > 0, suffix = at == n && m->n_suffix > 0;
+
+    *c = (struct mt_bpe_text){s + from, at - from};
+    if (!prefix && !suffix)
+        return MT_OK;
+    w->joined.n = 0;
+    if (prefix)
+        MT_TRY(mt_text_add(ctx, &w->joined, m->prefix, m->n_prefix));
+    MT_TRY(mt_text_add(ctx, &w->joined, s + from, at - from));
+    if (suffix)
+        MT_TRY(mt_text_add(ctx, &w->joined, m->suffix, m->n_suffix));
+    *c = (struct mt_bpe_text){w->joined.s, w->joined.n};
+    return MT_OK;
+}
+
 /* An unknown token waits (`unk`) until a known character follows, so that a run can be fused.
  * Fallback bytes do not end the wait: the order of the reference library. */
 static mt_status bpe_characters(struct mt_ctx *ctx, const struct mt_bpe *m, struct mt_bpe_work *w,
@@ -150,10 +197,12 @@ static mt_status bpe_characters(struct mt_ctx *ctx, const struct mt_bpe *m, stru
 
     for (size_t at = 0, from; (from = at) < n;) {
         (void)mt_utf8_next(s, n, &at);
-        int32_t id = mt_vocab_find(&m->vocab, s + from, at - from);
-        if (id < 0 && bpe_falls_back(m, s + from, at - from)) {
-            for (size_t i = from; i < at; i++)
-                MT_TRY(bpe_symbol(ctx, w, m->fallback_id[(unsigned char)s[i]]));
+        struct mt_bpe_text c;
+        MT_TRY(bpe_affixed(ctx, m, w, s, n, from, at, &c));
+        int32_t id = mt_vocab_find(&m->vocab, c.s, c.n);
+        if (id < 0 && bpe_falls_back(m, c.s, c.n)) {
+            for (size_t i = 0; i < c.n; i++)
+                MT_TRY(bpe_symbol(ctx, w, m->fallback_id[(unsigned char)c.s[i]]));
             continue;
         }
         if (id < 0 && m->unk_id == -1)
@@ -171,7 +220,7 @@ static mt_status bpe_characters(struct mt_ctx *ctx, const struct mt_bpe *m, stru
     return unk ? bpe_symbol(ctx, w, m->unk_id) : MT_OK;
 }
 
-static mt_status bpe_map_bytes(struct mt_ctx *ctx, struct mt_text *out, const char *s, size_t n)
+mt_status mt_bpe_map_bytes(struct mt_ctx *ctx, struct mt_text *out, const char *s, size_t n)
 {
     out->n = 0;
     MT_TRY(mt_text_room(ctx, out, 2 * n + 4));
@@ -183,7 +232,7 @@ static mt_status bpe_map_bytes(struct mt_ctx *ctx, struct mt_text *out, const ch
 static mt_status bpe_word(struct mt_ctx *ctx, const struct mt_bpe *m, struct mt_bpe_work *w,
                           const char *s, size_t n, bool bytes, struct mt_ids *out)
 {
-    bool direct = bytes && !m->ignore_merges;
+    bool direct = bytes && !m->ignore_merges && m->n_prefix + m->n_suffix == 0;
 
     w->n_symbols = 0;
     for (size_t i = 0; direct && i < n; i++)
@@ -192,7 +241,7 @@ static mt_status bpe_word(struct mt_ctx *ctx, const struct mt_bpe *m, struct mt_
         MT_TRY(bpe_symbol(ctx, w, m->byte_id[(unsigned char)s[i]]));
     if (!direct) {
         if (bytes) {
-            MT_TRY(bpe_map_bytes(ctx, &w->mapped, s, n));
+            MT_TRY(mt_bpe_map_bytes(ctx, &w->mapped, s, n));
             s = w->mapped.s;
             n = w->mapped.n;
         }
@@ -305,6 +354,7 @@ void mt_bpe_work_end(struct mt_bpe_work *w)
     mt_free(w->symbols);
     mt_free(w->heap);
     mt_text_end(&w->mapped);
+    mt_text_end(&w->joined);
     mt_free(w->slots);
     mt_free(w->cache_bytes);
     mt_free(w->cache_ids);

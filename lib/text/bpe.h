@@ -6,6 +6,11 @@
  * and *all* of them exist, else the unknown token (fused with its neighbours when fuse_unk), else
  * nothing.
  *
+ * Two variants: with affixes every character but a piece's first has the continuing_subword_prefix
+ * in front and a piece's last one the end_of_word_suffix behind (CLIP); and with scores instead of
+ * merges (SentencePiece's vocabularies) any two neighbours merge whose texts joined are a token,
+ * the highest score first.
+ *
  * With `bytes`, pieces are raw bytes and every byte stands for the character of the byte-level
  * alphabet (GPT-2), so that the mapped text need not be written down.
  *
@@ -26,8 +31,14 @@ struct mt_bpe_merge {
     int32_t id; /* -1: free slot */
 };
 
+#define MT_BPE_AFFIX_MAX 31
+
 struct mt_bpe {
     struct mt_vocab_table vocab;
+    uint32_t
+        *score_rank; /* [vocab.n_ids] 0 is the best, UINT32_MAX: not made by merging; or NULL */
+    char prefix[MT_BPE_AFFIX_MAX + 1], suffix[MT_BPE_AFFIX_MAX + 1];
+    size_t n_prefix, n_suffix;
     struct mt_bpe_merge *merges; /* open addressing */
     size_t merge_mask, n_merges;
     int32_t unk_id; /* -1: none; -2: named, but not in the vocabulary */
@@ -40,6 +51,14 @@ struct mt_bpe {
 /* Reads the object "model" of a tokenizer.json. */
 MT_NODISCARD mt_status mt_bpe_open(struct mt_ctx *ctx, const struct mt_json *model,
                                    struct mt_bpe *out);
+/* The same from arrays, over a vocabulary that m->vocab holds already. Merges "a b", or else
+ * score_rank (taken). Flags (fuse_unk, ...) and unk_id are the caller's to set before. */
+struct mt_bpe_text {
+    const char *s;
+    size_t n;
+};
+MT_NODISCARD mt_status mt_bpe_from(struct mt_ctx *ctx, const struct mt_bpe_text *merges,
+                                   size_t n_merges, uint32_t *score_rank, struct mt_bpe *m);
 void mt_bpe_end(struct mt_bpe *m);
 
 /* Scratch and cache of one thread. The cache forgets everything when full: results never depend
@@ -59,7 +78,7 @@ struct mt_bpe_work {
     struct mt_bpe_symbol *symbols;
     uint64_t *heap; /* rank in the upper half, position in the lower */
     size_t n_symbols, cap_symbols, n_heap, cap_heap;
-    struct mt_text mapped;
+    struct mt_text mapped, joined;
     struct mt_bpe_slot *slots;
     char *cache_bytes;
     int32_t *cache_ids;
@@ -81,5 +100,8 @@ static inline size_t mt_bpe_pair_slot(const struct mt_bpe *m, uint64_t pair)
 
 /* Code point that stands for a byte in the byte-level alphabet, and back (-1: none). */
 uint32_t mt_byte_char(unsigned char b);
+/* Replaces out by the characters of s's bytes. */
+MT_NODISCARD mt_status mt_bpe_map_bytes(struct mt_ctx *ctx, struct mt_text *out, const char *s,
+                                        size_t n);
 int mt_char_byte(uint32_t c);
 #endif

@@ -64,6 +64,33 @@ static mt_status decode_open_meta(struct mt_ctx *ctx, const struct mt_json *j, s
     return decode_keep(ctx, d, mark, &s->pattern, &s->n_pattern);
 }
 
+static mt_status decode_open_wordpiece(struct mt_ctx *ctx, const struct mt_json *j,
+                                       struct mt_decoder *d, struct mt_decoder_stage *s)
+{
+    static const char *const known[] = {"type", "prefix", "cleanup", NULL};
+    const char *prefix;
+
+    s->kind = MT_DECODE_WORDPIECE;
+    MT_TRY(mt_stage_fields(ctx, j, "WordPiece", known));
+    MT_TRY(mt_json_get_str(ctx, j, "prefix", "##", &prefix));
+    MT_TRY(mt_json_get_bool(ctx, j, "cleanup", true, &s->cleanup));
+    return decode_keep(ctx, d, prefix, &s->pattern, &s->n_pattern);
+}
+
+static mt_status decode_open_suffix(struct mt_ctx *ctx, const struct mt_json *j,
+                                    struct mt_decoder *d, struct mt_decoder_stage *s)
+{
+    static const char *const known[] = {"type", "suffix", NULL};
+    const char *suffix;
+
+    s->kind = MT_DECODE_SUFFIX;
+    MT_TRY(mt_stage_fields(ctx, j, "BPEDecoder", known));
+    MT_TRY(mt_json_get_str(ctx, j, "suffix", "</w>", &suffix));
+    if (suffix[0] == '\0')
+        return mt_fail(ctx, MT_E_UNSUPPORTED, "an empty suffix is not supported");
+    return decode_keep(ctx, d, suffix, &s->pattern, &s->n_pattern);
+}
+
 static mt_status decode_stage(struct mt_ctx *ctx, const struct mt_json *j, const char *type,
                               void *arg)
 {
@@ -88,6 +115,10 @@ static mt_status decode_stage(struct mt_ctx *ctx, const struct mt_json *j, const
         s->kind = MT_DECODE_META;
         return decode_open_meta(ctx, j, d, s);
     }
+    if (strcmp(type, "WordPiece") == 0)
+        return decode_open_wordpiece(ctx, j, d, s);
+    if (strcmp(type, "BPEDecoder") == 0)
+        return decode_open_suffix(ctx, j, d, s);
     if (strcmp(type, "ByteLevel") == 0) {
         s->kind = MT_DECODE_BYTES;
         return mt_stage_fields(ctx, j, type, known);
@@ -167,9 +198,49 @@ static void decode_strip(const struct mt_decoder_stage *s, const char **p, size_
     }
 }
 
-/* One token through one stage; *join: it continues the piece before it. */
+/* English as tokenizers write it to English as people do: no space before punctuation and what is
+ * left of a contraction. In this order, each over the result of the one before. */
+static mt_status decode_cleanup(struct mt_ctx *ctx, struct mt_text *out, size_t from)
+{
+    static const char *const rules[][2] = {
+        {" .", "."},   {" ?", "?"},     {" !", "!"},     {" ,", ","},
+        {" ' ", "'"},  {" n't", "n't"}, {" 'm", "'m"},   {" do not", " don't"},
+        {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"},
+    };
+    struct mt_text t = {0};
+    mt_status st = MT_OK;
+
+    for (size_t i = 0; i < sizeof rules / sizeof *rules && st == MT_OK; i++) {
+        t.n = 0;
+        st = mt_text_replace(ctx, &t, out->s + from, out->n - from, rules[i][0],
+                             strlen(rules[i][0]), rules[i][1], strlen(rules[i][1]));
+        out->n = from;
+        if (st == MT_OK)
+            st = mt_text_add(ctx, out, t.s, t.n);
+    }
+    mt_text_end(&t);
+    return st;
+}
+
+static mt_status decode_wordpiece(struct mt_ctx *ctx, const struct mt_decoder_stage *s,
+                                  const char *p, size_t n, bool first, struct mt_text *out)
+{
+    size_t from = out->n;
+    bool inside = !first && n >= s->n_pattern && memcmp(p, s->pattern, s->n_pattern) == 0;
+
+    if (inside) {
+        p += s->n_pattern;
+        n -= s->n_pattern;
+    } else if (!first) {
+        MT_TRY(mt_text_add(ctx, out, " ", 1));
+    }
+    MT_TRY(mt_text_add(ctx, out, p, n));
+    return s->cleanup && out->n > from ? decode_cleanup(ctx, out, from) : MT_OK;
+}
+
+/* One token through one stage; *join: it continues the piece before it. `number` of `of`. */
 static mt_status decode_piece(struct mt_ctx *ctx, const struct mt_decoder_stage *s, const char *p,
-                              size_t n, size_t number, struct mt_text *out, bool *join)
+                              size_t n, size_t number, size_t of, struct mt_text *out, bool *join)
 {
     int byte;
 
@@ -195,6 +266,10 @@ static mt_status decode_piece(struct mt_ctx *ctx, const struct mt_decoder_stage 
     case MT_DECODE_META:
         return mt_text_replace(ctx, out, p, n, s->pattern, s->n_pattern, " ",
                                s->drop_first && number == 0 ? 0 : 1);
+    case MT_DECODE_WORDPIECE:
+        return decode_wordpiece(ctx, s, p, n, number == 0, out);
+    case MT_DECODE_SUFFIX:
+        return mt_text_replace(ctx, out, p, n, s->pattern, s->n_pattern, " ", number + 1 < of);
     }
     return mt_text_add(ctx, out, p, n);
 }
@@ -209,7 +284,7 @@ static mt_status decode_run(struct mt_ctx *ctx, const struct mt_decoder_stage *s
     for (size_t i = 0; i < in->n; i++) {
         size_t at = out->n;
         bool join = false;
-        MT_TRY(decode_piece(ctx, s, text->s + in->v[i].at, in->v[i].n, i, out, &join));
+        MT_TRY(decode_piece(ctx, s, text->s + in->v[i].at, in->v[i].n, i, in->n, out, &join));
         if (join && joined)
             pieces->v[pieces->n - 1].n += out->n - at;
         else

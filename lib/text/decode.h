@@ -1,6 +1,7 @@
 /* decode.h: the "decoder" of a tokenizer.json, which turns the texts of tokens into text.
  *
- * ByteLevel, Replace (String), ByteFallback, Fuse, Strip, Metaspace and Sequences. Unlike the
+ * ByteLevel, Replace (String), ByteFallback, Fuse, Strip, Metaspace, WordPiece, BPEDecoder and
+ * Sequences. Unlike the
  * reference library, bytes that do not form characters are kept as they are instead of becoming
  * U+FFFD, so that a sequence cut inside a character can be joined again. Without a decoder the
  * tokens are joined by spaces.
@@ -25,10 +26,13 @@ struct mt_decoder_stage {
         MT_DECODE_FUSE,
         MT_DECODE_STRIP,
         MT_DECODE_META,
+        MT_DECODE_WORDPIECE, /* pattern: the prefix of what continues a word */
+        MT_DECODE_SUFFIX,    /* pattern: what ends a word */
     } kind;
     const char *pattern, *content; /* REPLACE; STRIP and META: pattern is the character */
     size_t n_pattern, n_content;
     int64_t start, stop; /* STRIP: at most so many from either end */
+    bool cleanup;        /* WORDPIECE: no space before punctuation and contractions */
     bool drop_first;     /* META: the first token's marks vanish instead of becoming spaces */
 };
 struct mt_decoder {

@@ -1,5 +1,6 @@
-/* normalize.h: the "normalizer" of a tokenizer.json: Prepend, Replace (String pattern), NFC
- * (Unicode annex 15) and Sequences of them.
+/* normalize.h: the "normalizer" of a tokenizer.json: Prepend, Replace (String or Regex), the forms
+ * NFC, NFD, NFKC, NFKD (Unicode annex 15), Lowercase, Strip, StripAccents, BertNormalizer and
+ * Sequences of them.
  *
  * Ownership: mt_normalizer_open fills a zeroed struct; mt_normalizer_end also after a failure.
  * Threads: running one normalizer from several threads is safe.
@@ -14,8 +15,18 @@
 #define MT_NORMALIZER_STAGES_MAX 16
 
 struct mt_normalizer_stage {
-    enum { MT_NORMALIZE_PREPEND, MT_NORMALIZE_REPLACE, MT_NORMALIZE_NFC } kind;
-    const char *pattern, *content; /* content: also what is prepended */
+    enum {
+        MT_NORMALIZE_PREPEND,
+        MT_NORMALIZE_REPLACE,
+        MT_NORMALIZE_FORM,  /* of `form` */
+        MT_NORMALIZE_CHARS, /* character by character, as the flags below say, in their order */
+        MT_NORMALIZE_STRIP,
+    } kind;
+    int form;                                          /* utf8proc options */
+    void *regex;                                       /* of a Replace; NULL: `pattern` as it is */
+    bool clean, cjk, no_marks, nonspacing_only, lower; /* CHARS */
+    bool left, right;                                  /* STRIP */
+    const char *pattern, *content;                     /* content: also what is prepended */
     size_t n_pattern, n_content;
 };
 struct mt_normalizer {

@@ -14,6 +14,9 @@
 static const char pretok_gpt2[] =
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
+/* ASCII punctuation and P. */
+#define PRETOK_PUNCTUATION "[!-/:-@\\[-`{-~\\p{P}]"
+
 /* --- opening --- */
 
 static mt_status pretok_bytelevel(struct mt_ctx *ctx, const struct mt_json *j,
@@ -33,25 +36,33 @@ static mt_status pretok_bytelevel(struct mt_ctx *ctx, const struct mt_json *j,
     return split ? mt_regex_open(ctx, pretok_gpt2, false, &s->regex) : MT_OK;
 }
 
+static mt_status pretok_behavior(struct mt_ctx *ctx, const char *behavior,
+                                 enum mt_pretok_behavior *out)
+{
+    static const char *const names[] = {"Removed",        "Isolated",   "MergedWithPrevious",
+                                        "MergedWithNext", "Contiguous", NULL};
+    int i = 0;
+
+    while (names[i] != NULL && strcmp(names[i], behavior) != 0)
+        i++;
+    if (names[i] == NULL)
+        return mt_fail(ctx, MT_E_UNSUPPORTED, "behavior \"%.60s\" is not supported", behavior);
+    *out = (enum mt_pretok_behavior)i;
+    return MT_OK;
+}
+
 static mt_status pretok_split(struct mt_ctx *ctx, const struct mt_json *j,
                               struct mt_pretok_stage *s)
 {
     static const char *const known[] = {"type", "pattern", "behavior", "invert", NULL};
-    static const char *const names[] = {"Removed",        "Isolated",   "MergedWithPrevious",
-                                        "MergedWithNext", "Contiguous", NULL};
     const char *pattern, *behavior;
     bool regex;
-    int i = 0;
 
     s->kind = MT_PRETOK_SPLIT;
     MT_TRY(mt_stage_fields(ctx, j, "Split", known));
     MT_TRY(mt_stage_text(ctx, j, "Split", "behavior", &behavior));
     MT_TRY(mt_json_get_bool(ctx, j, "invert", false, &s->invert));
-    while (names[i] != NULL && strcmp(names[i], behavior) != 0)
-        i++;
-    if (names[i] == NULL)
-        return mt_fail(ctx, MT_E_UNSUPPORTED, "behavior \"%.60s\" is not supported", behavior);
-    s->behavior = (enum mt_pretok_behavior)i;
+    MT_TRY(pretok_behavior(ctx, behavior, &s->behavior));
     MT_TRY(mt_stage_pattern(ctx, j, "Split", &regex, &pattern));
     return mt_regex_open(ctx, pattern, !regex, &s->regex);
 }
@@ -102,6 +113,63 @@ static mt_status pretok_metaspace(struct mt_ctx *ctx, const struct mt_json *j,
     return split ? mt_regex_open(ctx, mark, true, &s->regex) : MT_OK;
 }
 
+static mt_status pretok_punctuation(struct mt_ctx *ctx, const struct mt_json *j,
+                                    struct mt_pretok_stage *s)
+{
+    static const char *const known[] = {"type", "behavior", NULL};
+    const char *behavior;
+
+    MT_TRY(mt_stage_fields(ctx, j, "Punctuation", known));
+    MT_TRY(mt_json_get_str(ctx, j, "behavior", "Isolated", &behavior));
+    MT_TRY(pretok_behavior(ctx, behavior, &s->behavior));
+    return mt_regex_open(ctx, PRETOK_PUNCTUATION, false, &s->regex);
+}
+
+static mt_status pretok_delimiter(struct mt_ctx *ctx, const struct mt_json *j,
+                                  struct mt_pretok_stage *s)
+{
+    static const char *const known[] = {"type", "delimiter", NULL};
+    const char *delimiter;
+    size_t at = 0;
+
+    s->behavior = MT_SPLIT_REMOVED;
+    MT_TRY(mt_stage_fields(ctx, j, "CharDelimiterSplit", known));
+    MT_TRY(mt_stage_text(ctx, j, "CharDelimiterSplit", "delimiter", &delimiter));
+    if (delimiter[0] != '\0')
+        (void)mt_utf8_next(delimiter, strlen(delimiter), &at);
+    if (at == 0 || delimiter[at] != '\0')
+        return mt_fail(ctx, MT_E_FORMAT, "\"delimiter\" is not one character");
+    return mt_regex_open(ctx, delimiter, true, &s->regex);
+}
+
+/* Those without fields of their own. BERT's leaves out white space, then isolates punctuation. */
+static mt_status pretok_words(struct mt_ctx *ctx, const struct mt_json *j, const char *type,
+                              struct mt_pretok *p)
+{
+    static const char *const known[] = {"type", NULL};
+    struct mt_pretok_stage *s = &p->stages[p->n - 1];
+
+    s->behavior = MT_SPLIT_REMOVED;
+    if (strcmp(type, "Whitespace") == 0) {
+        s->invert = true;
+        MT_TRY(mt_stage_fields(ctx, j, type, known));
+        /* Joiners count as parts of words here, unlike in patterns of Split. */
+        return mt_regex_open(ctx, "[\\w\\x{200C}\\x{200D}]+|[^\\w\\s\\x{200C}\\x{200D}]+", false,
+                             &s->regex);
+    }
+    if (strcmp(type, "WhitespaceSplit") != 0 && strcmp(type, "BertPreTokenizer") != 0)
+        return mt_fail(ctx, MT_E_UNSUPPORTED, "this pre-tokenizer is not supported");
+    MT_TRY(mt_stage_fields(ctx, j, type, known));
+    MT_TRY(mt_regex_open(ctx, "\\s+", false, &s->regex));
+    if (type[0] == 'W')
+        return MT_OK;
+    if (p->n == MT_PRETOK_STAGES_MAX)
+        return mt_fail(ctx, MT_E_LIMIT, "more than %d stages", MT_PRETOK_STAGES_MAX);
+    s = &p->stages[p->n++];
+    s->behavior = MT_SPLIT_ISOLATED;
+    return mt_regex_open(ctx, PRETOK_PUNCTUATION, false, &s->regex);
+}
+
 static mt_status pretok_stage(struct mt_ctx *ctx, const struct mt_json *j, const char *type,
                               void *arg)
 {
@@ -119,7 +187,11 @@ static mt_status pretok_stage(struct mt_ctx *ctx, const struct mt_json *j, const
         return pretok_digits(ctx, j, s);
     if (strcmp(type, "Metaspace") == 0)
         return pretok_metaspace(ctx, j, s);
-    return mt_fail(ctx, MT_E_UNSUPPORTED, "this pre-tokenizer is not supported");
+    if (strcmp(type, "Punctuation") == 0)
+        return pretok_punctuation(ctx, j, s);
+    if (strcmp(type, "CharDelimiterSplit") == 0)
+        return pretok_delimiter(ctx, j, s);
+    return pretok_words(ctx, j, type, p);
 }
 
 mt_status mt_pretok_open(struct mt_ctx *ctx, const struct mt_json *j, struct mt_pretok *p)

@@ -1,6 +1,7 @@
 /* pretok.h: the "pre_tokenizer" of a tokenizer.json, which cuts text into the pieces a model sees.
  *
- * ByteLevel, Split (String or Regex; every behavior; invert), Digits, Metaspace, and Sequences.
+ * ByteLevel, Split (String or Regex; every behavior; invert), Digits, Metaspace, BertPreTokenizer,
+ * Whitespace, WhitespaceSplit, Punctuation, CharDelimiterSplit, and Sequences.
  *
  * Regexes are written for Oniguruma and run in PCRE2 (UTF, UCP, MULTILINE since ^ and $ are line
  * anchors there, JIT). \s, \S and \w are replaced by explicit classes, because the engines differ
@@ -67,4 +68,7 @@ MT_NODISCARD mt_status mt_regex_translate(struct mt_ctx *ctx, const char *patter
 MT_NODISCARD mt_status mt_regex_open(struct mt_ctx *ctx, const char *pattern, bool literal,
                                      void **out);
 void mt_regex_free(void *regex);
+/* Appends s with every match replaced by `to`, as it stands. */
+MT_NODISCARD mt_status mt_regex_replace(struct mt_ctx *ctx, const void *regex, struct mt_text *out,
+                                        const char *s, size_t n, const char *to, size_t n_to);
 #endif

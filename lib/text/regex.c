@@ -177,6 +177,51 @@ mt_status mt_regex_open(struct mt_ctx *ctx, const char *pattern, bool literal, v
     return st;
 }
 
+/* Empty matches move on by one character, and one right behind the last match does not count. */
+static mt_status regex_replace(struct mt_ctx *ctx, const void *regex, pcre2_match_data *match,
+                               struct mt_text *out, const char *s, size_t n, const char *to,
+                               size_t n_to)
+{
+    const PCRE2_SIZE *span = pcre2_get_ovector_pointer(match);
+    size_t kept = 0, from = 0, last = SIZE_MAX;
+
+    while (from <= n) {
+        int rc = pcre2_match(regex, (PCRE2_SPTR)s, n, from, PCRE2_NO_UTF_CHECK, match, NULL);
+        bool again;
+        if (rc == PCRE2_ERROR_NOMATCH)
+            break;
+        if (rc < 0)
+            return mt_fail(ctx, MT_E_LIMIT, "the normalizer's regular expression gave up (%d)", rc);
+        again = span[0] == span[1] && span[1] == last;
+        if (!again) {
+            MT_TRY(mt_text_add(ctx, out, s + kept, span[0] - kept));
+            MT_TRY(mt_text_add(ctx, out, to, n_to));
+            kept = span[1];
+        }
+        last = from = span[1];
+        if (span[0] == span[1]) {
+            if (from == n)
+                break;
+            (void)mt_utf8_next(s, n, &from);
+            last = SIZE_MAX;
+        }
+    }
+    return mt_text_add(ctx, out, s + kept, n - kept);
+}
+
+mt_status mt_regex_replace(struct mt_ctx *ctx, const void *regex, struct mt_text *out,
+                           const char *s, size_t n, const char *to, size_t n_to)
+{
+    pcre2_match_data *match = pcre2_match_data_create(1, NULL);
+    mt_status st;
+
+    if (match == NULL)
+        return mt_fail(ctx, MT_E_NOMEM, "out of memory for regular expressions");
+    st = regex_replace(ctx, regex, match, out, s, n, to, n_to);
+    pcre2_match_data_free(match);
+    return st;
+}
+
 void mt_regex_free(void *regex)
 {
     pcre2_code_free(regex);

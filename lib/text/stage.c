@@ -51,6 +51,28 @@ mt_status mt_stage_pattern(struct mt_ctx *ctx, const struct mt_json *obj, const 
     return MT_OK;
 }
 
+mt_status mt_stage_vocab(struct mt_ctx *ctx, const struct mt_json *vocab, struct mt_vocab_table *t)
+{
+    size_t n = 0, n_bytes = 0;
+
+    if (mt_json_kind(vocab) != MT_JSON_OBJECT)
+        return mt_fail(ctx, MT_E_FORMAT, "model: \"vocab\" must be an object of tokens and ids");
+    for (const struct mt_json *j = mt_json_first(vocab); j != NULL; j = mt_json_next(j)) {
+        n++;
+        n_bytes += strlen(mt_json_key(j));
+    }
+    MT_TRY(mt_vocab_reserve(ctx, t, n, n_bytes));
+    for (const struct mt_json *j = mt_json_first(vocab); j != NULL; j = mt_json_next(j)) {
+        const char *token = mt_json_key(j);
+        int64_t id;
+        if (!mt_json_integer(j, &id))
+            return mt_fail(ctx, MT_E_FORMAT, "model: the id of token \"%.60s\" is not an integer",
+                           token);
+        MT_TRY(mt_wrap(ctx, mt_vocab_add(ctx, t, token, strlen(token), id), "model"));
+    }
+    return MT_OK;
+}
+
 mt_status mt_stage_each(struct mt_ctx *ctx, const struct mt_json *obj, const char *what,
                         const char *list, mt_stage_fn fn, void *arg)
 {

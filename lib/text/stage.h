@@ -4,6 +4,7 @@
 #define MT_TEXT_STAGE_H
 
 #include "lib/base/json.h"
+#include "lib/text/vocab_table.h"
 
 /* Every field of obj must be in the NULL-ended list. */
 MT_NODISCARD mt_status mt_stage_fields(struct mt_ctx *ctx, const struct mt_json *obj,
@@ -17,6 +18,10 @@ MT_NODISCARD mt_status mt_stage_text(struct mt_ctx *ctx, const struct mt_json *o
 /* A field "pattern" of {"String": s} or {"Regex": s}. */
 MT_NODISCARD mt_status mt_stage_pattern(struct mt_ctx *ctx, const struct mt_json *obj,
                                         const char *what, bool *is_regex, const char **out);
+
+/* Fills a vocabulary from a model's object of tokens and ids. */
+MT_NODISCARD mt_status mt_stage_vocab(struct mt_ctx *ctx, const struct mt_json *vocab,
+                                      struct mt_vocab_table *out);
 
 /* Calls fn for obj, or for the elements of a "Sequence" (their list is the field `list`), also of
  * nested ones. A null obj has no stages. */

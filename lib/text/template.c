@@ -54,22 +54,48 @@ static mt_status template_single(struct mt_ctx *ctx, const struct mt_json *j, st
     return MT_OK;
 }
 
+/* A field ["[SEP]", 102]. */
+static mt_status template_pair(struct mt_ctx *ctx, const struct mt_json *j, const char *key,
+                               struct mt_ids *out)
+{
+    const struct mt_json *pair = mt_json_get(j, key), *name = mt_json_first(pair);
+    int64_t id;
+
+    if (mt_json_kind(pair) != MT_JSON_ARRAY || mt_json_count(pair) != 2 ||
+        mt_json_text(name) == NULL || !mt_json_integer(mt_json_next(name), &id) || id < 0 ||
+        id > MT_TOKEN_ID_MAX)
+        return mt_fail(ctx, MT_E_FORMAT, "\"%s\" is not a token and its id", key);
+    return mt_ids_push(ctx, out, (int32_t)id);
+}
+
+static mt_status template_bert(struct mt_ctx *ctx, const struct mt_json *j, struct mt_template *t,
+                               struct mt_ids *before)
+{
+    MT_TRY(template_pair(ctx, j, "cls", before));
+    for (size_t i = 0; i < t->before.n; i++)
+        MT_TRY(mt_ids_push(ctx, before, t->before.v[i]));
+    return template_pair(ctx, j, "sep", &t->after);
+}
+
 static mt_status template_stage(struct mt_ctx *ctx, const struct mt_json *j, const char *type,
                                 void *arg)
 {
     static const char *const known[] = {"type", "single", "pair", "special_tokens", NULL};
     static const char *const bytes[] = {"type", "add_prefix_space", "trim_offsets", "use_regex",
                                         NULL};
+    static const char *const bert[] = {"type", "sep", "cls", "trim_offsets", "add_prefix_space",
+                                       NULL};
+    bool pair = strcmp(type, "BertProcessing") == 0 || strcmp(type, "RobertaProcessing") == 0;
     struct mt_template *t = arg;
     struct mt_ids before = {0};
     mt_status st;
 
     if (strcmp(type, "ByteLevel") == 0)
         return mt_stage_fields(ctx, j, type, bytes);
-    if (strcmp(type, "TemplateProcessing") != 0)
+    if (!pair && strcmp(type, "TemplateProcessing") != 0)
         return mt_fail(ctx, MT_E_UNSUPPORTED, "this post-processor is not supported");
-    MT_TRY(mt_stage_fields(ctx, j, type, known));
-    st = template_single(ctx, j, t, &before);
+    MT_TRY(mt_stage_fields(ctx, j, type, pair ? bert : known));
+    st = pair ? template_bert(ctx, j, t, &before) : template_single(ctx, j, t, &before);
     mt_ids_free(&t->before);
     t->before = before;
     return st;

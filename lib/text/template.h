@@ -1,6 +1,6 @@
 /* template.h: the "post_processor" of a tokenizer.json as far as one sequence's ids go: what stands
- * before and behind it. TemplateProcessing (its "single" template), ByteLevel (which changes
- * offsets only) and Sequences of them.
+ * before and behind it. TemplateProcessing (its "single" template), BertProcessing,
+ * RobertaProcessing, ByteLevel (which changes offsets only) and Sequences of them.
  *
  * Ownership: mt_template_open fills a zeroed struct, mt_template_end ends it also after a failure.
  * Threads: read-only once open.

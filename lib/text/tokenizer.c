@@ -3,8 +3,8 @@
 #include "lib/base/json.h"
 #include "lib/base/mem.h"
 #include "lib/text/added.h"
-#include "lib/text/bpe.h"
 #include "lib/text/decode.h"
+#include "lib/text/model.h"
 #include "lib/text/normalize.h"
 #include "lib/text/pretok.h"
 #include "lib/text/stage.h"
@@ -22,7 +22,7 @@ struct tokenizer_work {
     struct tokenizer_work *next;
     struct mt_text repaired, normal[2];
     struct mt_pretok_work pretok;
-    struct mt_bpe_work bpe;
+    struct mt_text_work model;
 };
 struct tokenizer_shelf {
     pthread_mutex_t lock;
@@ -30,7 +30,7 @@ struct tokenizer_shelf {
 };
 
 struct mt_tokenizer {
-    struct mt_bpe bpe;
+    struct mt_text_model model;
     struct mt_added added;
     struct mt_normalizer normalizer;
     struct mt_pretok pretok;
@@ -74,20 +74,27 @@ static mt_status tokenizer_check_top(struct mt_ctx *ctx, const struct mt_json *r
     return MT_OK;
 }
 
-static mt_status tokenizer_read(struct mt_ctx *ctx, const struct mt_json *root,
+/* All but the model. */
+static mt_status tokenizer_rest(struct mt_ctx *ctx, const struct mt_json *root,
                                 struct mt_tokenizer *t)
 {
-    MT_TRY(tokenizer_check_top(ctx, root));
-    MT_TRY(mt_bpe_open(ctx, mt_json_get(root, "model"), &t->bpe));
     MT_TRY(mt_normalizer_open(ctx, mt_json_get(root, "normalizer"), &t->normalizer));
-    MT_TRY(mt_added_open(ctx, mt_json_get(root, "added_tokens"), &t->bpe.vocab, &t->normalizer,
-                         &t->added));
+    MT_TRY(mt_added_open(ctx, mt_json_get(root, "added_tokens"), mt_text_model_vocab(&t->model),
+                         &t->normalizer, &t->added));
     MT_TRY(mt_pretok_open(ctx, mt_json_get(root, "pre_tokenizer"), &t->pretok));
     MT_TRY(mt_decoder_open(ctx, mt_json_get(root, "decoder"), &t->decoder));
     MT_TRY(mt_template_open(ctx, mt_json_get(root, "post_processor"), &t->template));
     MT_TRY(mt_alloc0(ctx, 1, sizeof *t->shelf, "tokenizer", &t->shelf));
     pthread_mutex_init(&t->shelf->lock, NULL);
     return MT_OK;
+}
+
+static mt_status tokenizer_read(struct mt_ctx *ctx, const struct mt_json *root,
+                                struct mt_tokenizer *t)
+{
+    MT_TRY(tokenizer_check_top(ctx, root));
+    MT_TRY(mt_text_model_open(ctx, mt_json_get(root, "model"), &t->model));
+    return tokenizer_rest(ctx, root, t);
 }
 
 static mt_status tokenizer_from(struct mt_ctx *ctx, struct mt_json *root /* taken */,
@@ -99,6 +106,27 @@ static mt_status tokenizer_from(struct mt_ctx *ctx, struct mt_json *root /* take
     if (st == MT_OK)
         st = mt_wrap(ctx, tokenizer_read(ctx, root, t), "%s", what);
     mt_json_free(root);
+    if (st != MT_OK) {
+        mt_tokenizer_free(t);
+        t = NULL;
+    }
+    *out = t;
+    return st;
+}
+
+mt_status mt_tokenizer_assemble(struct mt_ctx *ctx, struct mt_text_model *m, struct mt_json *rest,
+                                const char *what, struct mt_tokenizer **out)
+{
+    struct mt_tokenizer *t;
+    mt_status st = mt_alloc0(ctx, 1, sizeof *t, "tokenizer", &t);
+
+    if (st == MT_OK) {
+        t->model = *m;
+        *m = (struct mt_text_model){0};
+        st = mt_wrap(ctx, tokenizer_rest(ctx, rest, t), "%s", what);
+    }
+    mt_json_free(rest);
+    mt_text_model_end(m);
     if (st != MT_OK) {
         mt_tokenizer_free(t);
         t = NULL;
@@ -132,7 +160,7 @@ static void tokenizer_work_free(struct tokenizer_work *w)
     mt_text_end(&w->normal[0]);
     mt_text_end(&w->normal[1]);
     mt_pretok_work_end(&w->pretok);
-    mt_bpe_work_end(&w->bpe);
+    mt_text_work_end(&w->model);
     mt_free(w);
 }
 
@@ -154,7 +182,7 @@ void mt_tokenizer_free(struct mt_tokenizer *t)
     mt_pretok_end(&t->pretok);
     mt_added_end(&t->added);
     mt_normalizer_end(&t->normalizer);
-    mt_bpe_end(&t->bpe);
+    mt_text_model_end(&t->model);
     mt_free(t);
 }
 
@@ -189,8 +217,8 @@ static mt_status tokenizer_plain(struct mt_ctx *ctx, const struct mt_tokenizer *
 
     MT_TRY(mt_pretok_run(ctx, &t->pretok, &w->pretok, s, n, first, &text, &pieces));
     for (size_t i = 0; i < pieces->n; i++)
-        MT_TRY(mt_bpe_encode(ctx, &t->bpe, &w->bpe, text + pieces->v[i].at, pieces->v[i].n,
-                             t->pretok.bytes, out));
+        MT_TRY(mt_text_model_encode(ctx, &t->model, &w->model, text + pieces->v[i].at,
+                                    pieces->v[i].n, t->pretok.bytes, out));
     return MT_OK;
 }
 
@@ -269,7 +297,7 @@ static mt_status tokenizer_tokens(struct mt_ctx *ctx, const struct mt_tokenizer 
         if (a != NULL) {
             s = a->pattern;
             len = a->n_pattern;
-        } else if (!mt_vocab_text(&t->bpe.vocab, ids[i], &s, &len)) {
+        } else if (!mt_vocab_text(mt_text_model_vocab(&t->model), ids[i], &s, &len)) {
             continue; /* rows that pad an embedding have no text */
         }
         MT_TRY(mt_text_add(ctx, text, s, len));
@@ -314,7 +342,7 @@ mt_status mt_tokenizer_decode(struct mt_ctx *ctx, const struct mt_tokenizer *t, 
 
 int64_t mt_tokenizer_vocab(const struct mt_tokenizer *t)
 {
-    size_t a = t->bpe.vocab.n_ids, b = t->added.ids.n_ids;
+    size_t a = mt_text_model_vocab(&t->model)->n_ids, b = t->added.ids.n_ids;
 
     return (int64_t)(a > b ? a : b);
 }
@@ -323,7 +351,7 @@ int32_t mt_tokenizer_find(const struct mt_tokenizer *t, const char *token)
 {
     int32_t id = mt_vocab_find(&t->added.ids, token, strlen(token));
 
-    return id >= 0 ? id : mt_vocab_find(&t->bpe.vocab, token, strlen(token));
+    return id >= 0 ? id : mt_vocab_find(mt_text_model_vocab(&t->model), token, strlen(token));
 }
 
 bool mt_tokenizer_adds_bos(const struct mt_tokenizer *t)

@@ -2,9 +2,9 @@
  *
  * Order of work (spec formats, 5.1): added tokens are split out (leftmost, longest; raw-text ones
  * first), then normalizer, pre-tokenizer, model, post-processor. Models: byte-level BPE with the
- * GPT-2 family of regexes, and Llama-2 style BPE on characters with byte fallback. What the file
- * asks for and is not built here is refused by name when the tokenizer is opened. "truncation" and
- * "padding" are requests to a server of fixed-size batches and are not applied.
+ * GPT-2 family of regexes, Llama-2 style BPE on characters with byte fallback, and WordPiece. What
+ * the file asks for and is not built here is refused by name when the tokenizer is opened.
+ * "truncation" and "padding" are requests to a server of fixed-size batches and are not applied.
  *
  * Regexes run in PCRE2 (UTF, UCP, JIT) with \s and \S replaced by Unicode White_Space, which makes
  * splits equal to those of the `tokenizers` library, up to characters younger than PCRE2's Unicode
@@ -36,6 +36,10 @@ MT_NODISCARD mt_status mt_tokenizer_open(struct mt_ctx *ctx, const char *path,
 /* From text; `what` names it in messages. */
 MT_NODISCARD mt_status mt_tokenizer_parse(struct mt_ctx *ctx, const char *json, size_t n,
                                           const char *what, struct mt_tokenizer **out);
+/* A vocab.txt without more, one token per line: BERT's WordPiece with its special tokens. `lower`:
+ * uncased, which lowers and strips accents. */
+MT_NODISCARD mt_status mt_tokenizer_open_bert(struct mt_ctx *ctx, const char *path, bool lower,
+                                              struct mt_tokenizer **out);
 void mt_tokenizer_free(struct mt_tokenizer *t);
 
 enum mt_encode_flags {

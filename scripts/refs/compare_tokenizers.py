@@ -15,6 +15,7 @@ import copy
 import json
 import pathlib
 import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -159,6 +160,74 @@ def variants(base, llama):
     yield "no-unk", t
 
 
+def bert_variants(vocab):
+    """(name, tokenizer.json): WordPiece, BERT's stages, and other word-level stages around it."""
+    ids = {token: i for i, token in enumerate(vocab.read_text(encoding="utf-8").splitlines())}
+
+    def bert(normalizer, pre="BertPreTokenizer", **model):
+        return {"version": "1.0", "added_tokens": [added(ids[s], s, special=True) for s in
+                                                   ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")],
+                "normalizer": normalizer, "pre_tokenizer": {"type": pre} if isinstance(pre, str) else pre,
+                "post_processor": {"type": "BertProcessing", "sep": ["[SEP]", ids["[SEP]"]], "cls": ["[CLS]", ids["[CLS]"]]},
+                "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
+                "model": dict({"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+                               "max_input_chars_per_word": 100, "vocab": ids}, **model)}
+
+    def normalizer(**flags):
+        return dict({"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "strip_accents": None,
+                     "lowercase": True}, **flags)
+
+    yield "bert-uncased", bert(normalizer())
+    yield "bert-cased", bert(normalizer(lowercase=False))
+    yield "bert-accents", bert(normalizer(strip_accents=False))
+    yield "bert-strip-cased", bert(normalizer(lowercase=False, strip_accents=True))
+    yield "bert-dirty", bert(normalizer(clean_text=False, handle_chinese_chars=False))
+    yield "bert-short-words", bert(normalizer(), max_input_chars_per_word=4)
+    yield "bert-prefix", bert(normalizer(), continuing_subword_prefix="")
+    t = bert(normalizer())
+    t["post_processor"] = {"type": "Sequence", "processors": [
+        {"type": "RobertaProcessing", "sep": ["[MASK]", 103], "cls": ["[UNK]", 100], "trim_offsets": True,
+         "add_prefix_space": False},
+        {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "[CLS]", "type_id": 0}},
+                                                  {"Sequence": {"id": "A", "type_id": 0}},
+                                                  {"SpecialToken": {"id": "[SEP]", "type_id": 0}}],
+         "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+         "special_tokens": {s: {"id": s, "ids": [ids[s]], "tokens": [s]} for s in ("[CLS]", "[SEP]")}}]}
+    t["decoder"]["cleanup"] = False
+    yield "bert-processors", t
+    for pre in ("Whitespace", "WhitespaceSplit", {"type": "CharDelimiterSplit", "delimiter": "é"}):
+        yield f"words-{pre}", bert(None, pre)
+    for behavior in ("Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous"):
+        yield f"punctuation-{behavior}", bert(None, {"type": "Sequence", "pretokenizers": [
+            {"type": "WhitespaceSplit"}, {"type": "Punctuation", "behavior": behavior}]})
+    for form in ("NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents"):
+        yield f"normalizer-{form}", bert({"type": form})
+        yield f"normalizer-NFD-{form}-lower", bert({"type": "Sequence", "normalizers": [
+            {"type": "NFD"}, {"type": form}, {"type": "Lowercase"}]})
+    for left in (False, True):
+        for right in (False, True):
+            yield f"strip-{left}-{right}", bert({"type": "Strip", "strip_left": left, "strip_right": right},
+                                                {"type": "Split", "pattern": {"Regex": r"\S+|\s+"}, "behavior": "Isolated",
+                                                 "invert": False})
+    for pattern in (r"\s+", r"[aeiou]", r"(?i:the )", r"\p{P}{2,}"):
+        yield f"replace-{pattern}", bert({"type": "Sequence", "normalizers": [
+            {"type": "Replace", "pattern": {"Regex": pattern}, "content": " e "}, {"type": "Lowercase"}]})
+
+
+def affix_variants(texts):
+    """BPE with affixes, trained here: CLIP's end of a word, and a prefix of what continues one."""
+    for name, options in (("suffix", {"end_of_word_suffix": "</w>"}), ("prefix", {"continuing_subword_prefix": "##"}),
+                          ("both", {"end_of_word_suffix": "</w>", "continuing_subword_prefix": "@@"})):
+        for byte_level in (False, True):
+            t = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token="<unk>"))
+            t.pre_tokenizer = (tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False) if byte_level
+                               else tokenizers.pre_tokenizers.Whitespace())
+            t.decoder = tokenizers.decoders.BPEDecoder()
+            t.train_from_iterator(texts, tokenizers.trainers.BpeTrainer(
+                vocab_size=3000, special_tokens=["<unk>"], show_progress=False, **options))
+            yield f"affix-{name}-{'bytes' if byte_level else 'words'}", json.loads(t.to_str())
+
+
 def escape(data):
     return "".join(f"\\x{c:02x}" if c < 32 or c > 126 or c in b'"\\' else chr(c) for c in data)
 
@@ -200,6 +269,7 @@ def main():
     p.add_argument("--data", type=pathlib.Path, default=pathlib.Path("../shared/data"))
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--quick", action="store_true", help="random strings only")
+    p.add_argument("--only", default="", help="jobs with this in their name")
     o = p.parse_args()
     rng = random.Random(o.seed)
     files = sorted(o.data.glob("**/tokenizer.json"))
@@ -208,7 +278,7 @@ def main():
         for path in sorted(f for f in (o.data / "text").glob("**/*") if f.is_file()):
             texts += documents(path)
     specials = ["<s>", "</s>", "<unk>", "<|endoftext|>", "<r>", "<both>", "word", "Word", " x", "<s>>", "<s><r>", "été",
-                "<x>", "<|im_start|>", "<|im_end|>", "<0x41>"]
+                "<x>", "<|im_start|>", "<|im_end|>", "<0x41>", "[MASK]", "[UNK]"]
     texts += random_texts(rng, specials, 3000)
     wrong = n = 0
     with tempfile.TemporaryDirectory() as d:
@@ -225,6 +295,12 @@ def main():
             path = d / f"{name}.json"
             path.write_text(json.dumps(t), encoding="utf-8")
             jobs.append((name, path, few, few_lines))
+        vocab = o.data / "tokenizers/bert/vocab.txt"
+        for name, t in list(bert_variants(vocab)) + list(affix_variants(texts[:300])):
+            path = d / f"{re.sub('[^A-Za-z-]', '_', name)}-{len(jobs)}.json"
+            path.write_text(json.dumps(t), encoding="utf-8")
+            jobs.append((name, path, texts, lines) if name in ("bert-uncased", "bert-cased") else (name, path, few, few_lines))
+        jobs = [job for job in jobs if o.only in job[0]]
         for job in jobs:
             bad = compare(o.tool, *job)
             wrong += bad

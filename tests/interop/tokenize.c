@@ -35,6 +35,7 @@ static void print_text(const char *s, size_t n)
 
 struct options {
     unsigned flags;
+    bool cased; /* a vocab.txt that is not lowered */
     bool decode, quiet;
     size_t n_ids;
 };
@@ -79,7 +80,10 @@ static mt_status run(struct mt_ctx *ctx, const char *tokenizer, const char *file
     double t0 = now(), t1;
     mt_status st;
 
-    MT_TRY(mt_tokenizer_open(ctx, tokenizer, &t));
+    if (strstr(tokenizer, "vocab.txt") != NULL)
+        MT_TRY(mt_tokenizer_open_bert(ctx, tokenizer, !o->cased, &t));
+    else
+        MT_TRY(mt_tokenizer_open(ctx, tokenizer, &t));
     t1 = now();
     st = mt_map_open(ctx, file, &map);
     if (st == MT_OK) {
@@ -110,10 +114,12 @@ int main(int argc, char **argv)
         if (strcmp(argv[i], "--special") == 0)
             o.flags |= MT_ENCODE_SPECIAL;
         o.decode = o.decode || strcmp(argv[i], "--decode") == 0;
+        o.cased = o.cased || strcmp(argv[i], "--cased") == 0;
         o.quiet = o.quiet || strcmp(argv[i], "--time") == 0;
     }
     if (argc - i != 2) {
-        fprintf(stderr, "usage: tokenize [--special] [--decode | --time] TOKENIZER.json LINES\n");
+        fprintf(stderr,
+                "usage: tokenize [--special] [--cased] [--decode | --time] TOKENIZER LINES\n");
         return 2;
     }
     if (mt_ctx_open(&ctx, &opts) != MT_OK)

@@ -114,6 +114,33 @@ T_TEST(merging_agrees_with_brute_force)
     }
 }
 
+/* The same vocabulary with scores instead of merges: the highest first, the leftmost of equals. */
+T_TEST(scores_order_merges_too)
+{
+    static const char *const token[] = {"a", "b", "c", "ab", "bc", "abc", "aa", "cc"};
+    static const uint32_t ranks[] = {9, 9, 9, 2, 1, 3, 2, UINT32_MAX};
+    struct mt_bpe bpe = {.unk_id = -1};
+    struct mt_bpe_work w = {0};
+    struct mt_ids ids = {0};
+    uint32_t *rank;
+
+    for (int i = 0; i < 8; i++)
+        T_OK(t, mt_vocab_add(&t->ctx, &bpe.vocab, token[i], strlen(token[i]), i));
+    T_OK(t, mt_alloc(&t->ctx, 8, sizeof *rank, "ranks", &rank));
+    memcpy(rank, ranks, sizeof ranks);
+    T_OK(t, mt_bpe_from(&t->ctx, NULL, 0, rank, &bpe));
+    /* bc before ab; then a+bc. aab: aa and ab are equals. cc may not be made. */
+    T_OK(t, mt_bpe_encode(&t->ctx, &bpe, &w, "abcaabcc", 8, false, &ids));
+    T_EQ_INT(t, ids.n, 4);
+    T_EQ_INT(t, ids.v[0], 5);
+    T_EQ_INT(t, ids.v[1], 6);
+    T_EQ_INT(t, ids.v[2], 4);
+    T_EQ_INT(t, ids.v[3], 2);
+    mt_ids_free(&ids);
+    mt_bpe_work_end(&w);
+    mt_bpe_end(&bpe);
+}
+
 /* --- unknown characters --- */
 
 static void encodes(struct t *t, const char *model, const char *text, const char *want)
@@ -136,6 +163,24 @@ static void encodes(struct t *t, const char *model, const char *text, const char
     mt_ids_free(&ids);
     mt_bpe_work_end(&w);
     mt_bpe_end(&bpe);
+}
+
+T_TEST(affixes_mark_ends_and_insides_of_words)
+{
+    static const char suffix[] =
+        "{\"type\":\"BPE\",\"unk_token\":\"?\",\"end_of_word_suffix\":\"</w>\",\"vocab\":{\"?\":0,"
+        "\"a\":1,\"b\":2,\"b</w>\":3,\"ab</w>\":4,\"ab\":5},\"merges\":[\"a b\",\"a b</w>\"]}";
+    static const char prefix[] =
+        "{\"type\":\"BPE\",\"unk_token\":\"?\",\"continuing_subword_prefix\":\"##\",\"vocab\":{"
+        "\"?\":0,\"a\":1,\"##a\":2,\"##b\":3,\"ab\":4,\"##ab\":5},"
+        "\"merges\":[\"##a ##b\",\"a ##b\"]}";
+
+    encodes(t, suffix, "ab", "4");
+    encodes(t, suffix, "abab", "5 4");
+    encodes(t, suffix, "ba", "2 0"); /* "a" does not end words here */
+    encodes(t, prefix, "ab", "4");
+    encodes(t, prefix, "abab", "4 5");
+    encodes(t, prefix, "ba", "0 2");
 }
 
 #define VOCAB "\"vocab\":{\"?\":0,\"a\":1,\"<0xC3>\":2,\"<0xA9>\":3,\"aa\":4},\"merges\":[\"a a\"]"

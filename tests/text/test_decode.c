@@ -71,6 +71,24 @@ T_TEST(metaspace_drops_the_marks_of_the_first_token)
     GIVES("{\"type\":\"Metaspace\",\"replacement\":\"_\",\"add_prefix_space\":false}", " a", "_a");
 }
 
+T_TEST(wordpiece_joins_words_and_cleans_up)
+{
+    static const char json[] = "{\"type\":\"WordPiece\",\"prefix\":\"##\",\"cleanup\":true}";
+    static const char raw[] = "{\"type\":\"WordPiece\",\"cleanup\":false}";
+
+    GIVES(json, "the embedding isn't it, is it?", "the", "em", "##bed", "##ding", "is", "n't", "it",
+          ",", "is", "it", "?");
+    GIVES(raw, "a , b##c##", "a", ",", "b##c", "####");
+    GIVES(json, "##a b", "##a", "b"); /* the first token keeps its marks */
+    GIVES(json, "you don't", "you", "do not");
+}
+
+T_TEST(a_suffix_ends_a_word)
+{
+    GIVES("{\"type\":\"BPEDecoder\",\"suffix\":\"</w>\"}", "a photo of", "a</w>", "pho", "to</w>",
+          "of</w>");
+}
+
 static void refuses(struct t *t, const char *json, mt_status st, const char *part)
 {
     struct mt_decoder d = {0};
@@ -84,7 +102,8 @@ static void refuses(struct t *t, const char *json, mt_status st, const char *par
 
 T_TEST(nonsense_is_refused)
 {
-    refuses(t, "{\"type\":\"WordPiece\"}", MT_E_UNSUPPORTED, "decoder \"WordPiece\"");
+    refuses(t, "{\"type\":\"CTC\"}", MT_E_UNSUPPORTED, "decoder \"CTC\"");
+    refuses(t, "{\"type\":\"BPEDecoder\",\"suffix\":\"\"}", MT_E_UNSUPPORTED, "empty suffix");
     refuses(t, "{\"type\":\"Fuse\",\"x\":1}", MT_E_UNSUPPORTED, "\"x\"");
     refuses(t, "{\"type\":\"Strip\",\"content\":\"\",\"start\":1,\"stop\":0}", MT_E_FORMAT,
             "empty content");

@@ -65,14 +65,86 @@ T_TEST(nfc_composes_reorders_and_leaves_exclusions)
     gives(t, SEQ(PREPEND "," NFC), "e\xCC\x81", "_\xC3\xA9");
 }
 
+/* Columns of the same file: source, NFC, NFD, NFKC, NFKD. */
+T_TEST(four_forms_of_one_text)
+{
+    static const char *const rows[][5] = {
+        /* 1E9B 0323: long s with dot above, dot below */
+        {"\xE1\xBA\x9B\xCC\xA3", "\xE1\xBA\x9B\xCC\xA3", "\xC5\xBF\xCC\xA3\xCC\x87", "\xE1\xB9\xA9",
+         "s\xCC\xA3\xCC\x87"},
+        /* FB01: the ligature fi */
+        {"\xEF\xAC\x81", "\xEF\xAC\x81", "\xEF\xAC\x81", "fi", "fi"},
+        /* 00C5 */
+        {"\xC3\x85", "\xC3\x85", "A\xCC\x8A", "\xC3\x85", "A\xCC\x8A"},
+        /* 00BD: one half */
+        {"\xC2\xBD", "\xC2\xBD", "\xC2\xBD",
+         "1\xE2\x81\x84"
+         "2",
+         "1\xE2\x81\x84"
+         "2"},
+    };
+
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        gives(t, NFC, rows[i][0], rows[i][1]);
+        gives(t, "{\"type\":\"NFD\"}", rows[i][0], rows[i][2]);
+        gives(t, "{\"type\":\"NFKC\"}", rows[i][0], rows[i][3]);
+        gives(t, "{\"type\":\"NFKD\"}", rows[i][0], rows[i][4]);
+    }
+}
+
+T_TEST(case_marks_and_margins)
+{
+    gives(t, "{\"type\":\"Lowercase\"}", "A\xC3\x89\xC4\xB0Z", "a\xC3\xA9i\xCC\x87z");
+    gives(t, "{\"type\":\"StripAccents\"}", "e\xCC\x81\xC3\xA9", "e\xC3\xA9");
+    gives(t, "{\"type\":\"Strip\"}", " \t a b\xE3\x80\x80", "a b");
+    gives(t, "{\"type\":\"Strip\",\"strip_left\":false}", "  a  ", "  a");
+    gives(t, "{\"type\":\"Strip\",\"strip_right\":false}", "  a  ", "a  ");
+    gives(t, "{\"type\":\"Strip\",\"strip_left\":false,\"strip_right\":false}", "  ", "  ");
+    gives(t, "{\"type\":\"Strip\"}", "  ", "");
+    gives(t, SEQ("{\"type\":\"Lowercase\"},{\"type\":\"Strip\"}," PREPEND), " A ", "_a");
+}
+
+#define REGEX(pattern)                                                                             \
+    "{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"" pattern "\"},\"content\":\"<>\"}"
+
+T_TEST(a_regex_replaces_every_match)
+{
+    gives(t, REGEX("[ab]+"), "xaby a", "x<>y <>");
+    gives(t, REGEX("\\\\s{2,}"), "a  b c\xE2\x80\x83 d", "a<>b c<>d");
+    gives(t, REGEX("x*"), "axb", "<>a<>b<>");
+    gives(t, REGEX("z"), "axb", "axb");
+}
+
+T_TEST(bert_cleans_spaces_strips_and_lowers)
+{
+    static const char bert[] = "{\"type\":\"BertNormalizer\",\"clean_text\":true,"
+                               "\"handle_chinese_chars\":true,\"strip_accents\":null,"
+                               "\"lowercase\":true}";
+    static const char cased[] = "{\"type\":\"BertNormalizer\",\"lowercase\":false}";
+
+    gives(t, bert, "H\xC3\xA9llo\tWorld\x01\xE2\x80\x8B\xEF\xBF\xBD!", "hello world!");
+    gives(t, bert,
+          "a\xE4\xB8\xAD\xE6\x96\x87"
+          "b",
+          "a \xE4\xB8\xAD  \xE6\x96\x87 b");
+    gives(t, cased, "H\xC3\xA9llo\r\nW", "H\xC3\xA9llo  W");
+    gives(t, "{\"type\":\"BertNormalizer\",\"strip_accents\":false}", "\xC3\x89", "\xC3\xA9");
+    gives(t, "{\"type\":\"BertNormalizer\",\"lowercase\":false,\"strip_accents\":true}", "\xC3\x89",
+          "E");
+    gives(t, "{\"type\":\"BertNormalizer\",\"clean_text\":false,\"handle_chinese_chars\":false}",
+          "\tA\xE4\xB8\xAD", "\ta\xE4\xB8\xAD");
+}
+
 T_TEST(what_is_not_known_is_refused_by_name)
 {
-    refuses(t, "{\"type\":\"Lowercase\"}", MT_E_UNSUPPORTED, "normalizer \"Lowercase\"");
-    refuses(t, SEQ("{\"type\":\"NFKC\"}"), MT_E_UNSUPPORTED, "normalizer \"NFKC\"");
+    refuses(t, "{\"type\":\"Nmt\"}", MT_E_UNSUPPORTED, "normalizer \"Nmt\"");
+    refuses(t, SEQ("{\"type\":\"Precompiled\"}"), MT_E_UNSUPPORTED, "normalizer \"Precompiled\"");
+    refuses(t, "{\"type\":\"BertNormalizer\",\"lowercase\":1}", MT_E_FORMAT, "lowercase");
+    refuses(t, "{\"type\":\"Strip\",\"left\":true}", MT_E_UNSUPPORTED, "\"left\"");
     refuses(t, "{\"type\":\"NFC\",\"x\":1}", MT_E_UNSUPPORTED, "field \"x\"");
     refuses(t, "{\"type\":\"Prepend\"}", MT_E_FORMAT, "\"prepend\" is missing");
-    refuses(t, "{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"a\"},\"content\":\"\"}",
-            MT_E_UNSUPPORTED, "Regex");
+    refuses(t, "{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"(\"},\"content\":\"\"}", MT_E_FORMAT,
+            "regular expression");
     refuses(t, "{\"type\":\"Replace\",\"pattern\":\"a\",\"content\":\"\"}", MT_E_FORMAT,
             "\"pattern\"");
     refuses(t, "{\"type\":\"Replace\",\"pattern\":{\"String\":\"\"},\"content\":\"\"}",

@@ -104,6 +104,21 @@ T_TEST(metaspace_marks_and_splits)
          "a|_b");
 }
 
+T_TEST(words_are_cut_as_bert_and_whitespace_do)
+{
+    static const char text[] = "Hey, don't  stop_it!?\n\xC2\xBFqu\xC3\xA9? a\xE2\x80\x8D$b";
+
+    cuts(t, "{\"type\":\"BertPreTokenizer\"}", text,
+         "Hey|,|don|'|t|stop|_|it|!|?|\xC2\xBF|qu\xC3\xA9|?|a\xE2\x80\x8D|$|b");
+    cuts(t, "{\"type\":\"Whitespace\"}", text,
+         "Hey|,|don|'|t|stop_it|!?|\xC2\xBF|qu\xC3\xA9|?|a\xE2\x80\x8D|$|b");
+    cuts(t, "{\"type\":\"WhitespaceSplit\"}", text,
+         "Hey,|don't|stop_it!?|\xC2\xBFqu\xC3\xA9?|a\xE2\x80\x8D$b");
+    cuts(t, "{\"type\":\"Punctuation\"}", "a, b!!", "a|,| b|!|!");
+    cuts(t, "{\"type\":\"Punctuation\",\"behavior\":\"Contiguous\"}", "a, b!!", "a|,| b|!!");
+    cuts(t, "{\"type\":\"CharDelimiterSplit\",\"delimiter\":\"-\"}", "-a--b", "a|b");
+}
+
 T_TEST(empty_matches_neither_loop_nor_lose_text)
 {
     cuts(t, SPLIT("\\\\d*", "Isolated", "false"), "a12b", "a|12|b");
@@ -158,7 +173,12 @@ T_TEST(bad_stages_are_refused_by_name)
     refuses(t, SPLIT("(", "Isolated", "false"), MT_E_FORMAT, "regular expression \"(\"");
     refuses(t, SPLIT("a", "Sideways", "false"), MT_E_UNSUPPORTED, "\"Sideways\"");
     refuses(t, SPLIT("", "Isolated", "false"), MT_E_UNSUPPORTED, "empty pattern");
-    refuses(t, "{\"type\":\"Whitespace\"}", MT_E_UNSUPPORTED, "pre_tokenizer \"Whitespace\"");
+    refuses(t, "{\"type\":\"UnicodeScripts\"}", MT_E_UNSUPPORTED,
+            "pre_tokenizer \"UnicodeScripts\"");
+    refuses(t, "{\"type\":\"Punctuation\",\"behavior\":\"Up\"}", MT_E_UNSUPPORTED, "\"Up\"");
+    refuses(t, "{\"type\":\"CharDelimiterSplit\",\"delimiter\":\"ab\"}", MT_E_FORMAT,
+            "one character");
+    refuses(t, "{\"type\":\"BertPreTokenizer\",\"x\":1}", MT_E_UNSUPPORTED, "\"x\"");
     refuses(t, META("sometimes", "true"), MT_E_UNSUPPORTED, "\"sometimes\"");
     refuses(t, "{\"type\":\"Metaspace\",\"replacement\":\"ab\"}", MT_E_FORMAT, "one character");
     refuses(t, "{\"type\":\"Metaspace\",\"replacement\":\"\"}", MT_E_FORMAT, "one character");

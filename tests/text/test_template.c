@@ -49,6 +49,26 @@ T_TEST(a_later_template_encloses_an_earlier_one)
     mt_template_end(&m);
 }
 
+T_TEST(cls_and_sep_enclose_the_text)
+{
+    static const char bert[] =
+        "{\"type\":\"BertProcessing\",\"sep\":[\"S\",102],\"cls\":[\"C\",101]}";
+    static const char both[] =
+        "{\"type\":\"Sequence\",\"processors\":["
+        "{\"type\":\"RobertaProcessing\",\"sep\":[\"e\",2],\"cls\":[\"s\",0],"
+        "\"trim_offsets\":true,\"add_prefix_space\":false},"
+        "{\"type\":\"BertProcessing\",\"sep\":[\"S\",9],\"cls\":[\"C\",8]}]}";
+    struct mt_template m = {0};
+
+    T_OK(t, opens(t, bert, &m));
+    T_CHECK(t, m.before.n == 1 && m.before.v[0] == 101 && m.after.n == 1 && m.after.v[0] == 102);
+    mt_template_end(&m);
+    T_OK(t, opens(t, both, &m));
+    T_CHECK(t, m.before.n == 2 && m.before.v[0] == 8 && m.before.v[1] == 0);
+    T_CHECK(t, m.after.n == 2 && m.after.v[0] == 2 && m.after.v[1] == 9);
+    mt_template_end(&m);
+}
+
 static void refuses(struct t *t, const char *json, mt_status st, const char *part)
 {
     struct mt_template m = {0};
@@ -69,6 +89,10 @@ T_TEST(nonsense_is_refused)
             "{\"type\":\"TemplateProcessing\",\"single\":[" SPECIAL(
                 "x") "," A "],\"special_tokens\":{\"x\":{\"ids\":[-1]}}}",
             MT_E_FORMAT, "not within");
-    refuses(t, "{\"type\":\"BertProcessing\"}", MT_E_UNSUPPORTED,
-            "post_processor \"BertProcessing\"");
+    refuses(t, "{\"type\":\"PairProcessing\"}", MT_E_UNSUPPORTED,
+            "post_processor \"PairProcessing\"");
+    refuses(t, "{\"type\":\"BertProcessing\"}", MT_E_FORMAT, "\"cls\" is not a token and its id");
+    refuses(t, "{\"type\":\"BertProcessing\",\"cls\":[\"x\",1],\"sep\":[\"x\",-1]}", MT_E_FORMAT,
+            "\"sep\"");
+    refuses(t, "{\"type\":\"RobertaProcessing\",\"cls\":[1,\"x\"]}", MT_E_FORMAT, "\"cls\"");
 }

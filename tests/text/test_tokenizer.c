@@ -109,7 +109,10 @@ static void vectors(struct t *t, const char *tokenizer, const char *vocab)
 
     if (t_data(tokenizer) == NULL)
         T_SKIP(t, "no shared data");
-    T_OK(t, mt_tokenizer_open(&t->ctx, t_data(tokenizer), &k));
+    if (strstr(tokenizer, "vocab.txt") != NULL)
+        T_OK(t, mt_tokenizer_open_bert(&t->ctx, t_data(tokenizer), true, &k));
+    else
+        T_OK(t, mt_tokenizer_open(&t->ctx, t_data(tokenizer), &k));
     snprintf(path, sizeof path, "tokenizers/llama.cpp/%s.inp", vocab);
     in = t_read_file(t_data(path), &n_in);
     snprintf(path, sizeof path, "tokenizers/llama.cpp/%s.out", vocab);
@@ -147,6 +150,11 @@ T_TEST(gpt2_agrees_with_llama_cpp)
 T_TEST(llama2_agrees_with_llama_cpp)
 {
     vectors(t, "tokenizers/hf/llama/tokenizer.json", "ggml-vocab-llama-spm.gguf");
+}
+
+T_TEST(bert_agrees_with_llama_cpp)
+{
+    vectors(t, "tokenizers/bert/vocab.txt", "ggml-vocab-bert-bge.gguf");
 }
 
 /* --- round trips --- */
@@ -372,7 +380,8 @@ T_TEST(models_that_make_no_sense_are_refused)
     refuses(t, "{\"model\":{}}", MT_E_FORMAT, "no \"type\"");
     refuses(t, "{\"model\":{\"type\":\"Unigram\",\"vocab\":[]}}", MT_E_UNSUPPORTED,
             "model type \"Unigram\" is not supported");
-    refuses(t, "{\"model\":{\"type\":\"WordPiece\"}}", MT_E_UNSUPPORTED, "\"WordPiece\"");
+    refuses(t, "{\"model\":{\"type\":\"WordPiece\"}}", MT_E_FORMAT, "\"vocab\"");
+    refuses(t, "{\"model\":{\"type\":\"WordLevel\"}}", MT_E_UNSUPPORTED, "\"WordLevel\"");
     refuses(t, "{\"model\":{\"type\":\"BPE\"}}", MT_E_FORMAT, "\"vocab\"");
     refuses(t, MODEL("[]", "[]"), MT_E_FORMAT, "\"vocab\"");
     refuses(t, MODEL("{\"a\":0}", "{}"), MT_E_FORMAT, "\"merges\"");
@@ -412,9 +421,9 @@ T_TEST(parts_that_make_no_sense_are_refused)
     refuses(t, "{\"model\":{\"type\":\"BPE\",\"dropout\":0.1,\"vocab\":{},\"merges\":[]}}",
             MT_E_UNSUPPORTED, "dropout");
     refuses(t,
-            "{\"model\":{\"type\":\"BPE\",\"end_of_word_suffix\":\"</w>\",\"vocab\":{},"
-            "\"merges\":[]}}",
-            MT_E_UNSUPPORTED, "\"</w>\"");
+            "{\"model\":{\"type\":\"BPE\",\"end_of_word_suffix\":\"0123456789012345678901234567890"
+            "1\",\"vocab\":{},\"merges\":[]}}",
+            MT_E_LIMIT, "end_of_word_suffix");
     refuses(t, "{\"model\":{\"type\":\"BPE\",\"fuse_unk\":3,\"vocab\":{},\"merges\":[]}}",
             MT_E_FORMAT, "fuse_unk");
     refuses(t, "{\"model\":{\"type\":\"BPE\",\"unk_token\":3,\"vocab\":{},\"merges\":[]}}",
