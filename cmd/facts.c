@@ -5,7 +5,8 @@
 #include <math.h>
 #include <string.h>
 
-static const char *const facts_rope[] = {"default", "linear", "dynamic", "llama3", "yarn"};
+static const char *const facts_rope[] = {"default", "linear", "dynamic",
+                                         "llama3",  "yarn",   "longrope"};
 static const char *const facts_score[] = {"softmax", "sigmoid", "softmax over the chosen"};
 static const char *const facts_qk_norm[] = {"none", "per head", "whole"};
 

@@ -15,13 +15,15 @@ double mt_act_f64(enum mt_act act, double x)
         return x < 0.0 ? 0.0 : x;
     case MT_ACT_RELU2:
         return x < 0.0 ? 0.0 : x * x;
+    case MT_ACT_QUICK_GELU:
+        return x / (1.0 + exp(-1.702 * x));
     }
     return NAN;
 }
 
 const char *mt_act_name(enum mt_act act)
 {
-    static const char *const names[] = {"silu", "gelu", "gelu_tanh", "relu", "relu2"};
+    static const char *const names[] = {"silu", "gelu", "gelu_tanh", "relu", "relu2", "quick_gelu"};
 
     return (unsigned)act < sizeof names / sizeof names[0] ? names[act] : "?";
 }

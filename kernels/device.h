@@ -48,6 +48,8 @@ struct mt_attn {
     double scale;                      /* multiplies q.k */
     double softcap;                    /* 0: none; else c*tanh(s/c) */
     int window;                        /* 0: none; else only the last `window` keys are seen */
+    /* Host [n_heads] or NULL: a score per head that joins the softmax as a key without a value. */
+    const double *sinks;
 };
 
 struct mt_device_ops {
@@ -83,6 +85,9 @@ struct mt_device_ops {
 
     mt_status (*add)(struct mt_ctx *ctx, struct mt_device *dev, mt_buf y, mt_buf x, size_t n);
     mt_status (*scale)(struct mt_ctx *ctx, struct mt_device *dev, mt_buf y, double s, size_t n);
+    /* y[i] cut to [lo, hi] */
+    mt_status (*clamp)(struct mt_ctx *ctx, struct mt_device *dev, mt_buf y, double lo, double hi,
+                       size_t n);
     /* y[m, n] += b[n] for every row */
     mt_status (*add_bias)(struct mt_ctx *ctx, struct mt_device *dev, mt_buf y, int64_t m,
                           const struct mt_weight *b);
@@ -102,7 +107,7 @@ struct mt_device_ops {
     /* out[n_q, n_heads*head_dim]; q likewise; k, v [n_k, n_kv_heads*head_dim]. */
     mt_status (*attention)(struct mt_ctx *ctx, struct mt_device *dev, mt_buf out, mt_buf q,
                            mt_buf k, mt_buf v, const struct mt_attn *a);
-    /* h[i] = act(g[i]) * u[i]; u may be NULL. h may be g. `act` is enum mt_act. */
+    /* h[i] = act(g[i]) * u[i]; u may be NULL. h may be g or u. `act` is enum mt_act. */
     mt_status (*act_mul)(struct mt_ctx *ctx, struct mt_device *dev, int act, mt_buf h, mt_buf g,
                          mt_buf u, size_t n);
 

@@ -21,8 +21,16 @@
 extern "C" {
 #endif
 
-/* Activation functions of feed-forward blocks. GELU_TANH is gelu_new / gelu_pytorch_tanh. */
-enum mt_act { MT_ACT_SILU, MT_ACT_GELU, MT_ACT_GELU_TANH, MT_ACT_RELU, MT_ACT_RELU2 };
+/* Activation functions of feed-forward blocks. GELU_TANH is gelu_new / gelu_pytorch_tanh;
+ * QUICK_GELU is x times the logistic function of 1.702 x (CLIP, gpt-oss). */
+enum mt_act {
+    MT_ACT_SILU,
+    MT_ACT_GELU,
+    MT_ACT_GELU_TANH,
+    MT_ACT_RELU,
+    MT_ACT_RELU2,
+    MT_ACT_QUICK_GELU
+};
 
 struct mt_kernels {
     const char *isa; /* "ref", "avx2", "avx512" */

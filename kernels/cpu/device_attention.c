@@ -26,14 +26,20 @@ static void attn_seen(const struct mt_attn *a, int at, int *from, int *to)
     *from = a->window > 0 && *to > a->window ? *to - a->window : 0;
 }
 
-static void attn_weights(const struct attn_job *j, float *s, size_t n)
+/* Softmax of one row; a sink takes its share and is gone. */
+static void attn_weights(const struct attn_job *j, int head, float *s, size_t n)
 {
     const struct mt_attn *a = j->a;
 
     if (a->softcap > 0.0)
         for (size_t i = 0; i < n; i++)
             s[i] = (float)(a->softcap * tanh((double)s[i] / a->softcap));
-    j->cpu->k->softmax(s, n);
+    double lse = j->cpu->k->softmax(s, n);
+    if (a->sinks != NULL) {
+        float rest = (float)(1.0 / (1.0 + exp(a->sinks[head] - lse)));
+        for (size_t i = 0; i < n; i++)
+            s[i] *= rest;
+    }
 }
 
 /* A query or two: dot products beat packing the whole cache for a matrix product. */
@@ -47,7 +53,7 @@ static void attn_one(const struct attn_job *j, int head, int query, float *s)
     for (int i = from; i < to; i++)
         s[i - from] =
             (float)a->scale * j->cpu->k->dot(j->q + at, j->k + i * stride + kv * d, (size_t)d);
-    attn_weights(j, s, (size_t)(to - from));
+    attn_weights(j, head, s, (size_t)(to - from));
     memset(j->out + at, 0, (size_t)d * sizeof(float));
     for (int i = from; i < to; i++)
         j->cpu->k->axpy(j->out + at, s[i - from], j->v + i * stride + kv * d, (size_t)d);
@@ -72,7 +78,7 @@ static void attn_block(const struct attn_job *j, int head, int q0, int nq, float
         int lo, hi;
         attn_seen(a, past + q0 + i, &lo, &hi);
         memset(row, 0, (size_t)(lo - from) * sizeof *row);
-        attn_weights(j, row + (lo - from), (size_t)(hi - lo));
+        attn_weights(j, head, row + (lo - from), (size_t)(hi - lo));
         memset(row + (hi - from), 0, (size_t)(to - hi) * sizeof *row);
     }
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, nq, d, n, 1.0f, s, n, v, stride, 0.0f,

@@ -154,6 +154,7 @@ static const struct mt_device_ops cpu_ops = {
     .gemm_grouped = mt_cpu_gemm_grouped,
     .add = mt_cpu_add,
     .scale = mt_cpu_scale,
+    .clamp = mt_cpu_clamp,
     .add_bias = mt_cpu_add_bias,
     .scale_rows = mt_cpu_scale_rows,
     .rmsnorm = mt_cpu_rmsnorm,

@@ -65,6 +65,8 @@ mt_status mt_cpu_gemm_grouped(struct mt_ctx *ctx, struct mt_device *dev, mt_buf 
                               const struct mt_weight *const *w);
 mt_status mt_cpu_add(struct mt_ctx *ctx, struct mt_device *dev, mt_buf y, mt_buf x, size_t n);
 mt_status mt_cpu_scale(struct mt_ctx *ctx, struct mt_device *dev, mt_buf y, double s, size_t n);
+mt_status mt_cpu_clamp(struct mt_ctx *ctx, struct mt_device *dev, mt_buf y, double lo, double hi,
+                       size_t n);
 mt_status mt_cpu_add_bias(struct mt_ctx *ctx, struct mt_device *dev, mt_buf y, int64_t m,
                           const struct mt_weight *b);
 mt_status mt_cpu_scale_rows(struct mt_ctx *ctx, struct mt_device *dev, mt_buf y, int64_t m,

@@ -69,6 +69,24 @@ mt_status mt_cpu_scale(struct mt_ctx *ctx, struct mt_device *dev, mt_buf y, doub
     return rows_run(ctx, &j, 1);
 }
 
+/* offset and eps are the bounds. */
+static void rows_clamp(const struct rows_job *j, int64_t from, int64_t to)
+{
+    float lo = (float)j->offset, hi = (float)j->eps;
+
+    for (int64_t i = from; i < to; i++)
+        j->y[i] = j->y[i] < lo ? lo : j->y[i] > hi ? hi : j->y[i];
+}
+
+mt_status mt_cpu_clamp(struct mt_ctx *ctx, struct mt_device *dev, mt_buf y, double lo, double hi,
+                       size_t n)
+{
+    struct rows_job j = {
+        .cpu = cpu_self(dev), .fn = rows_clamp, .n = (int64_t)n, .y = y, .offset = lo, .eps = hi};
+
+    return rows_run(ctx, &j, 1);
+}
+
 static void rows_add_bias(const struct rows_job *j, int64_t from, int64_t to)
 {
     for (int64_t i = from; i < to; i++)

@@ -92,6 +92,8 @@ mt_status cuda_gemm_grouped(struct mt_ctx *ctx, struct mt_device *dev, mt_buf y,
                             int n_groups, const int64_t *offset, const struct mt_weight *const *w);
 mt_status cuda_add(struct mt_ctx *ctx, struct mt_device *dev, mt_buf y, mt_buf x, size_t n);
 mt_status cuda_scale(struct mt_ctx *ctx, struct mt_device *dev, mt_buf y, double s, size_t n);
+mt_status cuda_clamp(struct mt_ctx *ctx, struct mt_device *dev, mt_buf y, double lo, double hi,
+                     size_t n);
 mt_status cuda_add_bias(struct mt_ctx *ctx, struct mt_device *dev, mt_buf y, int64_t m,
                         const struct mt_weight *b);
 mt_status cuda_scale_rows(struct mt_ctx *ctx, struct mt_device *dev, mt_buf y, int64_t m, int64_t n,

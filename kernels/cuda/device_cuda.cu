@@ -287,11 +287,11 @@ static mt_status cuda_weight_load(struct mt_ctx *ctx, struct mt_device *dev, enu
 
 /* In the order of struct mt_device_ops: C++17 has no designated initializers. */
 static const struct mt_device_ops cuda_ops = {
-    cuda_close,        cuda_alloc,      cuda_release,      cuda_upload,       cuda_download,
-    cuda_download_f64, cuda_upload_f64, cuda_copy,         cuda_zero,         cuda_weight_load,
-    cuda_weight_free,  cuda_gemm,       cuda_gemm_grouped, cuda_add,          cuda_scale,
-    cuda_add_bias,     cuda_scale_rows, cuda_rmsnorm,      cuda_layernorm,    cuda_rope,
-    cuda_attention,    cuda_act_mul,    cuda_gather_rows,  cuda_combine_rows,
+    cuda_close,        cuda_alloc,      cuda_release,      cuda_upload,      cuda_download,
+    cuda_download_f64, cuda_upload_f64, cuda_copy,         cuda_zero,        cuda_weight_load,
+    cuda_weight_free,  cuda_gemm,       cuda_gemm_grouped, cuda_add,         cuda_scale,
+    cuda_clamp,        cuda_add_bias,   cuda_scale_rows,   cuda_rmsnorm,     cuda_layernorm,
+    cuda_rope,         cuda_attention,  cuda_act_mul,      cuda_gather_rows, cuda_combine_rows,
 };
 
 static mt_status cuda_setup(struct mt_ctx *ctx, struct cuda_device *cuda)

@@ -33,6 +33,22 @@ mt_status cuda_scale(struct mt_ctx *ctx, struct mt_device *dev, mt_buf y, double
     return MT_OK;
 }
 
+static __global__ void rows_clamp(float *y, float lo, float hi, size_t n)
+{
+    CUDA_EACH(i, n) y[i] = y[i] < lo ? lo : y[i] > hi ? hi : y[i];
+}
+
+mt_status cuda_clamp(struct mt_ctx *ctx, struct mt_device *dev, mt_buf y, double lo, double hi,
+                     size_t n)
+{
+    if (n == 0)
+        return MT_OK;
+    rows_clamp<<<cuda_blocks(n), CUDA_THREADS, 0, cuda_self(dev)->stream>>>((float *)y, (float)lo,
+                                                                            (float)hi, n);
+    CUDA_LAUNCHED(ctx, "clamp");
+    return MT_OK;
+}
+
 static __global__ void rows_add_bias(float *y, const float *b, size_t d, size_t n)
 {
     CUDA_EACH(i, n) y[i] += b[i % d];
@@ -84,6 +100,8 @@ static __device__ float rows_act(int act, float x)
         return x / (1.0f + expf(-1.59576912f * (x + 0.044715f * x * x * x)));
     case MT_ACT_RELU:
         return x < 0.0f ? 0.0f : x;
+    case MT_ACT_QUICK_GELU:
+        return x / (1.0f + expf(-1.702f * x));
     default:
         return x < 0.0f ? 0.0f : x * x;
     }

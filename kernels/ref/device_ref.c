@@ -209,6 +209,17 @@ static mt_status ref_scale(struct mt_ctx *ctx, struct mt_device *dev, mt_buf y, 
     return MT_OK;
 }
 
+static mt_status ref_clamp(struct mt_ctx *ctx, struct mt_device *dev, mt_buf y, double lo,
+                           double hi, size_t n)
+{
+    double *yd = y;
+
+    (void)ctx, (void)dev;
+    for (size_t i = 0; i < n; i++)
+        yd[i] = yd[i] < lo ? lo : yd[i] > hi ? hi : yd[i];
+    return MT_OK;
+}
+
 static mt_status ref_add_bias(struct mt_ctx *ctx, struct mt_device *dev, mt_buf y, int64_t m,
                               const struct mt_weight *b)
 {
@@ -330,6 +341,10 @@ static mt_status ref_attention_job(struct mt_ctx *ctx, int64_t i, void *arg)
         p[j] = a->softcap > 0.0 ? a->softcap * tanh(s / a->softcap) : s;
         max = p[j] > max ? p[j] : max;
     }
+    if (a->sinks != NULL) {
+        max = a->sinks[head] > max ? a->sinks[head] : max;
+        sum = exp(a->sinks[head] - max);
+    }
     for (int j = from; j <= at; j++) {
         p[j] = exp(p[j] - max);
         sum += p[j];
@@ -404,6 +419,7 @@ static const struct mt_device_ops ref_ops = {
     .gemm_grouped = ref_gemm_grouped,
     .add = ref_add,
     .scale = ref_scale,
+    .clamp = ref_clamp,
     .add_bias = ref_add_bias,
     .scale_rows = ref_scale_rows,
     .rmsnorm = ref_rmsnorm,

@@ -41,6 +41,9 @@ static inline void mtk_act_block(enum mt_act act, float *a)
     case MT_ACT_RELU2:
         MTK_ACT_BLOCK(mtk_relu2);
         break;
+    case MT_ACT_QUICK_GELU:
+        MTK_ACT_BLOCK(mtk_quick_gelu);
+        break;
     }
 }
 

@@ -96,6 +96,11 @@ static inline float mtk_silu(float x)
     return x / (1.0f + mtk_exp32(-x));
 }
 
+static inline float mtk_quick_gelu(float x)
+{
+    return x / (1.0f + mtk_exp32(-1.702f * x));
+}
+
 /* tanh form: 0.5 (1 + tanh z) is the logistic function of 2z. */
 static inline float mtk_gelu_tanh(float x)
 {

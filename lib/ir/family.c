@@ -1,4 +1,5 @@
 #include "lib/ir/family.h"
+#include "lib/ir/family_impl.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -40,7 +41,7 @@ static const char *family_number(const char *s, int32_t *out)
     return n == 0 || (s[0] == '0' && n > 1) ? NULL : s + n;
 }
 
-static bool family_match(const struct mt_name_row *row, const char *name, struct mt_role *role)
+bool family_match(const struct mt_name_row *row, const char *name, struct mt_role *role)
 {
     *role =
         mt_role(row->kind, -1, row->expert == MT_NAME_SHARED ? MT_EXPERT_SHARED : MT_EXPERT_NONE);
@@ -128,61 +129,6 @@ static const struct mt_family *family_of_config(struct mt_model *m)
     return NULL;
 }
 
-/* Stacks of experts: [E, 2I, H] with gate rows first, and [E, H, I]. The block is called mlp here
- * even in the family whose own names call it otherwise. */
-static const struct mt_name_row family_stacks[] = {
-    MT_ROW("model.layers.%l.mlp.experts.gate_up_proj", FFN_GATE),
-    MT_ROW("model.layers.%l.mlp.experts.down_proj", FFN_DOWN),
-    MT_ROWS_END,
-};
-
-static mt_status family_cut_one(struct mt_ctx *ctx, struct mt_model *m, const struct mt_tensor *t,
-                                struct mt_role role, int64_t first_row, int64_t rows)
-{
-    const int64_t shape[2] = {rows, t->shape[2]}, *stride = t->src.slice.stride;
-    uint64_t at = (uint64_t)(role.expert * stride[0] + first_row * stride[1]);
-    struct mt_tensor *one;
-
-    MT_TRY(mt_model_add(ctx, m, role, t->dtype, 2, shape, &one));
-    MT_TRY(mt_family_print(ctx, m->family, m, role, &one->name));
-    one->src.kind = MT_SRC_SLICE;
-    one->src.slice.map = t->src.slice.map;
-    one->src.slice.offset = t->src.slice.offset + at * (mt_dtype_bits(t->dtype) / 8);
-    one->src.slice.stride[0] = stride[1];
-    one->src.slice.stride[1] = stride[2];
-    return MT_OK;
-}
-
-/* Lists the experts of a stack in its place; *cut tells whether it was one. */
-static mt_status family_cut_stack(struct mt_ctx *ctx, struct mt_model *m, struct mt_tensor *t,
-                                  bool *cut)
-{
-    const struct mt_name_row *row = family_stacks;
-    struct mt_role role;
-
-    while (row->pattern != NULL && !family_match(row, t->name, &role))
-        row++;
-    *cut = false;
-    if (row->pattern == NULL || !m->family->moe || role.layer >= m->hp.n_layers ||
-        !m->ffn[role.layer].moe || t->rank != 3 || t->src.kind != MT_SRC_SLICE ||
-        !mt_dtype_pickable(t->dtype) || t->shape[0] != m->ffn[role.layer].n_experts ||
-        (role.kind == MT_ROLE_FFN_GATE && t->shape[1] % 2 != 0))
-        return MT_OK;
-    for (role.expert = 0; role.expert < t->shape[0]; role.expert++) {
-        if (role.kind == MT_ROLE_FFN_DOWN) {
-            MT_TRY(family_cut_one(ctx, m, t, role, 0, t->shape[1]));
-            continue;
-        }
-        MT_TRY(family_cut_one(ctx, m, t, role, 0, t->shape[1] / 2));
-        struct mt_role up = role;
-        up.kind = MT_ROLE_FFN_UP;
-        MT_TRY(family_cut_one(ctx, m, t, up, t->shape[1] / 2, t->shape[1] / 2));
-    }
-    mt_model_remove(m, t);
-    *cut = true;
-    return MT_OK;
-}
-
 static mt_status family_bind_names(struct mt_ctx *ctx, struct mt_model *m)
 {
     struct mt_role role;
@@ -194,7 +140,7 @@ static mt_status family_bind_names(struct mt_ctx *ctx, struct mt_model *m)
         if (t->role.kind != MT_ROLE_OTHER || t->name == NULL)
             continue;
         if (!mt_family_parse(m->family, t->name, &role)) {
-            MT_TRY(family_cut_stack(ctx, m, t, &cut));
+            MT_TRY(family_cut(ctx, m, t, &cut));
             i -= cut; /* the next record took its place */
             continue;
         }

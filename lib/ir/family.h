@@ -4,8 +4,9 @@
  * map names to roles both ways, and three functions. The same row parses a name and prints it.
  *
  * Experts may also stand in one tensor per layer and projection (transformers 5 in memory, and on
- * disk when asked): mt_model_bind cuts such stacks into one record per expert, slices of the same
- * bytes under the family's own names. Nothing above this file knows that they were stacked.
+ * disk when asked), and some families store q, k, v or gate and up in one: mt_model_bind cuts these
+ * into one record per role, slices of the same bytes under the family's own names. Nothing above
+ * this file knows that they were one.
  *
  * Pattern letters: %l layer number, %e expert number. Both match decimal digits without leading
  * zeros. Which tensors must be there is not said by rows but follows from hyper-parameters and FFN
@@ -28,10 +29,28 @@ struct mt_name_row {
     enum mt_name_expert expert;
 };
 
+/* A stored tensor that holds several roles. Its rows are those of `kinds` one after the other (or
+ * taking turns); each becomes a record under the family's names, a slice of the same bytes. Row
+ * counts follow from the hyper-parameters. */
+enum {
+    MT_FUSED_STACK = 1,       /* the first dimension counts experts */
+    MT_FUSED_TRANSPOSED = 2,  /* stored [in, out] (GPT-2's Conv1D) */
+    MT_FUSED_INTERLEAVED = 4, /* rows take turns (gpt-oss) */
+};
+#define MT_FUSED_MAX 3
+struct mt_fused_row {
+    const char *pattern;
+    unsigned flags;
+    enum mt_part part; /* BIAS: a vector per role */
+    enum mt_name_expert expert;
+    enum mt_role_kind kinds[MT_FUSED_MAX]; /* up to the first OTHER */
+};
+
 struct mt_family {
-    const char *name;                /* config.model_type: "glm4_moe" */
-    const char *architecture;        /* config.architectures[0]: "Glm4MoeForCausalLM" */
-    const struct mt_name_row *names; /* ended by pattern NULL; the first matching row prints */
+    const char *name;                 /* config.model_type: "glm4_moe" */
+    const char *architecture;         /* config.architectures[0]: "Glm4MoeForCausalLM" */
+    const struct mt_name_row *names;  /* ended by pattern NULL; the first matching row prints */
+    const struct mt_fused_row *fused; /* ended by pattern NULL; NULL: none */
     bool moe;
 
     /* Fills m->hp and m->ffn (allocates [n_layers] in the arena) from m->config. Missing keys take
@@ -90,6 +109,10 @@ MT_NODISCARD mt_status mt_model_rename(struct mt_ctx *ctx, struct mt_model *m,
     {                                                                                              \
         pattern, MT_ROLE_##kind, MT_PART_WEIGHT, MT_NAME_ROUTED                                    \
     }
+#define MT_ROW_EXPERT_BIAS(pattern, kind)                                                          \
+    {                                                                                              \
+        pattern, MT_ROLE_##kind, MT_PART_BIAS, MT_NAME_ROUTED                                      \
+    }
 #define MT_ROW_SHARED(pattern, kind)                                                               \
     {                                                                                              \
         pattern, MT_ROLE_##kind, MT_PART_WEIGHT, MT_NAME_SHARED                                    \
@@ -97,6 +120,10 @@ MT_NODISCARD mt_status mt_model_rename(struct mt_ctx *ctx, struct mt_model *m,
 #define MT_ROWS_END                                                                                \
     {                                                                                              \
         NULL, MT_ROLE_OTHER, MT_PART_WEIGHT, MT_NAME_NO_EXPERT                                     \
+    }
+#define MT_FUSED_END                                                                               \
+    {                                                                                              \
+        .pattern = NULL                                                                            \
     }
 #define MT_ROWS_FRAME                                                                              \
     MT_ROW("model.embed_tokens.weight", EMBED), MT_ROW("model.norm.weight", FINAL_NORM),           \
@@ -119,6 +146,57 @@ MT_NODISCARD mt_status mt_model_rename(struct mt_ctx *ctx, struct mt_model *m,
     MT_ROW("model.layers.%l.mlp.gate_proj.weight", FFN_GATE),                                      \
         MT_ROW("model.layers.%l.mlp.up_proj.weight", FFN_UP),                                      \
         MT_ROW("model.layers.%l.mlp.down_proj.weight", FFN_DOWN)
+#define MT_ROWS_SHARED_FFN                                                                         \
+    MT_ROW_SHARED("model.layers.%l.mlp.shared_experts.gate_proj.weight", FFN_GATE),                \
+        MT_ROW_SHARED("model.layers.%l.mlp.shared_experts.up_proj.weight", FFN_UP),                \
+        MT_ROW_SHARED("model.layers.%l.mlp.shared_experts.down_proj.weight", FFN_DOWN)
+/* Gemma: the names of Llama for norms behind attention mean something else. */
+#define MT_ROWS_GEMMA                                                                              \
+    MT_ROW("model.embed_tokens.weight", EMBED), MT_ROW("model.norm.weight", FINAL_NORM),           \
+        MT_ROW("lm_head.weight", LM_HEAD),                                                         \
+        MT_ROW("model.layers.%l.input_layernorm.weight", ATTN_NORM),                               \
+        MT_ROW("model.layers.%l.post_attention_layernorm.weight", ATTN_POST_NORM),                 \
+        MT_ROW("model.layers.%l.pre_feedforward_layernorm.weight", FFN_NORM),                      \
+        MT_ROW("model.layers.%l.post_feedforward_layernorm.weight", FFN_POST_NORM),                \
+        MT_ROW("model.layers.%l.self_attn.q_proj.weight", ATTN_Q),                                 \
+        MT_ROW("model.layers.%l.self_attn.k_proj.weight", ATTN_K),                                 \
+        MT_ROW("model.layers.%l.self_attn.v_proj.weight", ATTN_V),                                 \
+        MT_ROW("model.layers.%l.self_attn.o_proj.weight", ATTN_O)
+/* Latent attention; queries without a latent vector have the second name of theirs. */
+#define MT_ROWS_MLA                                                                                \
+    MT_ROW("model.embed_tokens.weight", EMBED), MT_ROW("model.norm.weight", FINAL_NORM),           \
+        MT_ROW("lm_head.weight", LM_HEAD),                                                         \
+        MT_ROW("model.layers.%l.input_layernorm.weight", ATTN_NORM),                               \
+        MT_ROW("model.layers.%l.post_attention_layernorm.weight", FFN_NORM),                       \
+        MT_ROW("model.layers.%l.self_attn.q_a_proj.weight", ATTN_Q_A),                             \
+        MT_ROW_BIAS("model.layers.%l.self_attn.q_a_proj.bias", ATTN_Q_A),                          \
+        MT_ROW("model.layers.%l.self_attn.q_a_layernorm.weight", Q_A_NORM),                        \
+        MT_ROW("model.layers.%l.self_attn.q_b_proj.weight", ATTN_Q),                               \
+        MT_ROW("model.layers.%l.self_attn.q_proj.weight", ATTN_Q),                                 \
+        MT_ROW("model.layers.%l.self_attn.kv_a_proj_with_mqa.weight", ATTN_KV_A),                  \
+        MT_ROW_BIAS("model.layers.%l.self_attn.kv_a_proj_with_mqa.bias", ATTN_KV_A),               \
+        MT_ROW("model.layers.%l.self_attn.kv_a_layernorm.weight", KV_A_NORM),                      \
+        MT_ROW("model.layers.%l.self_attn.kv_b_proj.weight", ATTN_KV_B),                           \
+        MT_ROW("model.layers.%l.self_attn.o_proj.weight", ATTN_O), MT_ROWS_O_BIAS
+/* Experts are stored as stacks; their single names exist only here. */
+#define MT_ROWS_GRANITE_FFN                                                                        \
+    MT_ROW("model.layers.%l.block_sparse_moe.router.layer.weight", ROUTER),                        \
+        MT_ROW_EXPERT("model.layers.%l.block_sparse_moe.experts.%e.gate_proj.weight", FFN_GATE),   \
+        MT_ROW_EXPERT("model.layers.%l.block_sparse_moe.experts.%e.up_proj.weight", FFN_UP),       \
+        MT_ROW_EXPERT("model.layers.%l.block_sparse_moe.experts.%e.down_proj.weight", FFN_DOWN)
+#define MT_FUSED_GRANITE                                                                           \
+    {"model.layers.%l.block_sparse_moe.input_linear.weight",                                       \
+     MT_FUSED_STACK,                                                                               \
+     MT_PART_WEIGHT,                                                                               \
+     MT_NAME_ROUTED,                                                                               \
+     {MT_ROLE_FFN_GATE, MT_ROLE_FFN_UP}},                                                          \
+    {                                                                                              \
+        "model.layers.%l.block_sparse_moe.output_linear.weight", MT_FUSED_STACK, MT_PART_WEIGHT,   \
+            MT_NAME_ROUTED,                                                                        \
+        {                                                                                          \
+            MT_ROLE_FFN_DOWN                                                                       \
+        }                                                                                          \
+    }
 #define MT_ROWS_ROUTED_FFN                                                                         \
     MT_ROW("model.layers.%l.mlp.gate.weight", ROUTER),                                             \
         MT_ROW_EXPERT("model.layers.%l.mlp.experts.%e.gate_proj.weight", FFN_GATE),                \
@@ -138,20 +216,55 @@ MT_NODISCARD mt_status mt_cfg_num(struct mt_ctx *ctx, const struct mt_json *cfg,
  * (head_dim, norm_eps, rope.theta, rope.partial) is its default. Other fields are those of a plain
  * decoder: no biases, no qk-norm, no window, all scales 1. */
 MT_NODISCARD mt_status mt_cfg_read_common(struct mt_ctx *ctx, struct mt_model *m);
+/* The fields of a plain decoder and the token ids, for a family that reads its sizes itself;
+ * hp->vocab is set before. */
+void mt_cfg_plain(struct mt_model *m);
 /* Both spellings; hp->max_pos and hp->head_dim are set before. Types without a forward pass are
- * MT_E_UNSUPPORTED. */
+ * MT_E_UNSUPPORTED. Parameters by layer type (full_attention, sliding_attention) fill hp->rope and
+ * hp->rope_local. longrope's lists are read by mt_cfg_read_common. */
 MT_NODISCARD mt_status mt_cfg_read_rope(struct mt_ctx *ctx, const struct mt_json *cfg,
                                         struct mt_hparams *hp);
 /* Qwen's use_sliding_window, sliding_window, max_window_layers, layer_types. */
 MT_NODISCARD mt_status mt_cfg_read_window(struct mt_ctx *ctx, struct mt_model *m);
+/* layer_types, when there are any: whether each of n_layers has a window. */
+MT_NODISCARD mt_status mt_cfg_layer_types(struct mt_ctx *ctx, struct mt_model *m, bool *windowed,
+                                          bool *found);
+/* windowed [n_layers] in the model's arena. hp.windowed stays NULL where a first layer tells all.
+ */
+void mt_cfg_set_windows(struct mt_hparams *hp, int64_t window, const bool *windowed);
+/* Keys that tell which layers are sparse, as a list [n_layers] in the arena: Qwen's mlp_only_layers
+ * and decoder_sparse_step; DeepSeek's first_k_dense_replace. */
+MT_NODISCARD mt_status mt_cfg_read_sparse(struct mt_ctx *ctx, struct mt_model *m, bool **out);
+MT_NODISCARD mt_status mt_cfg_first_dense(struct mt_ctx *ctx, struct mt_model *m, int64_t dflt,
+                                          bool **out);
+/* Experts and router of the DeepSeek-V3 line. `dflt` holds the family's defaults, its shared_width
+ * their number of shared experts; 0 for experts and k makes the keys required. */
+MT_NODISCARD mt_status mt_cfg_read_sigmoid_router(struct mt_ctx *ctx, const struct mt_json *cfg,
+                                                  const struct mt_ffn *dflt, struct mt_ffn *moe);
 MT_NODISCARD mt_status mt_cfg_read_act(struct mt_ctx *ctx, const struct mt_json *cfg,
                                        const char *key, enum mt_act *act);
-/* m->ffn[hp.n_layers], each a gated dense FFN of `intermediate_size` and `hidden_act`. */
+/* m->ffn[hp.n_layers], each a gated dense FFN of `intermediate_size` and `hidden_act` (or
+ * `hidden_activation`). */
 MT_NODISCARD mt_status mt_cfg_alloc_ffn(struct mt_ctx *ctx, struct mt_model *m);
 /* num_experts and the like: checks ranges, k <= n, groups, and makes layer l of m->ffn sparse
  * where sparse[l] (NULL: everywhere). `moe` holds everything but act and gated. */
 MT_NODISCARD mt_status mt_cfg_set_moe(struct mt_ctx *ctx, struct mt_model *m,
                                       const struct mt_ffn *moe, const bool *sparse);
+
+/* Pieces of related families (family_parts.c); each begins with mt_cfg_read_common. */
+
+/* Granite: the four multipliers, dense blocks, experts and router (not the shared expert). */
+MT_NODISCARD mt_status mt_cfg_read_granite(struct mt_ctx *ctx, struct mt_model *m,
+                                           struct mt_ffn *moe);
+/* sliding_window (default dflt; null is none) on all but every `every`th layer, unless layer_types
+ * says otherwise. Read_common comes before. */
+MT_NODISCARD mt_status mt_cfg_read_alternate(struct mt_ctx *ctx, struct mt_model *m, int64_t dflt,
+                                             int64_t every);
+/* All of Gemma but q/k norms and the rotation of layers with a window; default soft-caps. */
+MT_NODISCARD mt_status mt_cfg_read_gemma(struct mt_ctx *ctx, struct mt_model *m, int64_t every,
+                                         double attn_cap, double logit_cap);
+/* DeepSeek's latent attention. */
+MT_NODISCARD mt_status mt_cfg_read_mla(struct mt_ctx *ctx, struct mt_model *m);
 
 /* What a family's attention takes beyond plain q, k, v, o. */
 struct mt_attn_limits {
@@ -160,6 +273,8 @@ struct mt_attn_limits {
     bool bias_together;    /* o_proj has one exactly when q/k/v have */
     bool head_norm;        /* per-head q/k norm can be there */
     bool head_norm_needed;
+    bool full_norm;   /* q/k norms over all heads, and no others */
+    bool clip;        /* clip_qkv */
     bool partial;     /* rotary positions on a part of each head */
     bool window;      /* a sliding window */
     bool window_from; /* ... from some layer on */
@@ -176,6 +291,9 @@ MT_NODISCARD mt_status mt_cfg_hold_ffn(struct mt_ctx *ctx, const struct mt_model
  * `renorm`, weights that sum to one. */
 MT_NODISCARD mt_status mt_cfg_hold_softmax(struct mt_ctx *ctx, const struct mt_family *f,
                                            const struct mt_ffn *moe, bool renorm);
+/* The DeepSeek-V3 router with its selection bias, whole shared experts, dense layers first. */
+MT_NODISCARD mt_status mt_cfg_hold_sigmoid(struct mt_ctx *ctx, const struct mt_model *m,
+                                           const struct mt_family *f, const struct mt_ffn *moe);
 /* MT_E_UNSUPPORTED "<family> cannot hold <what>; <other> can" (other NULL: no known one). */
 MT_NODISCARD mt_status mt_cfg_cannot(struct mt_ctx *ctx, const struct mt_family *f,
                                      const char *what, const char *other);
@@ -188,10 +306,16 @@ void mt_cfg_write_common(const struct mt_model *m, const struct mt_family *f,
                          struct mt_json *config);
 /* rope_theta + rope_scaling + partial_rotary_factor (absent when 1), and rope_parameters. */
 void mt_cfg_write_rope(const struct mt_model *m, struct mt_json *config);
+/* The keys of mt_cfg_read_sigmoid_router and mt_cfg_first_dense, and those of predictor layers. */
+void mt_cfg_write_sigmoid_router(const struct mt_model *m, struct mt_json *config);
+/* Experts, router and sparse layers in Qwen's words. */
+void mt_cfg_write_qwen_moe(const struct mt_model *m, const struct mt_ffn *moe,
+                           struct mt_json *config);
 /* The window in Qwen's words. */
 void mt_cfg_write_window(const struct mt_model *m, struct mt_json *config);
 /* True when some layer's attention is really cut short: a window that is shorter than the longest
  * context. */
 bool mt_hp_has_window(const struct mt_hparams *hp);
-const struct mt_ffn *mt_model_first_moe(const struct mt_model *m); /* NULL: all layers dense */
+int64_t mt_hp_layer_window(const struct mt_hparams *hp, int layer); /* 0: it sees everything */
+const struct mt_ffn *mt_model_first_moe(const struct mt_model *m);  /* NULL: all layers dense */
 #endif

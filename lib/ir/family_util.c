@@ -37,7 +37,8 @@ static const struct {
     enum mt_rope_type type;
 } util_rope_types[] = {
     {"default", MT_ROPE_DEFAULT}, {"linear", MT_ROPE_LINEAR}, {"dynamic", MT_ROPE_DYNAMIC},
-    {"llama3", MT_ROPE_LLAMA3},   {"yarn", MT_ROPE_YARN},
+    {"llama3", MT_ROPE_LLAMA3},   {"yarn", MT_ROPE_YARN},     {"longrope", MT_ROPE_LONGROPE},
+    {"su", MT_ROPE_LONGROPE},
 };
 
 static mt_status util_rope_type(struct mt_ctx *ctx, const struct mt_json *scaling,
@@ -66,44 +67,22 @@ static mt_status util_rope_yarn(struct mt_ctx *ctx, const struct mt_json *s,
     MT_TRY(mt_cfg_num(ctx, s, "mscale", 0, 0, 1e6, &r->mscale));
     MT_TRY(mt_cfg_num(ctx, s, "mscale_all_dim", 0, 0, 1e6, &r->mscale_all_dim));
     MT_TRY(mt_json_get_bool(ctx, s, "truncate", true, &truncate));
-    if (!truncate)
-        return mt_fail(ctx, MT_E_UNSUPPORTED, "yarn with truncate = false is not known here");
+    r->no_truncate = !truncate;
     return MT_OK;
 }
 
-mt_status mt_cfg_read_rope(struct mt_ctx *ctx, const struct mt_json *cfg, struct mt_hparams *hp)
+/* `s` over `cfg`; both may be NULL. Features that rotate are counted by the caller. */
+static mt_status util_rope_scaling(struct mt_ctx *ctx, const struct mt_json *cfg,
+                                   const struct mt_json *s, const struct mt_hparams *hp,
+                                   struct mt_rope_params *r)
 {
-    struct mt_rope_params *r = &hp->rope;
-    double theta = r->theta > 0 ? r->theta : 10000, partial = r->partial > 0 ? r->partial : 1;
-    /* Where a file has both spellings, loaders take rope_scaling. */
-    const struct mt_json *s = mt_json_get(cfg, "rope_scaling");
-    int64_t rotary;
-
-    if (mt_json_kind(s) != MT_JSON_OBJECT)
-        s = mt_json_get(cfg, "rope_parameters");
-    if (mt_json_kind(s) != MT_JSON_OBJECT)
-        s = NULL;
-    for (const struct mt_json *c = mt_json_first(s); c != NULL; c = mt_json_next(c))
-        if (mt_json_kind(c) == MT_JSON_OBJECT)
-            return mt_fail(ctx, MT_E_UNSUPPORTED,
-                           "rope_parameters that differ by layer type (%s) are not known here",
-                           mt_json_key(c));
-    MT_TRY(mt_cfg_num(ctx, cfg, "rope_theta", theta, 1, 1e15, &theta));
-    MT_TRY(mt_cfg_num(ctx, s, "rope_theta", theta, 1, 1e15, &r->theta));
-    MT_TRY(mt_cfg_num(ctx, cfg, "partial_rotary_factor", partial, 1e-6, 1, &partial));
-    MT_TRY(mt_cfg_num(ctx, s, "partial_rotary_factor", partial, 1e-6, 1, &r->partial));
-    MT_TRY(util_rope_type(ctx, s, &r->type));
-    rotary = (int64_t)(hp->head_dim * r->partial);
-    if (rotary < 2 || rotary % 2 != 0)
-        return mt_fail(ctx, MT_E_FORMAT,
-                       "head_dim %d with partial_rotary_factor %g leaves %" PRId64
-                       " rotating dimensions, expected an even number",
-                       hp->head_dim, r->partial, rotary);
     r->factor = 1;
     r->original_max_pos = (double)hp->max_pos;
+    MT_TRY(util_rope_type(ctx, s, &r->type));
     if (r->type == MT_ROPE_DEFAULT)
         return MT_OK;
-    MT_TRY(mt_cfg_num(ctx, s, "factor", 0, 1e-6, 1e9, &r->factor));
+    MT_TRY(mt_cfg_num(ctx, s, "factor", r->type == MT_ROPE_LONGROPE ? -1 : 0,
+                      r->type == MT_ROPE_LONGROPE ? -1 : 1e-6, 1e9, &r->factor));
     if (r->type == MT_ROPE_LINEAR || r->type == MT_ROPE_DYNAMIC)
         return MT_OK;
     /* Where it stands beside the dictionary too, loaders prefer that. */
@@ -111,6 +90,11 @@ mt_status mt_cfg_read_rope(struct mt_ctx *ctx, const struct mt_json *cfg, struct
                       &r->original_max_pos));
     MT_TRY(mt_cfg_num(ctx, cfg, "original_max_position_embeddings", r->original_max_pos, 1, 1e12,
                       &r->original_max_pos));
+    if (r->type == MT_ROPE_LONGROPE) {
+        if (r->factor <= 0)
+            r->factor = (double)hp->max_pos / r->original_max_pos;
+        return mt_cfg_num(ctx, s, "attention_factor", 0, 0, 1e6, &r->attention_factor);
+    }
     if (r->type == MT_ROPE_YARN)
         return util_rope_yarn(ctx, s, r);
     MT_TRY(mt_cfg_num(ctx, s, "low_freq_factor", 0, 1e-6, 1e9, &r->low_freq_factor));
@@ -118,6 +102,79 @@ mt_status mt_cfg_read_rope(struct mt_ctx *ctx, const struct mt_json *cfg, struct
     if (r->high_freq_factor <= r->low_freq_factor)
         return mt_fail(ctx, MT_E_FORMAT, "high_freq_factor %g is not above low_freq_factor %g",
                        r->high_freq_factor, r->low_freq_factor);
+    return MT_OK;
+}
+
+static mt_status util_rope_one(struct mt_ctx *ctx, const struct mt_json *cfg,
+                               const struct mt_json *s, const struct mt_hparams *hp,
+                               struct mt_rope_params *r)
+{
+    double theta = r->theta > 0 ? r->theta : 10000, partial = r->partial > 0 ? r->partial : 1;
+    int64_t rotary;
+
+    MT_TRY(mt_cfg_num(ctx, cfg, "rope_theta", theta, 1, 1e15, &theta));
+    MT_TRY(mt_cfg_num(ctx, s, "rope_theta", theta, 1, 1e15, &r->theta));
+    MT_TRY(mt_cfg_num(ctx, cfg, "partial_rotary_factor", partial, 1e-6, 1, &partial));
+    MT_TRY(mt_cfg_num(ctx, s, "partial_rotary_factor", partial, 1e-6, 1, &r->partial));
+    rotary = (int64_t)(hp->head_dim * r->partial);
+    if (rotary < 2 || rotary % 2 != 0)
+        return mt_fail(ctx, MT_E_FORMAT,
+                       "head_dim %d with partial_rotary_factor %g leaves %" PRId64
+                       " rotating dimensions, expected an even number",
+                       hp->head_dim, r->partial, rotary);
+    return util_rope_scaling(ctx, cfg, s, hp, r);
+}
+
+/* The dictionary that describes positions; NULL when there is none. Where a file has both
+ * spellings, loaders take rope_scaling. */
+static const struct mt_json *util_rope_dict(const struct mt_json *cfg)
+{
+    const struct mt_json *s = mt_json_get(cfg, "rope_scaling");
+
+    if (mt_json_kind(s) != MT_JSON_OBJECT)
+        s = mt_json_get(cfg, "rope_parameters");
+    return mt_json_kind(s) == MT_JSON_OBJECT ? s : NULL;
+}
+
+mt_status mt_cfg_read_rope(struct mt_ctx *ctx, const struct mt_json *cfg, struct mt_hparams *hp)
+{
+    const struct mt_json *s = util_rope_dict(cfg), *full = mt_json_get(s, "full_attention");
+    const struct mt_json *local = mt_json_get(s, "sliding_attention");
+
+    for (const struct mt_json *c = mt_json_first(s); c != NULL; c = mt_json_next(c))
+        if (mt_json_kind(c) == MT_JSON_OBJECT && c != full && c != local)
+            return mt_fail(ctx, MT_E_UNSUPPORTED,
+                           "rope_parameters for layers of type %s are not known here",
+                           mt_json_key(c));
+    if (mt_json_kind(full) != MT_JSON_OBJECT || mt_json_kind(local) != MT_JSON_OBJECT) {
+        if (mt_json_kind(full) == MT_JSON_OBJECT || mt_json_kind(local) == MT_JSON_OBJECT)
+            return mt_fail(ctx, MT_E_UNSUPPORTED,
+                           "rope_parameters for layers of type %s alone are not known here",
+                           full != NULL ? "full_attention" : "sliding_attention");
+        return util_rope_one(ctx, cfg, s, hp, &hp->rope);
+    }
+    hp->local_rope = true;
+    hp->rope_local = hp->rope;
+    MT_TRY(util_rope_one(ctx, NULL, local, hp, &hp->rope_local));
+    return util_rope_one(ctx, NULL, full, hp, &hp->rope);
+}
+
+/* One list of divisors; as many as features that rotate in pairs. */
+static mt_status util_rope_factors(struct mt_ctx *ctx, struct mt_model *m, const struct mt_json *s,
+                                   const char *key, const double **out)
+{
+    const struct mt_json *list = mt_json_get(s, key);
+    size_t n = (size_t)(m->hp.head_dim * m->hp.rope.partial) / 2, i = 0;
+    double *v;
+
+    if (mt_json_count(list) != n)
+        return mt_fail(ctx, MT_E_FORMAT, "%s has %zu entries, expected %zu", key,
+                       mt_json_count(list), n);
+    MT_TRY(mt_arena_alloc(ctx, &m->arena, n, sizeof *v, &v));
+    for (const struct mt_json *j = mt_json_first(list); j != NULL; j = mt_json_next(j), i++)
+        if (!mt_json_number(j, &v[i]) || !(v[i] > 0))
+            return mt_fail(ctx, MT_E_FORMAT, "%s[%zu] is not a positive number", key, i);
+    *out = v;
     return MT_OK;
 }
 
@@ -132,7 +189,7 @@ mt_status mt_cfg_read_act(struct mt_ctx *ctx, const struct mt_json *cfg, const c
         {"gelu", MT_ACT_GELU},        {"gelu_new", MT_ACT_GELU_TANH},
         {"relu", MT_ACT_RELU},        {"gelu_pytorch_tanh", MT_ACT_GELU_TANH},
         {"relu2", MT_ACT_RELU2},      {"gelu_fast", MT_ACT_GELU_TANH},
-        {"gelu_python", MT_ACT_GELU},
+        {"gelu_python", MT_ACT_GELU}, {"quick_gelu", MT_ACT_QUICK_GELU},
     };
     const char *name;
 
@@ -177,6 +234,24 @@ static mt_status util_read_heads(struct mt_ctx *ctx, const struct mt_json *cfg,
     return MT_OK;
 }
 
+void mt_cfg_plain(struct mt_model *m)
+{
+    const struct mt_json *cfg = m->config;
+    struct mt_hparams *hp = &m->hp;
+
+    hp->norm = MT_NORM_RMS;
+    hp->norm_offset = 0;
+    hp->qk_norm = MT_QK_NORM_NONE;
+    hp->qkv_bias = hp->o_bias = false;
+    hp->sliding_window = 0;
+    hp->window_first_layer = 0;
+    hp->windowed = NULL;
+    hp->attn_scale = hp->attn_softcap = hp->logit_softcap = hp->clip_qkv = 0;
+    hp->embed_scale = hp->logit_scale = hp->residual_scale = 1;
+    hp->bos_id = util_token_id(cfg, "bos_token_id", hp->vocab);
+    hp->eos_id = util_token_id(cfg, "eos_token_id", hp->vocab);
+}
+
 mt_status mt_cfg_read_common(struct mt_ctx *ctx, struct mt_model *m)
 {
     const struct mt_json *cfg = m->config;
@@ -192,64 +267,70 @@ mt_status mt_cfg_read_common(struct mt_ctx *ctx, struct mt_model *m)
     MT_TRY(mt_json_get_bool(ctx, cfg, "tie_word_embeddings", false, &hp->tied));
     MT_TRY(util_read_heads(ctx, cfg, hp));
     MT_TRY(mt_cfg_read_rope(ctx, cfg, hp));
+    if (hp->rope.type == MT_ROPE_LONGROPE) {
+        const struct mt_json *s = util_rope_dict(cfg);
+        MT_TRY(util_rope_factors(ctx, m, s, "short_factor", &hp->rope.short_factor));
+        MT_TRY(util_rope_factors(ctx, m, s, "long_factor", &hp->rope.long_factor));
+    }
     hp->n_layers = (int)layers;
-    hp->norm = MT_NORM_RMS;
-    hp->norm_offset = 0;
-    hp->qk_norm = MT_QK_NORM_NONE;
-    hp->qkv_bias = hp->o_bias = false;
-    hp->sliding_window = 0;
-    hp->window_first_layer = 0;
-    hp->attn_scale = 0;
-    hp->embed_scale = hp->logit_scale = hp->residual_scale = 1;
-    hp->bos_id = util_token_id(cfg, "bos_token_id", hp->vocab);
-    hp->eos_id = util_token_id(cfg, "eos_token_id", hp->vocab);
+    mt_cfg_plain(m);
     return MT_OK;
 }
 
-/* layer_types can say what two numbers can: full layers first, windowed ones after. */
-static mt_status util_layer_types(struct mt_ctx *ctx, const struct mt_json *types, int n_layers,
-                                  int64_t *first)
+mt_status mt_cfg_layer_types(struct mt_ctx *ctx, struct mt_model *m, bool *windowed, bool *found)
 {
+    const struct mt_json *types = mt_json_get(m->config, "layer_types");
     int n = 0;
 
-    *first = n_layers;
+    *found = mt_json_kind(types) == MT_JSON_ARRAY;
+    if (!*found)
+        return MT_OK;
     for (const struct mt_json *j = mt_json_first(types); j != NULL; j = mt_json_next(j), n++) {
         const char *s = mt_json_text(j);
-        bool windowed = s != NULL && strcmp(s, "sliding_attention") == 0;
 
-        if (s == NULL || (!windowed && strcmp(s, "full_attention") != 0))
+        bool on = s != NULL && strcmp(s, "sliding_attention") == 0;
+
+        if (s == NULL || (!on && strcmp(s, "full_attention") != 0))
             return mt_fail(ctx, MT_E_UNSUPPORTED, "layer_types[%d] \"%s\" is not known here", n,
                            s != NULL ? s : "");
-        if (windowed && *first == n_layers)
-            *first = n;
-        if (!windowed && *first != n_layers)
-            return mt_fail(ctx, MT_E_UNSUPPORTED,
-                           "layer_types that alternate between full and sliding attention are not "
-                           "known here");
+        if (n < m->hp.n_layers)
+            windowed[n] = on;
     }
-    if (n != n_layers)
-        return mt_fail(ctx, MT_E_FORMAT, "layer_types has %d entries for %d layers", n, n_layers);
+    if (n != m->hp.n_layers)
+        return mt_fail(ctx, MT_E_FORMAT, "layer_types has %d entries for %d layers", n,
+                       m->hp.n_layers);
     return MT_OK;
+}
+
+void mt_cfg_set_windows(struct mt_hparams *hp, int64_t window, const bool *windowed)
+{
+    int first = 0, last = hp->n_layers;
+
+    while (first < hp->n_layers && !windowed[first])
+        first++;
+    while (last > first && windowed[last - 1])
+        last--;
+    hp->sliding_window = first < hp->n_layers ? window : 0;
+    hp->window_first_layer = first < hp->n_layers ? first : 0;
+    hp->windowed = last > first ? windowed : NULL;
 }
 
 mt_status mt_cfg_read_window(struct mt_ctx *ctx, struct mt_model *m)
 {
-    const struct mt_json *types = mt_json_get(m->config, "layer_types");
     struct mt_hparams *hp = &m->hp;
     int64_t window, first;
-    bool use;
+    bool use, found, *windowed;
 
     MT_TRY(mt_json_get_bool(ctx, m->config, "use_sliding_window", false, &use));
     if (!use || mt_json_kind(mt_json_get(m->config, "sliding_window")) == MT_JSON_NULL)
         return MT_OK;
     MT_TRY(mt_cfg_int(ctx, m->config, "sliding_window", 4096, 1, MT_DIM_MAX, &window));
     MT_TRY(mt_cfg_int(ctx, m->config, "max_window_layers", 28, 0, MT_LAYERS_MAX, &first));
-    if (mt_json_kind(types) == MT_JSON_ARRAY)
-        MT_TRY(util_layer_types(ctx, types, hp->n_layers, &first));
-    if (first < hp->n_layers) {
-        hp->sliding_window = window;
-        hp->window_first_layer = (int)first;
-    }
+    MT_TRY(mt_arena_alloc(ctx, &m->arena, (size_t)hp->n_layers, sizeof *windowed, &windowed));
+    MT_TRY(mt_cfg_layer_types(ctx, m, windowed, &found));
+    for (int l = 0; !found && l < hp->n_layers; l++)
+        windowed[l] = l >= first;
+    mt_cfg_set_windows(hp, window, windowed);
     return MT_OK;
 }
 
@@ -260,10 +341,74 @@ mt_status mt_cfg_alloc_ffn(struct mt_ctx *ctx, struct mt_model *m)
     /* MoE families without dense layers have no use for the dense width. */
     MT_TRY(mt_cfg_int(ctx, m->config, "intermediate_size", m->family->moe ? 0 : -1,
                       m->family->moe ? 0 : 1, MT_DIM_MAX, &dense.width));
-    MT_TRY(mt_cfg_read_act(ctx, m->config, "hidden_act", &dense.act));
+    MT_TRY(mt_cfg_read_act(ctx, m->config,
+                           mt_json_get(m->config, "hidden_activation") != NULL ? "hidden_activation"
+                                                                               : "hidden_act",
+                           &dense.act));
     MT_TRY(mt_arena_alloc(ctx, &m->arena, (size_t)m->hp.n_layers, sizeof *m->ffn, &m->ffn));
     for (int l = 0; l < m->hp.n_layers; l++)
         m->ffn[l] = dense;
+    return MT_OK;
+}
+
+mt_status mt_cfg_read_sparse(struct mt_ctx *ctx, struct mt_model *m, bool **out)
+{
+    const struct mt_json *only = mt_json_get(m->config, "mlp_only_layers");
+    int64_t step, layer;
+    bool *sparse;
+
+    MT_TRY(mt_cfg_int(ctx, m->config, "decoder_sparse_step", 1, 1, MT_LAYERS_MAX, &step));
+    MT_TRY(mt_arena_alloc(ctx, &m->arena, (size_t)m->hp.n_layers, sizeof *sparse, &sparse));
+    for (int l = 0; l < m->hp.n_layers; l++)
+        sparse[l] = (l + 1) % step == 0;
+    for (const struct mt_json *j = mt_json_first(only); j != NULL; j = mt_json_next(j)) {
+        if (!mt_json_integer(j, &layer) || layer < 0)
+            return mt_fail(ctx, MT_E_FORMAT, "mlp_only_layers holds something else than layers");
+        if (layer < m->hp.n_layers)
+            sparse[layer] = false;
+    }
+    *out = sparse;
+    return MT_OK;
+}
+
+mt_status mt_cfg_read_sigmoid_router(struct mt_ctx *ctx, const struct mt_json *cfg,
+                                     const struct mt_ffn *dflt, struct mt_ffn *moe)
+{
+    int64_t n, k, shared, groups, best;
+    const char *count =
+        mt_json_get(cfg, "n_routed_experts") != NULL ? "n_routed_experts" : "num_local_experts";
+
+    MT_TRY(mt_cfg_int(ctx, cfg, "moe_intermediate_size", dflt->width, 1, MT_DIM_MAX, &moe->width));
+    MT_TRY(mt_cfg_int(ctx, cfg, count, dflt->n_experts, 1, MT_EXPERTS_MAX, &n));
+    MT_TRY(mt_cfg_int(ctx, cfg, "num_experts_per_tok", dflt->k, 1, MT_EXPERTS_MAX, &k));
+    MT_TRY(
+        mt_cfg_int(ctx, cfg, "n_shared_experts", dflt->shared_width, 0, MT_EXPERTS_MAX, &shared));
+    MT_TRY(mt_cfg_int(ctx, cfg, "n_group", dflt->rule.n_group, 1, n, &groups));
+    MT_TRY(mt_cfg_int(ctx, cfg, "topk_group", dflt->rule.topk_group, 1, groups, &best));
+    MT_TRY(mt_json_get_bool(ctx, cfg, "norm_topk_prob", dflt->rule.renorm, &moe->rule.renorm));
+    MT_TRY(mt_cfg_num(ctx, cfg, "routed_scaling_factor", dflt->rule.scale, -1e9, 1e9,
+                      &moe->rule.scale));
+    moe->n_experts = (int)n;
+    moe->k = (int)k;
+    moe->shared_width = shared * moe->width;
+    moe->rule.score = MT_SCORE_SIGMOID;
+    moe->rule.renorm_eps = 1e-20;
+    moe->rule.has_bias = true;
+    moe->rule.n_group = (int)groups;
+    moe->rule.topk_group = (int)best;
+    return MT_OK;
+}
+
+mt_status mt_cfg_first_dense(struct mt_ctx *ctx, struct mt_model *m, int64_t dflt, bool **out)
+{
+    int64_t first;
+    bool *sparse;
+
+    MT_TRY(mt_cfg_int(ctx, m->config, "first_k_dense_replace", dflt, 0, MT_LAYERS_MAX, &first));
+    MT_TRY(mt_arena_alloc(ctx, &m->arena, (size_t)m->hp.n_layers, sizeof *sparse, &sparse));
+    for (int l = 0; l < m->hp.n_layers; l++)
+        sparse[l] = l >= first;
+    *out = sparse;
     return MT_OK;
 }
 
@@ -299,6 +444,13 @@ mt_status mt_cfg_set_moe(struct mt_ctx *ctx, struct mt_model *m, const struct mt
         m->ffn[l] = f;
     }
     return MT_OK;
+}
+
+int64_t mt_hp_layer_window(const struct mt_hparams *hp, int layer)
+{
+    bool on = hp->windowed != NULL ? hp->windowed[layer] : layer >= hp->window_first_layer;
+
+    return on ? hp->sliding_window : 0;
 }
 
 bool mt_hp_has_window(const struct mt_hparams *hp)

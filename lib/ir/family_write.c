@@ -50,8 +50,21 @@ mt_status mt_cfg_hold_attention(struct mt_ctx *ctx, const struct mt_model *m,
     if (hp->embed_scale != 1 || hp->logit_scale != 1 || hp->residual_scale != 1 ||
         hp->attn_scale != 0)
         return mt_cfg_cannot(ctx, f, "scaled embeddings, residuals, attention or logits", NULL);
-    if (hp->qk_norm == MT_QK_NORM_FULL)
-        return mt_cfg_cannot(ctx, f, "q/k norms over all heads at once", NULL);
+    if (hp->attn_softcap != 0 || hp->logit_softcap != 0 || (hp->clip_qkv != 0 && !can->clip) ||
+        hp->sinks)
+        return mt_cfg_cannot(ctx, f, "soft-capped, clipped or sunk attention", NULL);
+    if (hp->post_norms || hp->norm_bias)
+        return mt_cfg_cannot(ctx, f, "norms behind its blocks", NULL);
+    if (hp->learned_pos || hp->local_rope || hp->rope.pairs)
+        return mt_cfg_cannot(ctx, f, "its positions (rotary, half by half, only)", NULL);
+    if (hp->mla.kv_rank > 0)
+        return mt_cfg_cannot(ctx, f, "latent attention", NULL);
+    if (hp->windowed != NULL && mt_hp_has_window(hp))
+        return mt_cfg_cannot(ctx, f, "windows in every few layers", NULL);
+    if (hp->qk_norm == MT_QK_NORM_FULL && !can->full_norm)
+        return mt_cfg_cannot(ctx, f, "q/k norms over all heads at once", f->moe ? "olmoe" : NULL);
+    if (hp->qk_norm != MT_QK_NORM_FULL && can->full_norm)
+        return mt_cfg_cannot(ctx, f, "attention without q/k norms over all heads", other);
     if (hp->qk_norm == MT_QK_NORM_HEAD && !can->head_norm)
         return mt_cfg_cannot(ctx, f, "q/k norms", other);
     if (hp->qk_norm == MT_QK_NORM_NONE && can->head_norm_needed)
@@ -151,6 +164,33 @@ mt_status mt_cfg_hold_softmax(struct mt_ctx *ctx, const struct mt_family *f,
     return MT_OK;
 }
 
+mt_status mt_cfg_hold_sigmoid(struct mt_ctx *ctx, const struct mt_model *m,
+                              const struct mt_family *f, const struct mt_ffn *moe)
+{
+    const struct mt_router_rule *r = &moe->rule;
+
+    for (int l = 1; l < m->hp.n_layers; l++)
+        if (m->ffn[l - 1].moe && !m->ffn[l].moe)
+            return mt_cfg_cannot(ctx, f, "dense layers behind sparse ones", "qwen3_moe");
+
+    if (r->score != MT_SCORE_SIGMOID)
+        return mt_cfg_cannot(ctx, f, "a softmax router", "qwen3_moe or mixtral");
+    if (!r->has_bias)
+        return mt_cfg_cannot(ctx, f, "a router without a selection bias (zeros where unused)",
+                             NULL);
+    if (r->renorm && r->renorm_eps != 1e-20)
+        return mt_cfg_cannot(ctx, f, "a renormalisation without its 1e-20", NULL);
+    if (moe->shared_gated)
+        return mt_cfg_cannot(ctx, f, "a gated shared expert", NULL);
+    if (moe->shared_width % moe->width != 0)
+        return mt_cfg_cannot(
+            ctx, f, "a shared expert whose width is no multiple of the routed experts'", NULL);
+    /* Its code ranks groups by their best two experts, even a single group. */
+    if (moe->n_experts / r->n_group < 2)
+        return mt_cfg_cannot(ctx, f, "fewer than two experts in a group", "mixtral");
+    return MT_OK;
+}
+
 /* Whole numbers without a fraction: loaders check some of these for being integers. */
 static void write_whole(struct mt_json *to, const char *key, double v)
 {
@@ -160,22 +200,41 @@ static void write_whole(struct mt_json *to, const char *key, double v)
         mt_json_set_num(to, key, v);
 }
 
-static void write_rope_scaling(const struct mt_rope_params *r, struct mt_json *to)
+static void write_rope_factors(const struct mt_rope_params *r, int n_freq, struct mt_json *to)
 {
-    static const char *const names[] = {"default", "linear", "dynamic", "llama3", "yarn"};
+    struct mt_json *s = mt_json_set_array(to, "short_factor");
+    struct mt_json *l = mt_json_set_array(to, "long_factor");
+
+    for (int i = 0; i < n_freq; i++) {
+        mt_json_add_num(s, r->short_factor[i]);
+        mt_json_add_num(l, r->long_factor[i]);
+    }
+    if (r->attention_factor > 0)
+        mt_json_set_num(to, "attention_factor", r->attention_factor);
+}
+
+/* n_freq: frequencies, half the features that rotate. */
+static void write_rope_scaling(const struct mt_rope_params *r, int n_freq, struct mt_json *to)
+{
+    static const char *const names[] = {"default", "linear", "dynamic",
+                                        "llama3",  "yarn",   "longrope"};
 
     mt_json_set_str(to, "rope_type", names[r->type]);
     if (r->type == MT_ROPE_DEFAULT)
         return;
     mt_json_set_num(to, "factor", r->factor);
-    if (r->type == MT_ROPE_LLAMA3 || r->type == MT_ROPE_YARN)
+    if (r->type >= MT_ROPE_LLAMA3)
         write_whole(to, "original_max_position_embeddings", r->original_max_pos);
     if (r->type == MT_ROPE_LLAMA3) {
         mt_json_set_num(to, "low_freq_factor", r->low_freq_factor);
         mt_json_set_num(to, "high_freq_factor", r->high_freq_factor);
     }
+    if (r->type == MT_ROPE_LONGROPE)
+        write_rope_factors(r, n_freq, to);
     if (r->type != MT_ROPE_YARN)
         return;
+    if (r->no_truncate)
+        mt_json_set_bool(to, "truncate", false);
     mt_json_set_num(to, "beta_fast", r->beta_fast);
     mt_json_set_num(to, "beta_slow", r->beta_slow);
     /* Zero means that the loader's formula decides: say nothing. */
@@ -190,18 +249,19 @@ static void write_rope_scaling(const struct mt_rope_params *r, struct mt_json *t
 void mt_cfg_write_rope(const struct mt_model *m, struct mt_json *config)
 {
     const struct mt_rope_params *r = &m->hp.rope;
+    int n_freq = (int)(m->hp.head_dim * r->partial) / 2;
     struct mt_json *both;
 
     mt_json_set_num(config, "rope_theta", r->theta);
     mt_json_remove(config, "rope_scaling");
     mt_json_remove(config, "partial_rotary_factor");
     if (r->type != MT_ROPE_DEFAULT)
-        write_rope_scaling(r, mt_json_set_object(config, "rope_scaling"));
+        write_rope_scaling(r, n_freq, mt_json_set_object(config, "rope_scaling"));
     if (r->partial < 1)
         mt_json_set_num(config, "partial_rotary_factor", r->partial);
     mt_json_remove(config, "rope_parameters");
     both = mt_json_set_object(config, "rope_parameters");
-    write_rope_scaling(r, both);
+    write_rope_scaling(r, n_freq, both);
     mt_json_set_num(both, "rope_theta", r->theta);
     if (r->partial < 1)
         mt_json_set_num(both, "partial_rotary_factor", r->partial);
@@ -225,7 +285,8 @@ static void write_dtype(const struct mt_model *m, struct mt_json *config)
 
 static void write_act(enum mt_act act, struct mt_json *config)
 {
-    static const char *const names[] = {"silu", "gelu", "gelu_pytorch_tanh", "relu", "relu2"};
+    static const char *const names[] = {"silu", "gelu",  "gelu_pytorch_tanh",
+                                        "relu", "relu2", "quick_gelu"};
 
     mt_json_set_str(config, "hidden_act", names[act]);
 }
@@ -246,6 +307,9 @@ static const char *const write_stale[] = {
     "moe_intermediate_size",
     "n_shared_experts",
     "shared_expert_intermediate_size",
+    "shared_intermediate_size",
+    "qkv_bias",
+    "clip_qkv",
     "norm_topk_prob",
     "decoder_sparse_step",
     "mlp_only_layers",
@@ -308,4 +372,65 @@ void mt_cfg_write_window(const struct mt_model *m, struct mt_json *config)
     } else {
         mt_json_set_null(config, "sliding_window");
     }
+}
+
+/* Layers of next-token predictors that travel along behind the last layer. A declared one whose
+ * tensors are gone breaks loaders. */
+static int write_predictors(const struct mt_model *m)
+{
+    char prefix[64];
+    int n = 0;
+
+    for (;; n++) {
+        size_t len =
+            (size_t)snprintf(prefix, sizeof prefix, "model.layers.%d.", m->hp.n_layers + n);
+        bool found = false;
+
+        for (size_t i = 0; i < m->n_tensors && !found; i++)
+            found = m->tensors[i]->role.kind == MT_ROLE_OTHER && m->tensors[i]->name != NULL &&
+                    strncmp(m->tensors[i]->name, prefix, len) == 0;
+        if (!found)
+            return n;
+    }
+}
+
+void mt_cfg_write_sigmoid_router(const struct mt_model *m, struct mt_json *config)
+{
+    const struct mt_ffn *moe = mt_model_first_moe(m);
+    int dense = 0;
+
+    while (!m->ffn[dense].moe)
+        dense++;
+    mt_json_set_int(config, "moe_intermediate_size", moe->width);
+    mt_json_set_int(config, "n_routed_experts", moe->n_experts);
+    mt_json_set_int(config, "num_experts_per_tok", moe->k);
+    mt_json_set_int(config, "n_shared_experts", moe->shared_width / moe->width);
+    mt_json_set_int(config, "n_group", moe->rule.n_group);
+    mt_json_set_int(config, "topk_group", moe->rule.topk_group);
+    mt_json_set_bool(config, "norm_topk_prob", moe->rule.renorm);
+    mt_json_set_num(config, "routed_scaling_factor", moe->rule.scale);
+    mt_json_set_int(config, "first_k_dense_replace", dense);
+    mt_json_set_int(config, "num_nextn_predict_layers", write_predictors(m));
+    if (mt_json_get(config, "intermediate_size") == NULL)
+        mt_json_set_int(config, "intermediate_size", moe->width);
+}
+
+void mt_cfg_write_qwen_moe(const struct mt_model *m, const struct mt_ffn *moe,
+                           struct mt_json *config)
+{
+    struct mt_json *only;
+
+    mt_json_set_int(config, "moe_intermediate_size", moe->width);
+    mt_json_set_int(config, "num_experts", moe->n_experts);
+    mt_json_set_int(config, "num_experts_per_tok", moe->k);
+    mt_json_set_bool(config, "norm_topk_prob",
+                     moe->rule.renorm || moe->rule.score == MT_SCORE_SOFTMAX_TOPK);
+    mt_json_set_int(config, "decoder_sparse_step", 1);
+    only = mt_json_set_array(config, "mlp_only_layers");
+    for (int l = 0; l < m->hp.n_layers; l++)
+        if (!m->ffn[l].moe)
+            mt_json_add_int(only, l);
+    /* Loaders build their dense layers' width from it even where there is none. */
+    if (mt_json_get(config, "intermediate_size") == NULL)
+        mt_json_set_int(config, "intermediate_size", moe->width);
 }

@@ -25,6 +25,7 @@ struct mt_router_rule {
     enum mt_router_score score;
     bool renorm;
     double renorm_eps; /* 1e-20 for the DeepSeek-V3 line; 0 otherwise */
+    double renorm_min; /* the sum is taken for no less (ERNIE); 0 otherwise */
     double scale;
     bool has_bias; /* a selection-only bias per expert (e_score_correction_bias) */
     int n_group, topk_group;
@@ -40,6 +41,9 @@ struct mt_ffn {
     int64_t shared_width;   /* 0: no shared expert */
     bool shared_gated;      /* shared output times sigmoid(gate . x) (Qwen2-MoE) */
     bool in_bias, out_bias; /* biases on gate/up rows, on the output */
+    bool router_bias;       /* a bias on the router's logits (gpt-oss) */
+    /* gpt-oss: act(min(g, limit)) * (1 + clamp(u, -limit, limit)); 0: act(g) * u. */
+    double glu_limit;
     struct mt_router_rule rule;
 };
 

@@ -27,7 +27,8 @@ enum mt_rope_type {
     MT_ROPE_LINEAR,
     MT_ROPE_DYNAMIC,
     MT_ROPE_LLAMA3,
-    MT_ROPE_YARN
+    MT_ROPE_YARN,
+    MT_ROPE_LONGROPE
 };
 /* As in config.json, both spellings (rope_theta + rope_scaling; rope_parameters). */
 struct mt_rope_params {
@@ -35,7 +36,22 @@ struct mt_rope_params {
     double theta, factor, low_freq_factor, high_freq_factor, original_max_pos;
     double beta_fast, beta_slow, attention_factor; /* yarn; attention_factor 0: by formula */
     double mscale, mscale_all_dim;
-    double partial; /* share of head_dim that rotates; 1 = all */
+    bool no_truncate; /* yarn: the ramp's ends stay fractions */
+    double partial;   /* share of head_dim that rotates; 1 = all */
+    bool pairs;       /* features 2i and 2i+1 turn together; else i and i + half */
+    /* longrope: divisors of the frequencies, [rotating features / 2], for contexts up to
+     * original_max_pos and beyond; in the model's arena. */
+    const double *short_factor, *long_factor;
+};
+
+/* Multi-head latent attention (DeepSeek-V2): queries and keys of a head are `nope` features without
+ * position and `rope` with; keys and values are made of a latent vector of kv_rank. hp.head_dim is
+ * then the larger of nope + rope and v, n_kv_heads is n_heads. */
+struct mt_mla {
+    int64_t q_rank;    /* 0: queries come straight from the hidden states */
+    int64_t kv_rank;   /* 0: ordinary attention */
+    int nope, rope, v; /* features of a head */
+    double eps;        /* of the latent vectors' norms */
 };
 
 struct mt_hparams {
@@ -49,9 +65,20 @@ struct mt_hparams {
     bool tied;              /* lm_head is embed_tokens */
     int64_t sliding_window; /* 0: off */
     int window_first_layer; /* layers from here on use the window (Qwen's max_window_layers) */
+    const bool *windowed;   /* [n_layers], in the arena: which do instead, where they alternate */
     double attn_scale;      /* 0: head_dim^-1/2 */
     double embed_scale, logit_scale, residual_scale; /* 1 unless the family says otherwise */
+    bool embed_scale_rounded;           /* embed_scale is rounded to the embedding's dtype first */
+    double attn_softcap, logit_softcap; /* 0: none; else c tanh(s / c) */
+    double clip_qkv;                    /* 0: none; else q, k and v are cut to +-clip_qkv */
+    bool norm_bias;                     /* biases on the norms of layers and the final one */
+    bool post_norms;  /* norms behind attention and FFN too, before they are added */
+    bool sinks;       /* a score per head that takes part in the softmax and has no value */
+    bool learned_pos; /* a learned vector per position instead of rotation */
+    struct mt_mla mla;
     struct mt_rope_params rope;
+    bool local_rope; /* layers with a window rotate by rope_local */
+    struct mt_rope_params rope_local;
     int64_t bos_id, eos_id; /* -1: none; the first where the config has a list */
 };
 

@@ -22,6 +22,14 @@
     X(ATTN_K, "k_proj")                                                                            \
     X(ATTN_V, "v_proj")                                                                            \
     X(ATTN_O, "o_proj")                                                                            \
+    X(ATTN_Q_A, "q_a_proj")                                                                        \
+    X(Q_A_NORM, "q_a_norm")                                                                        \
+    X(ATTN_KV_A, "kv_a_proj")                                                                      \
+    X(KV_A_NORM, "kv_a_norm")                                                                      \
+    X(ATTN_KV_B, "kv_b_proj")                                                                      \
+    X(ATTN_SINKS, "attn_sinks")                                                                    \
+    X(ATTN_POST_NORM, "attn_post_norm")                                                            \
+    X(FFN_POST_NORM, "ffn_post_norm")                                                              \
     X(Q_NORM, "q_norm")                                                                            \
     X(K_NORM, "k_norm")                                                                            \
     X(FFN_NORM, "ffn_norm")                                                                        \

@@ -71,22 +71,31 @@ static mt_status verify_bias(struct mt_ctx *ctx, const struct mt_model *m, enum 
     return MT_OK;
 }
 
-static mt_status verify_attention(struct mt_ctx *ctx, const struct mt_model *m, int l)
+/* A norm of n, with a bias where norms have them. */
+static mt_status verify_norm(struct mt_ctx *ctx, const struct mt_model *m, enum mt_role_kind kind,
+                             int layer)
+{
+    MT_TRY(verify_vector(ctx, m, kind, layer, m->hp.hidden));
+    return verify_bias(ctx, m, kind, layer, MT_EXPERT_NONE, m->hp.norm_bias, m->hp.hidden);
+}
+
+/* Weight and bias of a projection of attention. */
+static mt_status verify_linear(struct mt_ctx *ctx, const struct mt_model *m, enum mt_role_kind kind,
+                               int l, int64_t rows, int64_t cols, bool bias)
+{
+    MT_TRY(verify_matrix(ctx, m, kind, l, MT_EXPERT_NONE, rows, cols));
+    return verify_bias(ctx, m, kind, l, MT_EXPERT_NONE, bias, rows);
+}
+
+static mt_status verify_qkv(struct mt_ctx *ctx, const struct mt_model *m, int l)
 {
     const struct mt_hparams *hp = &m->hp;
     int64_t q = (int64_t)hp->n_heads * hp->head_dim, kv = (int64_t)hp->n_kv_heads * hp->head_dim;
     bool norms = hp->qk_norm != MT_QK_NORM_NONE, full = hp->qk_norm == MT_QK_NORM_FULL;
 
-    MT_TRY(verify_vector(ctx, m, MT_ROLE_ATTN_NORM, l, hp->hidden));
-    MT_TRY(verify_vector(ctx, m, MT_ROLE_FFN_NORM, l, hp->hidden));
-    MT_TRY(verify_matrix(ctx, m, MT_ROLE_ATTN_Q, l, MT_EXPERT_NONE, q, hp->hidden));
-    MT_TRY(verify_matrix(ctx, m, MT_ROLE_ATTN_K, l, MT_EXPERT_NONE, kv, hp->hidden));
-    MT_TRY(verify_matrix(ctx, m, MT_ROLE_ATTN_V, l, MT_EXPERT_NONE, kv, hp->hidden));
-    MT_TRY(verify_matrix(ctx, m, MT_ROLE_ATTN_O, l, MT_EXPERT_NONE, hp->hidden, q));
-    MT_TRY(verify_bias(ctx, m, MT_ROLE_ATTN_Q, l, MT_EXPERT_NONE, hp->qkv_bias, q));
-    MT_TRY(verify_bias(ctx, m, MT_ROLE_ATTN_K, l, MT_EXPERT_NONE, hp->qkv_bias, kv));
-    MT_TRY(verify_bias(ctx, m, MT_ROLE_ATTN_V, l, MT_EXPERT_NONE, hp->qkv_bias, kv));
-    MT_TRY(verify_bias(ctx, m, MT_ROLE_ATTN_O, l, MT_EXPERT_NONE, hp->o_bias, hp->hidden));
+    MT_TRY(verify_linear(ctx, m, MT_ROLE_ATTN_Q, l, q, hp->hidden, hp->qkv_bias));
+    MT_TRY(verify_linear(ctx, m, MT_ROLE_ATTN_K, l, kv, hp->hidden, hp->qkv_bias));
+    MT_TRY(verify_linear(ctx, m, MT_ROLE_ATTN_V, l, kv, hp->hidden, hp->qkv_bias));
     if (!norms && (mt_model_find(m, mt_role(MT_ROLE_Q_NORM, l, MT_EXPERT_NONE)) != NULL ||
                    mt_model_find(m, mt_role(MT_ROLE_K_NORM, l, MT_EXPERT_NONE)) != NULL))
         return mt_fail(ctx, MT_E_FORMAT,
@@ -95,7 +104,41 @@ static mt_status verify_attention(struct mt_ctx *ctx, const struct mt_model *m, 
         MT_TRY(verify_vector(ctx, m, MT_ROLE_Q_NORM, l, full ? q : hp->head_dim));
         MT_TRY(verify_vector(ctx, m, MT_ROLE_K_NORM, l, full ? kv : hp->head_dim));
     }
-    return MT_OK;
+    return verify_linear(ctx, m, MT_ROLE_ATTN_O, l, hp->hidden, q, hp->o_bias);
+}
+
+static mt_status verify_latent(struct mt_ctx *ctx, const struct mt_model *m, int l)
+{
+    const struct mt_hparams *hp = &m->hp;
+    const struct mt_mla *a = &hp->mla;
+    int64_t n = hp->n_heads, q = n * (a->nope + a->rope);
+
+    if (a->q_rank > 0) {
+        MT_TRY(verify_linear(ctx, m, MT_ROLE_ATTN_Q_A, l, a->q_rank, hp->hidden, hp->qkv_bias));
+        MT_TRY(verify_vector(ctx, m, MT_ROLE_Q_A_NORM, l, a->q_rank));
+    }
+    MT_TRY(
+        verify_linear(ctx, m, MT_ROLE_ATTN_Q, l, q, a->q_rank > 0 ? a->q_rank : hp->hidden, false));
+    MT_TRY(verify_linear(ctx, m, MT_ROLE_ATTN_KV_A, l, a->kv_rank + a->rope, hp->hidden,
+                         hp->qkv_bias));
+    MT_TRY(verify_vector(ctx, m, MT_ROLE_KV_A_NORM, l, a->kv_rank));
+    MT_TRY(verify_linear(ctx, m, MT_ROLE_ATTN_KV_B, l, n * (a->nope + a->v), a->kv_rank, false));
+    return verify_linear(ctx, m, MT_ROLE_ATTN_O, l, hp->hidden, n * a->v, hp->o_bias);
+}
+
+static mt_status verify_attention(struct mt_ctx *ctx, const struct mt_model *m, int l)
+{
+    const struct mt_hparams *hp = &m->hp;
+
+    MT_TRY(verify_norm(ctx, m, MT_ROLE_ATTN_NORM, l));
+    MT_TRY(verify_norm(ctx, m, MT_ROLE_FFN_NORM, l));
+    if (hp->post_norms) {
+        MT_TRY(verify_norm(ctx, m, MT_ROLE_ATTN_POST_NORM, l));
+        MT_TRY(verify_norm(ctx, m, MT_ROLE_FFN_POST_NORM, l));
+    }
+    if (hp->sinks)
+        MT_TRY(verify_vector(ctx, m, MT_ROLE_ATTN_SINKS, l, hp->n_heads));
+    return hp->mla.kv_rank > 0 ? verify_latent(ctx, m, l) : verify_qkv(ctx, m, l);
 }
 
 static mt_status verify_expert(struct mt_ctx *ctx, const struct mt_model *m, int l, int expert,
@@ -114,6 +157,17 @@ static mt_status verify_expert(struct mt_ctx *ctx, const struct mt_model *m, int
     return verify_bias(ctx, m, MT_ROLE_FFN_DOWN, l, expert, f->out_bias, d);
 }
 
+/* A vector, or the one row of a matrix (ERNIE). */
+static mt_status verify_selection_bias(struct mt_ctx *ctx, const struct mt_model *m, int l)
+{
+    const struct mt_role role = mt_role(MT_ROLE_ROUTER_BIAS, l, MT_EXPERT_NONE);
+    const struct mt_tensor *t = mt_model_find(m, role);
+
+    if (t != NULL && t->rank == 2 && t->shape[0] == 1)
+        return verify_needed(ctx, m, role, 2, 1, m->ffn[l].n_experts);
+    return verify_needed(ctx, m, role, 1, m->ffn[l].n_experts, 0);
+}
+
 static mt_status verify_ffn(struct mt_ctx *ctx, const struct mt_model *m, int l)
 {
     const struct mt_ffn *f = &m->ffn[l];
@@ -124,8 +178,9 @@ static mt_status verify_ffn(struct mt_ctx *ctx, const struct mt_model *m, int l)
         return mt_fail(ctx, MT_E_FORMAT, "layers.%d: %d of %d experts per token", l, f->k,
                        f->n_experts);
     MT_TRY(verify_matrix(ctx, m, MT_ROLE_ROUTER, l, MT_EXPERT_NONE, f->n_experts, m->hp.hidden));
+    MT_TRY(verify_bias(ctx, m, MT_ROLE_ROUTER, l, MT_EXPERT_NONE, f->router_bias, f->n_experts));
     if (f->rule.has_bias)
-        MT_TRY(verify_vector(ctx, m, MT_ROLE_ROUTER_BIAS, l, f->n_experts));
+        MT_TRY(verify_selection_bias(ctx, m, l));
     for (int e = 0; e < f->n_experts; e++)
         MT_TRY(verify_expert(ctx, m, l, e, f->width));
     if (f->shared_width > 0)
@@ -146,6 +201,21 @@ static bool verify_expected(const struct mt_model *m, struct mt_role r)
         return false;
     f = &m->ffn[r.layer];
     switch (r.kind) {
+    case MT_ROLE_ATTN_Q_A:
+    case MT_ROLE_Q_A_NORM:
+        return m->hp.mla.kv_rank > 0 && m->hp.mla.q_rank > 0;
+    case MT_ROLE_ATTN_KV_A:
+    case MT_ROLE_ATTN_KV_B:
+    case MT_ROLE_KV_A_NORM:
+        return m->hp.mla.kv_rank > 0;
+    case MT_ROLE_ATTN_K:
+    case MT_ROLE_ATTN_V:
+        return m->hp.mla.kv_rank == 0;
+    case MT_ROLE_ATTN_POST_NORM:
+    case MT_ROLE_FFN_POST_NORM:
+        return m->hp.post_norms;
+    case MT_ROLE_ATTN_SINKS:
+        return m->hp.sinks;
     case MT_ROLE_ROUTER:
         return f->moe;
     case MT_ROLE_ROUTER_BIAS:
@@ -221,7 +291,10 @@ mt_status mt_model_verify(struct mt_ctx *ctx, const struct mt_model *m)
     if (m->family == NULL)
         return MT_OK;
     MT_TRY(verify_matrix(ctx, m, MT_ROLE_EMBED, -1, MT_EXPERT_NONE, hp->vocab, hp->hidden));
-    MT_TRY(verify_vector(ctx, m, MT_ROLE_FINAL_NORM, -1, hp->hidden));
+    if (hp->learned_pos)
+        MT_TRY(
+            verify_matrix(ctx, m, MT_ROLE_POS_EMBED, -1, MT_EXPERT_NONE, hp->max_pos, hp->hidden));
+    MT_TRY(verify_norm(ctx, m, MT_ROLE_FINAL_NORM, -1));
     if (!hp->tied || mt_model_find(m, head) != NULL)
         MT_TRY(verify_needed(ctx, m, head, 2, hp->vocab, hp->hidden));
     for (int l = 0; l < hp->n_layers; l++) {

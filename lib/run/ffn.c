@@ -142,6 +142,23 @@ static mt_status ffn_bias(struct mt_ctx *ctx, struct mt_runner *r, mt_buf y, int
     return b->h == NULL ? MT_OK : r->dev->ops->add_bias(ctx, r->dev, y, m, b->h);
 }
 
+/* g = act(g) * u, or gpt-oss's cut form of it. */
+static mt_status ffn_inner(struct mt_ctx *ctx, struct mt_run_layer *l, mt_buf g, mt_buf u, size_t n)
+{
+    struct mt_device *dev = l->r->dev;
+    const struct mt_device_ops *ops = dev->ops;
+    double c = l->ffn->glu_limit;
+    int act = (int)l->ffn->act;
+
+    if (c <= 0)
+        return ops->act_mul(ctx, dev, act, g, g, u, n);
+    MT_TRY(ops->clamp(ctx, dev, g, -INFINITY, c, n));
+    MT_TRY(ops->clamp(ctx, dev, u, -c, c, n));
+    MT_TRY(ops->act_mul(ctx, dev, act, u, g, u, n));
+    MT_TRY(ops->act_mul(ctx, dev, act, g, g, NULL, n));
+    return ops->add(ctx, dev, g, u, n);
+}
+
 /* y = down(act(gate n) * (up n)), the inner product left in `hidden`. */
 static mt_status ffn_block(struct mt_ctx *ctx, struct mt_run_layer *l,
                            const struct run_ffn_weights *b, int64_t width, mt_buf n, int64_t m,
@@ -164,7 +181,7 @@ static mt_status ffn_block(struct mt_ctx *ctx, struct mt_run_layer *l,
         MT_TRY(ops->gemm(ctx, r->dev, hidden, n, m, b->up.h, false));
         MT_TRY(ffn_bias(ctx, r, hidden, m, &b->up_bias));
     }
-    MT_TRY(ops->act_mul(ctx, r->dev, (int)l->ffn->act, hidden, hidden, up, elems));
+    MT_TRY(ffn_inner(ctx, l, hidden, up, elems));
     MT_TRY(ops->gemm(ctx, r->dev, y, hidden, m, b->down.h, false));
     return ffn_bias(ctx, r, y, m, &b->down_bias);
 }
@@ -364,7 +381,7 @@ static mt_status ffn_run_range(struct mt_ctx *ctx, struct mt_run_layer *l, int f
     } else {
         MT_TRY(ffn_grouped(ctx, l, FFN_UP, first, end, gate, rows, width));
     }
-    MT_TRY(r->dev->ops->act_mul(ctx, r->dev, (int)l->ffn->act, g, g, u, n));
+    MT_TRY(ffn_inner(ctx, l, g, u, n));
     return ffn_grouped(ctx, l, FFN_DOWN, first, end, rows, gate, hidden);
 }
 
@@ -426,12 +443,18 @@ mt_status mt_run_ffn(struct mt_ctx *ctx, struct mt_run_layer *l, mt_buf n, int64
                      mt_buf hidden_out)
 {
     l->routing = (struct mt_routing){0};
-    if (!l->ffn->moe)
-        return ffn_block(ctx, l, &l->dense, l->ffn->width, n, m, y, hidden_out);
-    mt_assert(hidden_out == NULL);
-    MT_TRY(ffn_route(ctx, l, n, m));
-    MT_TRY(ffn_experts(ctx, l, n, m, y));
-    return l->ffn->shared_width > 0 ? ffn_shared(ctx, l, n, m, y) : MT_OK;
+    if (!l->ffn->moe) {
+        MT_TRY(ffn_block(ctx, l, &l->dense, l->ffn->width, n, m, y, hidden_out));
+    } else {
+        mt_assert(hidden_out == NULL);
+        MT_TRY(ffn_route(ctx, l, n, m));
+        MT_TRY(ffn_experts(ctx, l, n, m, y));
+        if (l->ffn->shared_width > 0)
+            MT_TRY(ffn_shared(ctx, l, n, m, y));
+    }
+    if (!l->r->m->hp.post_norms)
+        return MT_OK;
+    return mt_run_norm(ctx, l->r, y, y, m, &l->ffn_post_norm, &l->ffn_post_bias);
 }
 
 const struct mt_routing *mt_run_routing(const struct mt_run_layer *l)

@@ -1,3 +1,4 @@
+#include "lib/ir/family.h"
 #include "lib/run/run_impl.h"
 
 #include <limits.h>
@@ -14,7 +15,7 @@ static int64_t layer_kv_width(const struct mt_hparams *hp)
 }
 
 /* A tensor of rows x cols and, where the model has one, its bias of n. */
-static mt_status layer_want(struct mt_ctx *ctx, struct mt_run_layer *l, struct run_wants *w,
+mt_status mt_run_layer_want(struct mt_ctx *ctx, struct mt_run_layer *l, struct run_wants *w,
                             enum mt_role_kind kind, int64_t rows, int64_t cols,
                             struct run_weight *weight, int64_t n, struct run_weight *bias)
 {
@@ -27,25 +28,62 @@ static mt_status layer_want(struct mt_ctx *ctx, struct mt_run_layer *l, struct r
     return MT_OK;
 }
 
-static mt_status layer_wants(struct mt_ctx *ctx, struct mt_run_layer *l, struct run_wants *w)
+static mt_status layer_qkv_wants(struct mt_ctx *ctx, struct mt_run_layer *l, struct run_wants *w)
 {
     const struct mt_hparams *hp = &l->r->m->hp;
     int64_t h = hp->hidden, q = layer_q_width(hp), kv = layer_kv_width(hp);
     bool by_head = hp->qk_norm == MT_QK_NORM_HEAD;
 
-    MT_TRY(layer_want(ctx, l, w, MT_ROLE_ATTN_NORM, 1, h, &l->attn_norm, h, &l->attn_norm_bias));
-    MT_TRY(layer_want(ctx, l, w, MT_ROLE_ATTN_Q, q, h, &l->q, q, &l->q_bias));
-    MT_TRY(layer_want(ctx, l, w, MT_ROLE_ATTN_K, kv, h, &l->k, kv, &l->k_bias));
-    MT_TRY(layer_want(ctx, l, w, MT_ROLE_ATTN_V, kv, h, &l->v, kv, &l->v_bias));
-    MT_TRY(layer_want(ctx, l, w, MT_ROLE_ATTN_O, h, q, &l->o, h, &l->o_bias));
-    MT_TRY(layer_want(ctx, l, w, MT_ROLE_FFN_NORM, 1, h, &l->ffn_norm, h, &l->ffn_norm_bias));
-    if (hp->qk_norm != MT_QK_NORM_NONE) {
-        MT_TRY(layer_want(ctx, l, w, MT_ROLE_Q_NORM, 1, by_head ? hp->head_dim : q, &l->q_norm, 0,
-                          NULL));
-        MT_TRY(layer_want(ctx, l, w, MT_ROLE_K_NORM, 1, by_head ? hp->head_dim : kv, &l->k_norm, 0,
-                          NULL));
+    MT_TRY(mt_run_layer_want(ctx, l, w, MT_ROLE_ATTN_Q, q, h, &l->q, q, &l->q_bias));
+    MT_TRY(mt_run_layer_want(ctx, l, w, MT_ROLE_ATTN_K, kv, h, &l->k, kv, &l->k_bias));
+    MT_TRY(mt_run_layer_want(ctx, l, w, MT_ROLE_ATTN_V, kv, h, &l->v, kv, &l->v_bias));
+    MT_TRY(mt_run_layer_want(ctx, l, w, MT_ROLE_ATTN_O, h, q, &l->o, h, &l->o_bias));
+    if (hp->qk_norm == MT_QK_NORM_NONE)
+        return MT_OK;
+    MT_TRY(mt_run_layer_want(ctx, l, w, MT_ROLE_Q_NORM, 1, by_head ? hp->head_dim : q, &l->q_norm,
+                             0, NULL));
+    return mt_run_layer_want(ctx, l, w, MT_ROLE_K_NORM, 1, by_head ? hp->head_dim : kv, &l->k_norm,
+                             0, NULL);
+}
+
+static mt_status layer_wants(struct mt_ctx *ctx, struct mt_run_layer *l, struct run_wants *w)
+{
+    const struct mt_hparams *hp = &l->r->m->hp;
+    int64_t h = hp->hidden;
+
+    MT_TRY(mt_run_layer_want(ctx, l, w, MT_ROLE_ATTN_NORM, 1, h, &l->attn_norm, h,
+                             &l->attn_norm_bias));
+    MT_TRY(
+        mt_run_layer_want(ctx, l, w, MT_ROLE_FFN_NORM, 1, h, &l->ffn_norm, h, &l->ffn_norm_bias));
+    if (hp->post_norms) {
+        MT_TRY(mt_run_layer_want(ctx, l, w, MT_ROLE_ATTN_POST_NORM, 1, h, &l->attn_post_norm, h,
+                                 &l->attn_post_bias));
+        MT_TRY(mt_run_layer_want(ctx, l, w, MT_ROLE_FFN_POST_NORM, 1, h, &l->ffn_post_norm, h,
+                                 &l->ffn_post_bias));
     }
+    MT_TRY(hp->mla.kv_rank > 0 ? mt_run_mla_wants(ctx, l, w) : layer_qkv_wants(ctx, l, w));
     return mt_run_ffn_wants(ctx, l, w);
+}
+
+static mt_status layer_open_sinks(struct mt_ctx *ctx, struct mt_run_layer *l)
+{
+    const struct mt_hparams *hp = &l->r->m->hp;
+    struct mt_tensor *t;
+    float *values;
+    mt_status st;
+
+    if (!hp->sinks)
+        return MT_OK;
+    MT_TRY(mt_model_need(ctx, l->r->m, mt_role(MT_ROLE_ATTN_SINKS, l->layer, MT_EXPERT_NONE), &t));
+    if (mt_tensor_count(t) != hp->n_heads)
+        return mt_fail(ctx, MT_E_FORMAT, "layers.%d: %lld attention sinks for %d heads", l->layer,
+                       (long long)mt_tensor_count(t), hp->n_heads);
+    MT_TRY(mt_tensor_load_f32(ctx, t, &values));
+    st = mt_alloc(ctx, (size_t)hp->n_heads, sizeof(double), "attention sinks", &l->sinks);
+    for (int i = 0; st == MT_OK && i < hp->n_heads; i++)
+        l->sinks[i] = (double)values[i];
+    mt_free(values);
+    return st;
 }
 
 mt_status mt_run_layer_open(struct mt_ctx *ctx, struct mt_runner *r, int layer,
@@ -65,6 +103,8 @@ mt_status mt_run_layer_open(struct mt_ctx *ctx, struct mt_runner *r, int layer,
     if (st == MT_OK)
         st = mt_run_weights_load(ctx, r, wants.v, wants.n);
     if (st == MT_OK)
+        st = layer_open_sinks(ctx, l);
+    if (st == MT_OK)
         st = mt_run_ffn_open(ctx, l);
     if (st != MT_OK) {
         mt_run_layer_close(l);
@@ -76,14 +116,30 @@ mt_status mt_run_layer_open(struct mt_ctx *ctx, struct mt_runner *r, int layer,
 
 void mt_run_layer_close(struct mt_run_layer *l)
 {
-    struct run_weight *own[] = {
-        &l->attn_norm, &l->attn_norm_bias, &l->q,      &l->k,      &l->v,      &l->o,
-        &l->q_bias,    &l->k_bias,         &l->v_bias, &l->o_bias, &l->q_norm, &l->k_norm,
-        &l->ffn_norm,  &l->ffn_norm_bias};
+    struct run_weight *own[] = {&l->attn_norm,
+                                &l->attn_norm_bias,
+                                &l->q,
+                                &l->k,
+                                &l->v,
+                                &l->o,
+                                &l->q_bias,
+                                &l->k_bias,
+                                &l->v_bias,
+                                &l->o_bias,
+                                &l->q_norm,
+                                &l->k_norm,
+                                &l->ffn_norm,
+                                &l->ffn_norm_bias,
+                                &l->attn_post_norm,
+                                &l->attn_post_bias,
+                                &l->ffn_post_norm,
+                                &l->ffn_post_bias};
 
     for (size_t i = 0; i < sizeof own / sizeof own[0]; i++)
         mt_run_weight_free(l->r, own[i]);
+    mt_run_mla_close(l);
     mt_run_ffn_close(l);
+    mt_free(l->sinks);
     for (size_t i = 0; i < l->r->m->n_tensors; i++) {
         if (l->r->m->tensors[i]->role.layer == l->layer)
             mt_tensor_drop(l->r->m->tensors[i]);
@@ -112,20 +168,20 @@ static mt_status layer_positions(struct mt_ctx *ctx, struct mt_runner *r,
 }
 
 /* One call for the batch, unless scaling depends on the length of each sequence. */
-static mt_status layer_rope(struct mt_ctx *ctx, struct mt_run_layer *l, const struct mt_seqs *seqs,
-                            int64_t past, int64_t m, mt_buf q, mt_buf k)
+mt_status mt_run_rotate(struct mt_ctx *ctx, struct mt_run_layer *l, const struct mt_seqs *seqs,
+                        int64_t past, int64_t m, mt_buf q, mt_buf k)
 {
     const struct mt_hparams *hp = &l->r->m->hp;
     struct mt_device *dev = l->r->dev;
     size_t qw = (size_t)layer_q_width(hp), kw = (size_t)layer_kv_width(hp), row = 0;
-    bool by_seq = hp->rope.type == MT_ROPE_DYNAMIC;
+    bool by_seq = mt_run_rope_by_length(hp);
     struct mt_rope rope;
 
     if (l->r->rope.rot_dim == 0)
         return MT_OK;
     for (int s = 0; s < (by_seq ? seqs->n : 1); s++) {
         int64_t n = by_seq ? seqs->len[s] : m;
-        MT_TRY(mt_run_rope_for(ctx, l->r, past + n, &rope));
+        MT_TRY(mt_run_rope_for(ctx, l, past + n, &rope));
         MT_TRY(dev->ops->rope(ctx, dev, mt_dev_at(dev, q, row * qw), n, hp->n_heads, hp->head_dim,
                               l->r->pos + row, &rope));
         MT_TRY(dev->ops->rope(ctx, dev, mt_dev_at(dev, k, row * kw), n, hp->n_kv_heads,
@@ -135,8 +191,8 @@ static mt_status layer_rope(struct mt_ctx *ctx, struct mt_run_layer *l, const st
     return MT_OK;
 }
 
-static mt_status layer_linear(struct mt_ctx *ctx, struct mt_run_layer *l, mt_buf y, mt_buf x,
-                              int64_t m, const struct run_weight *w, const struct run_weight *bias)
+mt_status mt_run_linear(struct mt_ctx *ctx, struct mt_run_layer *l, mt_buf y, mt_buf x, int64_t m,
+                        const struct run_weight *w, const struct run_weight *bias)
 {
     struct mt_device *dev = l->r->dev;
 
@@ -156,6 +212,59 @@ static mt_status layer_qk_norm(struct mt_ctx *ctx, struct mt_run_layer *l, mt_bu
                              hp->norm_offset, hp->norm_eps);
 }
 
+/* Learned positions: x += their vectors, before the first layer, where positions are known. */
+static mt_status layer_add_positions(struct mt_ctx *ctx, struct mt_run_layer *l, mt_buf x,
+                                     int64_t m)
+{
+    const struct mt_hparams *hp = &l->r->m->hp;
+    const struct mt_device_ops *ops = l->r->dev->ops;
+    size_t n = (size_t)m * (size_t)hp->hidden;
+    struct mt_tensor *t;
+    float *rows;
+    mt_buf added;
+    mt_status st = MT_OK;
+
+    MT_TRY(mt_model_need(ctx, l->r->m, mt_role(MT_ROLE_POS_EMBED, -1, MT_EXPERT_NONE), &t));
+    MT_TRY(mt_run_slot(ctx, l->r, RUN_SLOT_G, n, &added));
+    MT_TRY(mt_alloc(ctx, n, sizeof *rows, "positions of a batch", &rows));
+    for (int64_t i = 0; st == MT_OK && i < m; i++) {
+        if (l->r->pos[i] >= mt_tensor_rows(t))
+            st = mt_fail(ctx, MT_E_LIMIT, "position %d, but the model has learned only %lld",
+                         (int)l->r->pos[i], (long long)mt_tensor_rows(t));
+        else
+            st = mt_tensor_fetch_f32(ctx, t, l->r->pos[i], 1, rows + i * hp->hidden);
+    }
+    if (st == MT_OK)
+        st = ops->upload(ctx, l->r->dev, added, rows, n);
+    if (st == MT_OK)
+        st = ops->add(ctx, l->r->dev, x, added, n);
+    mt_free(rows);
+    return st;
+}
+
+static mt_status layer_clip(struct mt_ctx *ctx, struct mt_run_layer *l, mt_buf x, size_t n)
+{
+    double c = l->r->m->hp.clip_qkv;
+
+    return c > 0 ? l->r->dev->ops->clamp(ctx, l->r->dev, x, -c, c, n) : MT_OK;
+}
+
+static mt_status layer_qkv(struct mt_ctx *ctx, struct mt_run_layer *l, mt_buf n, int64_t m,
+                           mt_buf q, mt_buf k, mt_buf v)
+{
+    const struct mt_hparams *hp = &l->r->m->hp;
+    size_t qn = (size_t)(m * layer_q_width(hp)), kn = (size_t)(m * layer_kv_width(hp));
+
+    MT_TRY(mt_run_linear(ctx, l, q, n, m, &l->q, &l->q_bias));
+    MT_TRY(mt_run_linear(ctx, l, k, n, m, &l->k, &l->k_bias));
+    MT_TRY(mt_run_linear(ctx, l, v, n, m, &l->v, &l->v_bias));
+    MT_TRY(layer_qk_norm(ctx, l, q, m, hp->n_heads, &l->q_norm));
+    MT_TRY(layer_qk_norm(ctx, l, k, m, hp->n_kv_heads, &l->k_norm));
+    MT_TRY(layer_clip(ctx, l, q, qn));
+    MT_TRY(layer_clip(ctx, l, k, kn));
+    return layer_clip(ctx, l, v, kn);
+}
+
 /* q, k, v of the batch, normed and rotated. */
 static mt_status layer_project(struct mt_ctx *ctx, struct mt_run_layer *l, mt_buf x,
                                const struct mt_seqs *seqs, int64_t past, int64_t m, mt_buf q,
@@ -164,23 +273,23 @@ static mt_status layer_project(struct mt_ctx *ctx, struct mt_run_layer *l, mt_bu
     const struct mt_hparams *hp = &l->r->m->hp;
     mt_buf n;
 
+    MT_TRY(layer_positions(ctx, l->r, seqs, past, m));
+    if (hp->learned_pos && l->layer == 0)
+        MT_TRY(layer_add_positions(ctx, l, x, m));
     MT_TRY(mt_run_slot(ctx, l->r, RUN_SLOT_A, (size_t)m * (size_t)hp->hidden, &n));
     MT_TRY(mt_run_norm(ctx, l->r, n, x, m, &l->attn_norm, &l->attn_norm_bias));
-    MT_TRY(layer_linear(ctx, l, q, n, m, &l->q, &l->q_bias));
-    MT_TRY(layer_linear(ctx, l, k, n, m, &l->k, &l->k_bias));
-    MT_TRY(layer_linear(ctx, l, v, n, m, &l->v, &l->v_bias));
-    MT_TRY(layer_qk_norm(ctx, l, q, m, hp->n_heads, &l->q_norm));
-    MT_TRY(layer_qk_norm(ctx, l, k, m, hp->n_kv_heads, &l->k_norm));
-    MT_TRY(layer_positions(ctx, l->r, seqs, past, m));
-    return layer_rope(ctx, l, seqs, past, m, q, k);
+    if (hp->mla.kv_rank > 0)
+        MT_TRY(mt_run_mla_project(ctx, l, n, m, q, k, v));
+    else
+        MT_TRY(layer_qkv(ctx, l, n, m, q, k, v));
+    return mt_run_rotate(ctx, l, seqs, past, m, q, k);
 }
 
 static int layer_window(const struct mt_run_layer *l)
 {
-    const struct mt_hparams *hp = &l->r->m->hp;
-    bool off = l->layer < hp->window_first_layer || hp->sliding_window > INT_MAX;
+    int64_t window = mt_hp_layer_window(&l->r->m->hp, l->layer);
 
-    return off ? 0 : (int)hp->sliding_window;
+    return window > INT_MAX ? 0 : (int)window;
 }
 
 /* Each sequence attends to itself; with a cache, to what is cached too. k and v are then the
@@ -197,7 +306,9 @@ static mt_status layer_attend(struct mt_ctx *ctx, struct mt_run_layer *l,
         .n_kv_heads = hp->n_kv_heads,
         .head_dim = hp->head_dim,
         .scale = hp->attn_scale != 0 ? hp->attn_scale : 1.0 / sqrt((double)hp->head_dim),
+        .softcap = hp->attn_softcap,
         .window = layer_window(l),
+        .sinks = l->sinks,
     };
 
     for (int s = 0; s < seqs->n; s++) {
@@ -211,7 +322,7 @@ static mt_status layer_attend(struct mt_ctx *ctx, struct mt_run_layer *l,
     return MT_OK;
 }
 
-/* x += residual_scale * (o(att) + bias) */
+/* x += residual_scale * norm(o(att) + bias), the norm only where the family has one */
 static mt_status layer_output(struct mt_ctx *ctx, struct mt_run_layer *l, mt_buf x, mt_buf att,
                               int64_t m)
 {
@@ -220,13 +331,18 @@ static mt_status layer_output(struct mt_ctx *ctx, struct mt_run_layer *l, mt_buf
     size_t n = (size_t)m * (size_t)hp->hidden;
     mt_buf y;
 
-    if (hp->residual_scale == 1) {
+    if (hp->mla.kv_rank > 0)
+        MT_TRY(mt_run_mla_values(ctx, l, att, m, &att));
+    if (hp->residual_scale == 1 && !hp->post_norms) {
         MT_TRY(dev->ops->gemm(ctx, dev, x, att, m, l->o.h, true));
         return l->o_bias.h == NULL ? MT_OK : dev->ops->add_bias(ctx, dev, x, m, l->o_bias.h);
     }
     MT_TRY(mt_run_slot(ctx, l->r, RUN_SLOT_A, n, &y));
-    MT_TRY(layer_linear(ctx, l, y, att, m, &l->o, &l->o_bias));
-    MT_TRY(dev->ops->scale(ctx, dev, y, hp->residual_scale, n));
+    MT_TRY(mt_run_linear(ctx, l, y, att, m, &l->o, &l->o_bias));
+    if (hp->post_norms)
+        MT_TRY(mt_run_norm(ctx, l->r, y, y, m, &l->attn_post_norm, &l->attn_post_bias));
+    if (hp->residual_scale != 1)
+        MT_TRY(dev->ops->scale(ctx, dev, y, hp->residual_scale, n));
     return dev->ops->add(ctx, dev, x, y, n);
 }
 

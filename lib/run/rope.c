@@ -9,6 +9,12 @@ mt_status mt_rope_dim(struct mt_ctx *ctx, const struct mt_hparams *hp, int *rot_
     double d = (double)hp->head_dim * hp->rope.partial;
 
     *rot_dim = 0;
+    if (hp->learned_pos)
+        return MT_OK;
+    if (hp->mla.kv_rank > 0) {
+        *rot_dim = hp->mla.rope;
+        return MT_OK;
+    }
     if (!(d >= 0 && d <= (double)hp->head_dim))
         return mt_fail(ctx, MT_E_UNSUPPORTED,
                        "partial_rotary_factor %g: the share of a head that rotates is in [0, 1]",
@@ -76,9 +82,11 @@ static void rope_yarn(const struct mt_hparams *hp, int dim, double *inv_freq, do
     double old = p->original_max_pos > 0 ? p->original_max_pos : (double)hp->max_pos;
     double fast = p->beta_fast > 0 ? p->beta_fast : 32.0;
     double slow = p->beta_slow > 0 ? p->beta_slow : 1.0;
-    double low = fmax(floor(rope_yarn_dim(fast, dim, p->theta, old)), 0.0);
-    double high = fmin(ceil(rope_yarn_dim(slow, dim, p->theta, old)), dim - 1.0);
+    double low = rope_yarn_dim(fast, dim, p->theta, old);
+    double high = rope_yarn_dim(slow, dim, p->theta, old);
 
+    low = fmax(p->no_truncate ? low : floor(low), 0.0);
+    high = fmin(p->no_truncate ? high : ceil(high), dim - 1.0);
     if (low == high)
         high += 0.001; /* as the original: no division by zero */
     rope_plain(p->theta, dim, inv_freq);
@@ -93,6 +101,23 @@ static void rope_yarn(const struct mt_hparams *hp, int dim, double *inv_freq, do
             rope_yarn_mscale(p->factor, p->mscale) / rope_yarn_mscale(p->factor, p->mscale_all_dim);
     else
         *amplitude = rope_yarn_mscale(p->factor, 1.0);
+}
+
+/* Each frequency has a divisor of its own, one for short and one for long contexts. */
+static void rope_longrope(const struct mt_hparams *hp, int64_t n, int dim, double *inv_freq,
+                          double *amplitude)
+{
+    const struct mt_rope_params *p = &hp->rope;
+    bool beyond = (double)n > p->original_max_pos;
+    const double *factor = beyond ? p->long_factor : p->short_factor;
+
+    rope_plain(p->theta, dim, inv_freq);
+    for (int i = 0; i < dim / 2; i++)
+        inv_freq[i] /= factor[i];
+    if (p->attention_factor != 0)
+        *amplitude = p->attention_factor;
+    else if (p->factor > 1.0)
+        *amplitude = sqrt(1.0 + log(p->factor) / log(p->original_max_pos));
 }
 
 mt_status mt_rope_frequencies(struct mt_ctx *ctx, const struct mt_hparams *hp, int64_t n_positions,
@@ -118,6 +143,9 @@ mt_status mt_rope_frequencies(struct mt_ctx *ctx, const struct mt_hparams *hp, i
         break;
     case MT_ROPE_YARN:
         rope_yarn(hp, rot_dim, inv_freq, amplitude);
+        break;
+    case MT_ROPE_LONGROPE:
+        rope_longrope(hp, n_positions, rot_dim, inv_freq, amplitude);
         break;
     }
     for (int i = 0; i < rot_dim / 2; i++) {

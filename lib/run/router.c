@@ -92,7 +92,7 @@ static void router_weights(const struct mt_router_rule *rule, int k, double *wei
         if (rule->score == MT_SCORE_SOFTMAX_TOPK)
             weight[s] /= sum;
         else if (rule->renorm)
-            weight[s] /= sum + rule->renorm_eps;
+            weight[s] /= fmax(sum + rule->renorm_eps, rule->renorm_min);
         weight[s] *= rule->scale;
     }
 }

@@ -15,6 +15,8 @@ enum run_slot {
     RUN_SLOT_C, /* keys; up */
     RUN_SLOT_D, /* values; rows sorted by expert and their outputs; output of the shared expert */
     RUN_SLOT_E, /* attention output; router logits; shared gate */
+    RUN_SLOT_F, /* latent attention: all projections side by side; outputs without padding */
+    RUN_SLOT_G, /* latent attention: latent vectors; positions' vectors; inner half of a GLU */
     RUN_SLOTS
 };
 
@@ -38,10 +40,11 @@ struct mt_runner {
     struct run_weight final_norm, final_norm_bias, head;
     const struct mt_tensor *embed;
 
-    struct mt_rope rope;
-    double *inv_freq;      /* [rot_dim/2], for lengths up to max_pos */
-    double *inv_freq_long; /* [rot_dim/2], of one longer sequence ("dynamic") */
-    int32_t *pos;          /* positions of a batch */
+    struct mt_rope rope, rope_local;
+    double *inv_freq_local; /* [rot_dim/2], of layers with a window where they have their own */
+    double *inv_freq;       /* [rot_dim/2], for lengths up to max_pos */
+    double *inv_freq_long;  /* [rot_dim/2], of one longer sequence ("dynamic") */
+    int32_t *pos;           /* positions of a batch */
     size_t pos_cap;
 };
 
@@ -56,6 +59,11 @@ struct mt_run_layer {
 
     struct run_weight attn_norm, attn_norm_bias, q, k, v, o, q_bias, k_bias, v_bias, o_bias;
     struct run_weight q_norm, k_norm, ffn_norm, ffn_norm_bias;
+    struct run_weight attn_post_norm, attn_post_bias, ffn_post_norm, ffn_post_bias;
+    struct run_weight q_a, q_a_bias, q_a_norm, kv_a, kv_a_bias, kv_a_norm, kv_b; /* latent */
+    double *sinks;     /* [n_heads] or NULL */
+    int32_t *mla_rows; /* index lists of latent attention */
+    size_t mla_cap;
     struct run_ffn_weights dense; /* of a dense layer, or the shared expert */
     struct run_weight router, router_bias, shared_gate;
 
@@ -124,7 +132,36 @@ void mt_run_ffn_close(struct mt_run_layer *l);
 void mt_run_ffn_slots(const struct mt_hparams *hp, const struct mt_ffn *f, int64_t m,
                       size_t need[RUN_SLOTS]);
 
-/* mt_rope for one sequence that ends at position n (dynamic scaling depends on it). */
-MT_NODISCARD mt_status mt_run_rope_for(struct mt_ctx *ctx, struct mt_runner *r, int64_t n,
+/* mt_rope of a layer for one sequence that ends at position n (some scalings depend on it). */
+MT_NODISCARD mt_status mt_run_rope_for(struct mt_ctx *ctx, struct mt_run_layer *l, int64_t n,
                                        struct mt_rope *out);
+/* Whether they do. */
+bool mt_run_rope_by_length(const struct mt_hparams *hp);
+
+/* layer.c: a projection with its bias, if any; and a tensor with its bias to be loaded. */
+MT_NODISCARD mt_status mt_run_linear(struct mt_ctx *ctx, struct mt_run_layer *l, mt_buf y, mt_buf x,
+                                     int64_t m, const struct run_weight *w,
+                                     const struct run_weight *bias);
+MT_NODISCARD mt_status mt_run_layer_want(struct mt_ctx *ctx, struct mt_run_layer *l,
+                                         struct run_wants *w, enum mt_role_kind kind, int64_t rows,
+                                         int64_t cols, struct run_weight *weight, int64_t n,
+                                         struct run_weight *bias);
+/* Rotates q and k, [m, heads, head_dim] each, sequence by sequence where that matters. */
+MT_NODISCARD mt_status mt_run_rotate(struct mt_ctx *ctx, struct mt_run_layer *l,
+                                     const struct mt_seqs *seqs, int64_t past, int64_t m, mt_buf q,
+                                     mt_buf k);
+
+/* mla.c: latent attention (DeepSeek-V2, arXiv 2405.04434). Heads are laid out as
+ * [rope | nope | zeros] of head_dim, and values as [v | zeros], so that everything else sees
+ * ordinary heads. `x` is the normed input. */
+MT_NODISCARD mt_status mt_run_mla_wants(struct mt_ctx *ctx, struct mt_run_layer *l,
+                                        struct run_wants *w);
+MT_NODISCARD mt_status mt_run_mla_project(struct mt_ctx *ctx, struct mt_run_layer *l, mt_buf x,
+                                          int64_t m, mt_buf q, mt_buf k, mt_buf v);
+/* Values of all heads without their padding, [m, n_heads*v]. */
+MT_NODISCARD mt_status mt_run_mla_values(struct mt_ctx *ctx, struct mt_run_layer *l, mt_buf att,
+                                         int64_t m, mt_buf *out);
+void mt_run_mla_close(struct mt_run_layer *l);
+/* Scratch elements of slots F and G for m tokens. */
+void mt_run_mla_slots(const struct mt_hparams *hp, int64_t m, size_t need[RUN_SLOTS]);
 #endif

@@ -7,6 +7,8 @@
 
 #include <string.h>
 
+#include <math.h>
+
 #define RUNNER_BATCH_BYTES (256u << 20) /* scratch that a batch may take before it gets smaller */
 #define RUNNER_BATCH_TOKENS_MIN 256
 #define RUNNER_BATCH_TOKENS_MAX 2048
@@ -53,6 +55,10 @@ static void runner_slots(const struct mt_runner *r, int64_t m, size_t need[RUN_S
     need[RUN_SLOT_C] = kv;
     need[RUN_SLOT_D] = kv;
     need[RUN_SLOT_E] = q;
+    need[RUN_SLOT_F] = 0;
+    need[RUN_SLOT_G] = hp->learned_pos ? need[RUN_SLOT_A] : 0;
+    if (hp->mla.kv_rank > 0)
+        mt_run_mla_slots(hp, m, need);
     for (int l = 0; l < hp->n_layers; l++) {
         size_t ffn[RUN_SLOTS] = {0};
         mt_run_ffn_slots(hp, &r->m->ffn[l], m, ffn);
@@ -128,16 +134,31 @@ static mt_status runner_check(struct mt_ctx *ctx, const struct mt_model *m)
                        "that need no activations still work",
                        m->path != NULL ? m->path : "model",
                        m->model_type != NULL ? m->model_type : "unknown");
-    if (mt_model_find(m, mt_role(MT_ROLE_POS_EMBED, -1, MT_EXPERT_NONE)) != NULL)
-        return mt_fail(ctx, MT_E_UNSUPPORTED,
-                       "%s: learned positions have no forward pass; rotary ones do",
-                       m->family->name);
     if (hp->n_kv_heads < 1 || hp->n_heads % hp->n_kv_heads != 0)
         return mt_fail(ctx, MT_E_FORMAT, "%d attention heads cannot share %d key-value heads",
                        hp->n_heads, hp->n_kv_heads);
     for (int l = 0; l < hp->n_layers; l++)
         MT_TRY(runner_check_moe(ctx, m, l));
     return MT_OK;
+}
+
+/* Layers with a window; their settings may name another share of a head. */
+static mt_status runner_open_local_rope(struct mt_ctx *ctx, struct mt_runner *r)
+{
+    struct mt_hparams hp = r->m->hp;
+    int dim;
+
+    hp.rope = hp.rope_local;
+    if (mt_run_rope_by_length(&hp))
+        return mt_fail(ctx, MT_E_UNSUPPORTED,
+                       "layers with a window whose positions scale with the length have no forward "
+                       "pass");
+    MT_TRY(mt_rope_dim(ctx, &hp, &dim));
+    MT_TRY(
+        mt_alloc(ctx, (size_t)dim / 2, sizeof(double), "rotary frequencies", &r->inv_freq_local));
+    r->rope_local = (struct mt_rope){
+        .rot_dim = dim, .half_split = !hp.rope.pairs, .inv_freq = r->inv_freq_local};
+    return mt_rope_frequencies(ctx, &hp, 0, dim, r->inv_freq_local, &r->rope_local.amplitude);
 }
 
 static mt_status runner_open_rope(struct mt_ctx *ctx, struct mt_runner *r)
@@ -148,16 +169,29 @@ static mt_status runner_open_rope(struct mt_ctx *ctx, struct mt_runner *r)
     MT_TRY(mt_rope_dim(ctx, hp, &dim));
     MT_TRY(mt_alloc(ctx, (size_t)dim / 2, sizeof(double), "rotary frequencies", &r->inv_freq));
     MT_TRY(mt_alloc(ctx, (size_t)dim / 2, sizeof(double), "rotary frequencies", &r->inv_freq_long));
-    r->rope = (struct mt_rope){.rot_dim = dim, .half_split = true, .inv_freq = r->inv_freq};
-    return mt_rope_frequencies(ctx, hp, 0, dim, r->inv_freq, &r->rope.amplitude);
+    r->rope = (struct mt_rope){
+        .rot_dim = dim, .half_split = !hp->rope.pairs, .inv_freq = r->inv_freq, .amplitude = 1};
+    if (dim == 0)
+        return MT_OK;
+    MT_TRY(mt_rope_frequencies(ctx, hp, 0, dim, r->inv_freq, &r->rope.amplitude));
+    return hp->local_rope ? runner_open_local_rope(ctx, r) : MT_OK;
 }
 
-mt_status mt_run_rope_for(struct mt_ctx *ctx, struct mt_runner *r, int64_t n, struct mt_rope *out)
+bool mt_run_rope_by_length(const struct mt_hparams *hp)
 {
-    const struct mt_hparams *hp = &r->m->hp;
+    return hp->rope.type == MT_ROPE_DYNAMIC || hp->rope.type == MT_ROPE_LONGROPE;
+}
 
-    *out = r->rope;
-    if (hp->rope.type != MT_ROPE_DYNAMIC || n <= hp->max_pos)
+mt_status mt_run_rope_for(struct mt_ctx *ctx, struct mt_run_layer *l, int64_t n,
+                          struct mt_rope *out)
+{
+    struct mt_runner *r = l->r;
+    const struct mt_hparams *hp = &r->m->hp;
+    bool local = hp->local_rope && mt_hp_layer_window(hp, l->layer) > 0;
+
+    *out = local ? r->rope_local : r->rope;
+    if (local || !mt_run_rope_by_length(hp) ||
+        (hp->rope.type == MT_ROPE_DYNAMIC && n <= hp->max_pos))
         return MT_OK;
     out->inv_freq = r->inv_freq_long;
     return mt_rope_frequencies(ctx, hp, n, r->rope.rot_dim, r->inv_freq_long, &out->amplitude);
@@ -240,6 +274,7 @@ void mt_runner_close(struct mt_runner *r)
         mt_tensor_drop(r->embed);
     mt_free(r->inv_freq);
     mt_free(r->inv_freq_long);
+    mt_free(r->inv_freq_local);
     mt_free(r->pos);
     mt_free(r);
 }
@@ -271,6 +306,20 @@ static mt_status runner_embed_rows(struct mt_ctx *ctx, int64_t i, void *arg)
     return MT_OK;
 }
 
+static double runner_embed_scale(const struct mt_runner *r)
+{
+    const struct mt_hparams *hp = &r->m->hp;
+    const struct mt_kernels *k = mt_kernels_get();
+    float f = (float)hp->embed_scale;
+    uint16_t half;
+
+    if (!hp->embed_scale_rounded || mt_dtype_bits(r->embed->dtype) != 16)
+        return hp->embed_scale_rounded && r->embed->dtype == MT_F32 ? (double)f : hp->embed_scale;
+    k->from_f32(r->embed->dtype, &f, &half, 1);
+    k->to_f32(r->embed->dtype, &half, &f, 1);
+    return (double)f;
+}
+
 mt_status mt_run_embed(struct mt_ctx *ctx, struct mt_runner *r, const int32_t *ids, int64_t m,
                        mt_buf x)
 {
@@ -292,7 +341,7 @@ mt_status mt_run_embed(struct mt_ctx *ctx, struct mt_runner *r, const int32_t *i
     if (st == MT_OK)
         st = ops->upload(ctx, r->dev, x, job.x, n);
     if (st == MT_OK && hp->embed_scale != 1)
-        st = ops->scale(ctx, r->dev, x, hp->embed_scale, n);
+        st = ops->scale(ctx, r->dev, x, runner_embed_scale(r), n);
     mt_free(job.x);
     return st;
 }
@@ -338,6 +387,17 @@ static mt_status runner_need_head(struct mt_ctx *ctx, struct mt_runner *r)
     return mt_run_weights_load(ctx, r, &w, 1);
 }
 
+/* On the host, where the logits are wanted anyway: c tanh(x / c). */
+static void runner_softcap(double c, size_t n, float *f32, double *f64)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (f32 != NULL)
+            f32[i] = (float)(c * tanh((double)f32[i] / c));
+        else
+            f64[i] = c * tanh(f64[i] / c);
+    }
+}
+
 /* Exactly one of f32 and f64 is given. */
 static mt_status runner_head(struct mt_ctx *ctx, struct mt_runner *r, mt_buf x, int64_t m,
                              float *f32, double *f64)
@@ -363,6 +423,9 @@ static mt_status runner_head(struct mt_ctx *ctx, struct mt_runner *r, mt_buf x, 
             MT_TRY(ops->download(ctx, r->dev, f32 + (size_t)t * vocab, logits, elems));
         else
             MT_TRY(ops->download_f64(ctx, r->dev, f64 + (size_t)t * vocab, logits, elems));
+        if (hp->logit_softcap > 0)
+            runner_softcap(hp->logit_softcap, elems, f32 != NULL ? f32 + (size_t)t * vocab : NULL,
+                           f32 == NULL ? f64 + (size_t)t * vocab : NULL);
     }
     return MT_OK;
 }

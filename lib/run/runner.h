@@ -74,15 +74,15 @@ MT_NODISCARD mt_status mt_run_layer_open(struct mt_ctx *ctx, struct mt_runner *r
 void mt_run_layer_close(struct mt_run_layer *l); /* also drops mapped pages */
 
 /* `kv` NULL: every sequence starts at position 0. With a cache (one sequence), positions continue.
- */
+ * Where positions are learned, layer 0 adds them to x first. */
 MT_NODISCARD mt_status mt_run_attn(struct mt_ctx *ctx, struct mt_run_layer *l, mt_buf x,
                                    const struct mt_seqs *seqs, struct mt_kv_cache *kv);
 MT_NODISCARD mt_status mt_run_ffn_norm(struct mt_ctx *ctx, struct mt_run_layer *l, mt_buf x,
                                        int64_t m, mt_buf n);
-/* y[m, hidden] = ffn(n), overwritten. hidden_out (dense layers, may be NULL): act(Gx)*(Ux) [m, D].
- * Experts that tokens reach and whose bytes cannot be borrowed are evaluated together and stay
- * loaded; when half of the free budget does not hold them they come and go in turn. The bits of
- * y do not depend on that. */
+/* y[m, hidden] = ffn(n), overwritten; behind it the family's norm of it, if it has one. hidden_out
+ * (dense layers, may be NULL): act(Gx)*(Ux) [m, D]. Experts that tokens reach and whose bytes
+ * cannot be borrowed are evaluated together and stay loaded; when half of the free budget does not
+ * hold them they come and go in turn. The bits of y do not depend on that. */
 MT_NODISCARD mt_status mt_run_ffn(struct mt_ctx *ctx, struct mt_run_layer *l, mt_buf n, int64_t m,
                                   mt_buf y, mt_buf hidden_out);
 /* Routing of the latest mt_run_ffn; m = 0 for a dense layer. */

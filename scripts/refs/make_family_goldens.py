@@ -49,6 +49,19 @@ def rope(kind="default", theta=10000.0, **more):
     return dict(rope_type=kind, rope_theta=theta, **more)
 
 
+# The root of the hidden size is exact in every dtype.
+GEMMA = dict(hidden_size=16, head_dim=8, tie_word_embeddings=True, rms_norm_eps=1e-6)
+MLA = dict(
+    hidden_size=32,
+    num_key_value_heads=4,
+    kv_lora_rank=16,
+    qk_nope_head_dim=8,
+    qk_rope_head_dim=4,
+    v_head_dim=8,
+    moe_intermediate_size=12,
+)
+
+
 # name: (config class, overrides, spelling of RoPE in the written config.json)
 MODELS = {
     "llama": (
@@ -171,6 +184,233 @@ MODELS = {
         ),
         "new",
     ),
+    "qwen2_moe": (
+        "Qwen2MoeConfig",
+        dict(
+            num_hidden_layers=3,
+            num_experts=6,
+            num_experts_per_tok=2,
+            moe_intermediate_size=12,
+            shared_expert_intermediate_size=20,
+            mlp_only_layers=[0],
+            use_sliding_window=True,
+            sliding_window=6,
+            layer_types=["full_attention", "sliding_attention", "full_attention"],
+            rope_parameters=rope(theta=1000000.0),
+        ),
+        "new",
+    ),
+    "olmoe": (
+        "OlmoeConfig",
+        dict(
+            intermediate_size=12,
+            num_experts=6,
+            num_experts_per_tok=3,
+            clip_qkv=1.5,
+            rope_parameters=rope(),
+        ),
+        "old",
+    ),
+    "dots1": (
+        "Dots1Config",
+        dict(
+            num_hidden_layers=3,
+            head_dim=8,
+            attention_bias=True,
+            n_routed_experts=6,
+            num_experts_per_tok=2,
+            moe_intermediate_size=12,
+            n_shared_experts=1,
+            n_group=3,
+            topk_group=2,
+            first_k_dense_replace=1,
+            norm_topk_prob=True,
+            routed_scaling_factor=2.5,
+            sliding_window=5,
+            max_window_layers=2,
+            rope_parameters=rope(),
+        ),
+        "new",
+    ),
+    "granitemoe": (
+        "GraniteMoeConfig",
+        dict(
+            intermediate_size=12,
+            num_local_experts=5,
+            num_experts_per_tok=2,
+            embedding_multiplier=3.0,
+            logits_scaling=0.25,
+            residual_multiplier=0.6,
+            attention_multiplier=0.2,
+            rope_parameters=rope(),
+        ),
+        "old",
+    ),
+    "granitemoeshared": (
+        "GraniteMoeSharedConfig",
+        dict(
+            intermediate_size=12,
+            num_local_experts=4,
+            num_experts_per_tok=3,
+            shared_intermediate_size=20,
+            embedding_multiplier=1.5,
+            logits_scaling=0.5,
+            residual_multiplier=0.8,
+            attention_multiplier=0.4,
+            tie_word_embeddings=True,
+            rope_parameters=rope(),
+        ),
+        "new",
+    ),
+    "phi3": (
+        "Phi3Config",
+        dict(
+            head_dim=8,
+            max_position_embeddings=64,
+            original_max_position_embeddings=16,
+            sliding_window=15,
+            rope_parameters=rope(
+                "longrope",
+                short_factor=[1.0, 1.25, 1.5],
+                long_factor=[2.0, 3.0, 5.0],
+                partial_rotary_factor=0.75,
+                original_max_position_embeddings=16,
+            ),
+        ),
+        "old",
+    ),
+    "gpt2": (
+        "GPT2Config",
+        dict(n_embd=32, n_layer=2, n_head=4, n_positions=40, vocab_size=72),
+        "none",
+    ),
+    "gemma2": (
+        "Gemma2Config",
+        dict(
+            GEMMA,
+            num_hidden_layers=3,
+            query_pre_attn_scalar=24,
+            attn_logit_softcapping=3.0,
+            final_logit_softcapping=2.0,
+            sliding_window=6,
+            rope_parameters=rope(),
+        ),
+        "old",
+    ),
+    "gemma3_text": (
+        "Gemma3TextConfig",
+        dict(
+            GEMMA,
+            num_hidden_layers=7,
+            query_pre_attn_scalar=10,
+            sliding_window=6,
+            rope_parameters=dict(
+                full_attention=rope("linear", theta=1000000.0, factor=8.0),
+                sliding_attention=rope(theta=10000.0),
+            ),
+        ),
+        "new",
+    ),
+    "gemma3_text-old": (
+        "Gemma3TextConfig",
+        dict(
+            GEMMA,
+            layer_types=["full_attention", "sliding_attention"],
+            query_pre_attn_scalar=8,
+            sliding_window=9,
+            rope_parameters=dict(
+                full_attention=rope("linear", theta=500000.0, factor=4.0),
+                sliding_attention=rope(theta=300.0),
+            ),
+        ),
+        "old",
+    ),
+    "deepseek_v2": (
+        "DeepseekV2Config",
+        dict(
+            MLA,
+            num_hidden_layers=3,
+            q_lora_rank=None,
+            n_routed_experts=6,
+            num_experts_per_tok=2,
+            n_shared_experts=1,
+            topk_method="group_limited_greedy",
+            n_group=3,
+            topk_group=2,
+            first_k_dense_replace=1,
+            routed_scaling_factor=1.5,
+            rope_parameters=rope(
+                "yarn",
+                factor=4.0,
+                original_max_position_embeddings=16,
+                mscale=0.7,
+                mscale_all_dim=0.5,
+            ),
+            max_position_embeddings=64,
+        ),
+        "old",
+    ),
+    "deepseek_v3": (
+        "DeepseekV3Config",
+        dict(
+            MLA,
+            q_lora_rank=12,
+            attention_bias=True,
+            n_routed_experts=8,
+            num_experts_per_tok=2,
+            n_shared_experts=1,
+            n_group=4,
+            topk_group=2,
+            first_k_dense_replace=1,
+            norm_topk_prob=True,
+            num_mtp_layers=0,
+            rope_parameters=rope(
+                "yarn",
+                factor=4.0,
+                original_max_position_embeddings=16,
+                mscale=1.0,
+                mscale_all_dim=1.0,
+            ),
+            max_position_embeddings=64,
+        ),
+        "new",
+    ),
+    "gpt_oss": (
+        "GptOssConfig",
+        dict(
+            head_dim=8,
+            intermediate_size=12,
+            num_local_experts=4,
+            num_experts_per_tok=2,
+            sliding_window=6,
+            swiglu_limit=1.0,
+            rope_parameters=rope(
+                "yarn",
+                theta=150000.0,
+                factor=4.0,
+                original_max_position_embeddings=16,
+                beta_fast=32.0,
+                beta_slow=1.0,
+                truncate=False,
+            ),
+        ),
+        "new",
+    ),
+    "ernie4_5_moe": (
+        "Ernie4_5_MoeConfig",
+        dict(
+            num_hidden_layers=3,
+            moe_intermediate_size=12,
+            moe_num_experts=6,
+            moe_k=2,
+            moe_num_shared_experts=1,
+            moe_layer_start_index=1,
+            moe_layer_end_index=1,
+            tie_word_embeddings=True,
+            rope_parameters=rope(theta=500000.0),
+        ),
+        "new",
+    ),
 }
 
 
@@ -181,11 +421,15 @@ def randomize(model, seed):
             continue
         noise = torch.randn(p.shape, generator=gen)
         with torch.no_grad():
-            if "norm" in name:
+            if "norm" in name or (".ln_" in name and name.endswith("weight")):
                 p.copy_(1 + 0.1 * noise)
-            elif p.dim() == 1:
+            elif name.endswith("sinks"):
+                p.copy_(noise)
+            elif "embed_scale" in name:
+                pass
+            elif p.dim() == 1 or "correction_bias" in name:
                 p.copy_(0.1 * noise)
-            elif "embed" in name or name.endswith("mlp.gate.weight"):
+            elif any(w in name for w in ("embed", "wte", "wpe", "mlp.gate.weight", "router")):
                 p.copy_(noise)
             else:
                 p.copy_(noise / p.shape[-1] ** 0.5)
@@ -197,7 +441,7 @@ class OnlyDoubles(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         name = str(func)
-        harmless = ("view", "copy", "empty", "detach", "unsqueeze", "expand", "arange", "slice", "alias")
+        harmless = ("view", "copy", "empty", "detach", "unsqueeze", "expand", "arange", "slice", "alias", "squeeze")
         if isinstance(out, torch.Tensor) and out.dtype is REAL_F32 and not any(w in name for w in harmless):
             raise AssertionError(f"fp32 arithmetic left: {name}")
         return out
@@ -230,6 +474,9 @@ def load(path, dtype):
 
 def old_spelling(config):
     both = config.pop("rope_parameters")
+    if "full_attention" in both:
+        config["rope_local_base_freq"] = both["sliding_attention"]["rope_theta"]
+        both = both["full_attention"]
     config["rope_theta"] = both.pop("rope_theta")
     partial = both.pop("partial_rotary_factor", None)
     if partial is not None and partial != 0.5:
@@ -243,7 +490,8 @@ def make(out, name, seed):
     cls, overrides, spelling = MODELS[FUSED.get(name, name)]
     path = os.path.join(out, name)
     shutil.rmtree(path, ignore_errors=True)
-    config = getattr(transformers, cls)(**{**COMMON, **overrides})
+    common = {} if spelling == "none" else COMMON
+    config = getattr(transformers, cls)(**{**common, **overrides})
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=REAL_F32)
     randomize(model, seed)
     model.save_pretrained(path, save_original_format=name not in FUSED)
@@ -264,7 +512,8 @@ def make(out, name, seed):
         single = load(path, REAL_F32)(input_ids=ids, use_cache=False).logits[0]
         wide = load(path, torch.float64)
         with Widened():
-            wide.model.rotary_emb = type(wide.model.rotary_emb)(config=wide.config)
+            if hasattr(wide, "model"):
+                wide.model.rotary_emb = type(wide.model.rotary_emb)(config=wide.config)
             with OnlyDoubles():
                 double = wide(input_ids=ids, use_cache=False).logits[0]
     assert double.dtype is torch.float64

@@ -8,12 +8,17 @@ static bool same_bits(const void *a, const void *b, size_t n)
     return memcmp(a, b, n) == 0;
 }
 
+/* Every family has a golden model of its name, in which no tensor is without a role; those of the
+ * first kinds are also made here. */
 T_TEST(every_family_opens)
 {
+    static const char *const made[] = {"llama",   "mistral",   "qwen2",   "qwen3",
+                                       "mixtral", "qwen3_moe", "glm4_moe"};
     const struct mt_family *const *all = mt_family_all();
+    char dir[128];
 
     for (int i = 0; all[i] != NULL; i++) {
-        const char *dir = tiny_write(t, all[i]->name, &(struct tiny){.family = all[i]->name});
+        snprintf(dir, sizeof dir, "tests/golden/%s", all[i]->name);
         struct mt_model *m = tiny_open(t, dir);
 
         if (m == NULL)
@@ -21,6 +26,14 @@ T_TEST(every_family_opens)
         T_CHECK(t, m->family == all[i] && mt_family_find(all[i]->name) == all[i]);
         for (size_t k = 0; k < m->n_tensors; k++)
             T_CHECK(t, m->tensors[k]->role.kind != MT_ROLE_OTHER);
+        mt_model_free(m);
+    }
+    for (size_t i = 0; i < sizeof made / sizeof made[0]; i++) {
+        struct mt_model *m =
+            tiny_open(t, tiny_write(t, made[i], &(struct tiny){.family = made[i]}));
+
+        if (m == NULL)
+            T_FAIL(t, "%s: %s", made[i], mt_error(&t->ctx));
         mt_model_free(m);
     }
     T_CHECK(t, mt_family_find("gpt5") == NULL);

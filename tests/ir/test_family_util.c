@@ -216,7 +216,8 @@ T_TEST(qwen_windows)
     READS("qwen3", "\"use_sliding_window\": true, \"sliding_window\": 128, \"layer_types\": "
                    "[\"full_attention\", \"sliding_attention\", \"sliding_attention\", "
                    "\"sliding_attention\"]");
-    T_CHECK(t, hp->window_first_layer == 1);
+    T_CHECK(t, hp->window_first_layer == 1 && hp->windowed == NULL);
+    T_CHECK(t, mt_hp_layer_window(hp, 0) == 0 && mt_hp_layer_window(hp, 1) == 128);
     mt_model_free(m);
     READS("qwen3_moe", "\"use_sliding_window\": true, \"sliding_window\": 128");
     T_CHECK(t, hp->sliding_window == 128 && hp->window_first_layer == 0);
@@ -256,20 +257,16 @@ T_TEST(nonsense_is_refused_by_key)
          "\"rope_scaling\": {\"type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 4, "
          "\"high_freq_factor\": 1}",
          "high_freq_factor 1 is not above low_freq_factor 4", MT_E_FORMAT},
+        {"llama", "\"rope_scaling\": {\"type\": \"mystery\", \"factor\": 8}",
+         "rope_type \"mystery\" is not known", MT_E_UNSUPPORTED},
         {"llama", "\"rope_scaling\": {\"type\": \"longrope\", \"factor\": 8}",
-         "rope_type \"longrope\" is not known", MT_E_UNSUPPORTED},
+         "short_factor has 0 entries", MT_E_FORMAT},
         {"llama", "\"rope_scaling\": {\"type\": 3}", "type", MT_E_FORMAT},
-        {"llama", "\"rope_scaling\": {\"type\": \"yarn\", \"factor\": 2, \"truncate\": false}",
-         "truncate", MT_E_UNSUPPORTED},
         {"llama", "\"rope_parameters\": {\"full_attention\": {\"rope_theta\": 1e4}}",
-         "differ by layer type (full_attention)", MT_E_UNSUPPORTED},
+         "for layers of type full_attention alone", MT_E_UNSUPPORTED},
         {"llama", "\"hidden_act\": \"mish\"", "hidden_act \"mish\" is not known", MT_E_UNSUPPORTED},
         {"llama", "\"attention_bias\": 1", "attention_bias", MT_E_FORMAT},
         {"mistral", "\"sliding_window\": 0", "sliding_window is 0", MT_E_FORMAT},
-        {"qwen2",
-         "\"use_sliding_window\": true, \"layer_types\": [\"sliding_attention\", "
-         "\"full_attention\", \"sliding_attention\", \"full_attention\"]",
-         "alternate", MT_E_UNSUPPORTED},
         {"qwen2", "\"use_sliding_window\": true, \"layer_types\": [\"full_attention\"]",
          "layer_types has 1 entries for 4 layers", MT_E_FORMAT},
         {"qwen2", "\"use_sliding_window\": true, \"layer_types\": [\"chunked_attention\"]",

@@ -15,7 +15,7 @@ static struct mt_model *plain(struct t *t, const char *family)
         return NULL;
     m->family = mt_family_find(family);
     moe = m->family->moe;
-    norms = strncmp(family, "qwen3", 5) == 0;
+    norms = strncmp(family, "qwen3", 5) == 0 || strcmp(family, "dots1") == 0;
     m->hp = (struct mt_hparams){.n_layers = 4,
                                 .hidden = 64,
                                 .vocab = 100,
@@ -41,7 +41,13 @@ static struct mt_model *plain(struct t *t, const char *family)
             m->ffn[l].rule = softmax;
         }
     }
-    if (strcmp(family, "glm4_moe") == 0)
+    if (strcmp(family, "olmoe") == 0)
+        m->hp.qk_norm = MT_QK_NORM_FULL;
+    for (int l = 0; strcmp(family, "qwen2_moe") == 0 && l < 4; l++) {
+        m->ffn[l].shared_width = 30;
+        m->ffn[l].shared_gated = true;
+    }
+    if (strcmp(family, "glm4_moe") == 0 || strcmp(family, "dots1") == 0)
         for (int l = 0; l < 4; l++) {
             m->ffn[l].rule.score = MT_SCORE_SIGMOID;
             m->ffn[l].rule.has_bias = true;
@@ -135,8 +141,11 @@ T_TEST(every_family_holds_its_plain_self)
     const struct mt_family *const *all = mt_family_all();
 
     for (int i = 0; all[i] != NULL; i++) {
-        struct mt_model *m = plain(t, all[i]->name), *r;
+        struct mt_model *m, *r;
 
+        if (all[i]->can_hold == NULL)
+            continue;
+        m = plain(t, all[i]->name);
         T_CHECK(t, m != NULL);
         T_OK(t, all[i]->can_hold(&t->ctx, m));
         T_OK(t, again(t, m, "{}", &r, NULL));

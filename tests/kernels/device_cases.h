@@ -178,6 +178,8 @@ static inline void dc_elements(struct dc *c)
         DC_OK(c, c->ref->ops->add(c->ctx, c->ref, y.r, x.r, y.n));
         DC_OK(c, c->dev->ops->scale(c->ctx, c->dev, y.d, -1.7, y.n));
         DC_OK(c, c->ref->ops->scale(c->ctx, c->ref, y.r, -1.7, y.n));
+        DC_OK(c, c->dev->ops->clamp(c->ctx, c->dev, y.d, -0.5, 1.25, y.n));
+        DC_OK(c, c->ref->ops->clamp(c->ctx, c->ref, y.r, -0.5, 1.25, y.n));
         dc_same(c, &y, 1, "add and scale");
         DC_OK(c, c->dev->ops->copy(c->ctx, c->dev, x.d, y.d, y.n));
         DC_OK(c, c->ref->ops->copy(c->ctx, c->ref, x.r, y.r, y.n));
@@ -297,10 +299,11 @@ static inline void dc_one_attention(struct dc *c, const struct mt_attn *a)
     int64_t d = a->head_dim;
     struct dc_buf q = dc_new(c, a->n_q * a->n_heads * d, 1.5), o = dc_new(c, (int64_t)q.n, 1);
     struct dc_buf k = dc_new(c, a->n_k * a->n_kv_heads * d, 1), v = dc_new(c, (int64_t)k.n, 1);
-    char what[128];
+    char what[160];
 
-    snprintf(what, sizeof what, "%d of %d queries, heads %d/%d of %d, window %d, softcap %g",
-             a->n_q, a->n_k, a->n_heads, a->n_kv_heads, a->head_dim, a->window, a->softcap);
+    snprintf(what, sizeof what, "%d of %d queries, heads %d/%d of %d, window %d, softcap %g%s",
+             a->n_q, a->n_k, a->n_heads, a->n_kv_heads, a->head_dim, a->window, a->softcap,
+             a->sinks != NULL ? ", sinks" : "");
     DC_OK(c, c->dev->ops->attention(c->ctx, c->dev, o.d, q.d, k.d, v.d, a));
     DC_OK(c, c->ref->ops->attention(c->ctx, c->ref, o.r, q.r, k.r, v.r, a));
     dc_same(c, &o, d + a->n_k, what);
@@ -316,6 +319,7 @@ static inline void dc_attention(struct dc *c)
                                 {17, 17}, {70, 70}, {130, 200}, {64, 512}, {5, 17}};
     static const int heads[][3] = {{4, 2, 8}, {3, 1, 40}, {2, 2, 1}, {8, 2, 64}};
     static const int windows[] = {0, 1, 5, 64};
+    static const double sinks[8] = {0.5, -30, 3, 12, -1, 0, 40, 1};
 
     for (int i = 0; i < 10; i++)
         for (int h = 0; h < 4; h++)
@@ -327,7 +331,8 @@ static inline void dc_attention(struct dc *c)
                                     .head_dim = heads[h][2],
                                     .scale = 1.0 / sqrt((double)heads[h][2]),
                                     .softcap = (i + h + w) % 3 == 0 ? 5.0 : 0.0,
-                                    .window = windows[w]};
+                                    .window = windows[w],
+                                    .sinks = (i + w) % 2 == 0 ? sinks : NULL};
                 dc_one_attention(c, &a);
             }
 }
@@ -336,7 +341,7 @@ static inline void dc_act_mul(struct dc *c)
 {
     static const int64_t sizes[] = {0, 1, 63, 65, 1000, 70001};
 
-    for (int act = MT_ACT_SILU; act <= MT_ACT_RELU2; act++)
+    for (int act = MT_ACT_SILU; act <= MT_ACT_QUICK_GELU; act++)
         for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
             struct dc_buf g = dc_new(c, sizes[i], 3), u = dc_new(c, sizes[i], 1);
             struct dc_buf h = dc_new(c, sizes[i], 1);

@@ -10,7 +10,7 @@ static float *with_threads(struct t *t, int n_threads, size_t *n)
     struct dc c = {.t = t, .ctx = &ctx};
     struct mt_rope rope = {
         .rot_dim = 8, .half_split = true, .inv_freq = (double[]){1, .1, .01, .001}};
-    struct mt_attn attn = {M, M, HEADS, 3, HEAD, 0.25, 0, 50};
+    struct mt_attn attn = {M, M, HEADS, 3, HEAD, 0.25, 0, 50, NULL};
     int64_t offset[] = {0, 3, 3, 50, M};
     int32_t pos[M], idx[M];
     double factor[M];

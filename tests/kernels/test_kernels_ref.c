@@ -223,12 +223,14 @@ T_TEST(activations_follow_their_formulas)
 {
     const struct mt_kernels *k = mt_kernels_named("ref");
 
-    for (int act = MT_ACT_SILU; act <= MT_ACT_RELU2; act++)
+    for (int act = MT_ACT_SILU; act <= MT_ACT_QUICK_GELU; act++)
         for (int i = -2200; i < 2200; i++) {
             float h, x = 0.0137f * (float)i;
             double want = mt_act_f64((enum mt_act)act, (double)x);
             k->act_mul((enum mt_act)act, &h, &x, NULL, 1);
-            T_NEAR(t, h, want, (x < 0 ? 2e-6 : 3e-7) * fabs(want) + 5e-11);
+            /* Quick GELU rounds 1.702 x before it is raised to e: up to 51 times 6e-8. */
+            double rel = act == MT_ACT_QUICK_GELU ? 4e-6 : x < 0 ? 2e-6 : 3e-7;
+            T_NEAR(t, h, want, rel * fabs(want) + 5e-11);
         }
     T_CHECK(t, strcmp(mt_act_name(MT_ACT_GELU_TANH), "gelu_tanh") == 0);
 }

@@ -220,6 +220,12 @@ T_TEST(zh_poem)
     golden_data(t, "zh-poem", "golden_fp32.json", 1e-5);
 }
 
+/* A trained GPT-2 of three layers, by an independent program. */
+T_TEST(gpt_nano_sort)
+{
+    golden_data(t, "gpt-nano-sort", "golden_fp64.json", 1e-6);
+}
+
 /* Every directory of tests/golden: a family each, random weights, fp64 logits by transformers. */
 T_TEST(families)
 {

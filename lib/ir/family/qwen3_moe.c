@@ -6,27 +6,6 @@ static const struct mt_name_row qwen3_moe_names[] = {
     MT_ROWS_DENSE_FFN, MT_ROWS_ROUTED_FFN, MT_ROWS_END,
 };
 
-/* A layer is sparse unless listed in mlp_only_layers or skipped by decoder_sparse_step. */
-static mt_status qwen3_moe_sparse_layers(struct mt_ctx *ctx, struct mt_model *m, bool **out)
-{
-    const struct mt_json *only = mt_json_get(m->config, "mlp_only_layers");
-    int64_t step, layer;
-    bool *sparse;
-
-    MT_TRY(mt_cfg_int(ctx, m->config, "decoder_sparse_step", 1, 1, MT_LAYERS_MAX, &step));
-    MT_TRY(mt_arena_alloc(ctx, &m->arena, (size_t)m->hp.n_layers, sizeof *sparse, &sparse));
-    for (int l = 0; l < m->hp.n_layers; l++)
-        sparse[l] = (l + 1) % step == 0;
-    for (const struct mt_json *j = mt_json_first(only); j != NULL; j = mt_json_next(j)) {
-        if (!mt_json_integer(j, &layer) || layer < 0)
-            return mt_fail(ctx, MT_E_FORMAT, "mlp_only_layers holds something else than layers");
-        if (layer < m->hp.n_layers)
-            sparse[layer] = false;
-    }
-    *out = sparse;
-    return MT_OK;
-}
-
 static mt_status qwen3_moe_read_config(struct mt_ctx *ctx, struct mt_model *m)
 {
     struct mt_ffn moe = {
@@ -50,7 +29,7 @@ static mt_status qwen3_moe_read_config(struct mt_ctx *ctx, struct mt_model *m)
     MT_TRY(mt_cfg_int(ctx, cfg, count, 128, 1, MT_EXPERTS_MAX, &n));
     MT_TRY(mt_cfg_int(ctx, cfg, "num_experts_per_tok", 8, 1, MT_EXPERTS_MAX, &k));
     MT_TRY(mt_json_get_bool(ctx, cfg, "norm_topk_prob", false, &moe.rule.renorm));
-    MT_TRY(qwen3_moe_sparse_layers(ctx, m, &sparse));
+    MT_TRY(mt_cfg_read_sparse(ctx, m, &sparse));
     moe.n_experts = (int)n;
     moe.k = (int)k;
     return mt_cfg_set_moe(ctx, m, &moe, sparse);
@@ -75,26 +54,11 @@ static mt_status qwen3_moe_can_hold(struct mt_ctx *ctx, const struct mt_model *m
 static mt_status qwen3_moe_write_config(struct mt_ctx *ctx, const struct mt_model *m,
                                         struct mt_json *config)
 {
-    const struct mt_ffn *moe = mt_model_first_moe(m);
-    struct mt_json *only;
-
     (void)ctx;
     mt_cfg_write_common(m, &mt_family_qwen3_moe, config);
     mt_cfg_write_window(m, config);
     mt_json_set_bool(config, "attention_bias", m->hp.qkv_bias);
-    mt_json_set_int(config, "moe_intermediate_size", moe->width);
-    mt_json_set_int(config, "num_experts", moe->n_experts);
-    mt_json_set_int(config, "num_experts_per_tok", moe->k);
-    mt_json_set_bool(config, "norm_topk_prob",
-                     moe->rule.renorm || moe->rule.score == MT_SCORE_SOFTMAX_TOPK);
-    mt_json_set_int(config, "decoder_sparse_step", 1);
-    only = mt_json_set_array(config, "mlp_only_layers");
-    for (int l = 0; l < m->hp.n_layers; l++)
-        if (!m->ffn[l].moe)
-            mt_json_add_int(only, l);
-    /* Loaders build their dense layers' width from it even where there is none. */
-    if (mt_json_get(config, "intermediate_size") == NULL)
-        mt_json_set_int(config, "intermediate_size", moe->width);
+    mt_cfg_write_qwen_moe(m, mt_model_first_moe(m), config);
     return MT_OK;
 }
 

@@ -1,0 +1,155 @@
+/* Tensors that hold several roles: cut at binding into one record per role, slices of the same
+ * bytes. */
+#include "lib/ir/family.h"
+#include "lib/ir/family_impl.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+/* Stacks of experts: [E, 2I, H] with gate rows first, and [E, H, I]. The block is called mlp here
+ * even in families whose own names call it otherwise. */
+static const struct mt_fused_row cut_stacks[] = {
+    {"model.layers.%l.mlp.experts.gate_up_proj",
+     MT_FUSED_STACK,
+     MT_PART_WEIGHT,
+     MT_NAME_ROUTED,
+     {MT_ROLE_FFN_GATE, MT_ROLE_FFN_UP}},
+    {"model.layers.%l.mlp.experts.down_proj",
+     MT_FUSED_STACK,
+     MT_PART_WEIGHT,
+     MT_NAME_ROUTED,
+     {MT_ROLE_FFN_DOWN}},
+    {.pattern = NULL},
+};
+
+static int64_t cut_rows_of(const struct mt_model *m, enum mt_role_kind kind, int layer,
+                           enum mt_name_expert expert)
+{
+    const struct mt_hparams *hp = &m->hp;
+    const struct mt_ffn *f = &m->ffn[layer];
+
+    switch (kind) {
+    case MT_ROLE_ATTN_Q:
+        return (int64_t)hp->n_heads * hp->head_dim;
+    case MT_ROLE_ATTN_K:
+    case MT_ROLE_ATTN_V:
+        return (int64_t)hp->n_kv_heads * hp->head_dim;
+    case MT_ROLE_FFN_GATE:
+    case MT_ROLE_FFN_UP:
+        return expert == MT_NAME_SHARED ? f->shared_width : f->width;
+    default:
+        return hp->hidden;
+    }
+}
+
+/* What one record covers: dimensions of the whole tensor by meaning, in elements. */
+struct cut_view {
+    int64_t rows, cols; /* cols 0: a vector */
+    int64_t row_stride, col_stride, stack_stride;
+    int64_t experts;
+};
+
+static bool cut_view_of(const struct mt_fused_row *row, const struct mt_tensor *t,
+                        struct cut_view *v)
+{
+    int stack = (row->flags & MT_FUSED_STACK) != 0, vector = row->part == MT_PART_BIAS;
+    int first = stack + ((row->flags & MT_FUSED_TRANSPOSED) != 0 && !vector);
+    const int64_t *stride = t->src.slice.stride;
+
+    if (t->rank != stack + (vector ? 1 : 2) || t->src.kind != MT_SRC_SLICE ||
+        !mt_dtype_pickable(t->dtype))
+        return false;
+    *v = (struct cut_view){.rows = t->shape[first], .row_stride = stride[first], .experts = 1};
+    if (!vector) {
+        int other = 2 * stack + 1 - first;
+        v->cols = t->shape[other];
+        v->col_stride = stride[other];
+    }
+    if (stack) {
+        v->experts = t->shape[0];
+        v->stack_stride = stride[0];
+    }
+    return true;
+}
+
+static mt_status cut_piece(struct mt_ctx *ctx, struct mt_model *m, const struct mt_tensor *t,
+                           const struct cut_view *v, struct mt_role role, int64_t first,
+                           int64_t step, int64_t rows)
+{
+    const int64_t shape[2] = {rows, v->cols};
+    int64_t at = (role.expert >= 0 ? role.expert : 0) * v->stack_stride + first * v->row_stride;
+    struct mt_tensor *one;
+
+    MT_TRY(mt_model_add(ctx, m, role, t->dtype, v->cols > 0 ? 2 : 1, shape, &one));
+    MT_TRY(mt_family_print(ctx, m->family, m, role, &one->name));
+    one->src.kind = MT_SRC_SLICE;
+    one->src.slice.map = t->src.slice.map;
+    one->src.slice.offset = t->src.slice.offset + (uint64_t)at * (mt_dtype_bits(t->dtype) / 8);
+    one->src.slice.stride[0] = v->row_stride * step;
+    one->src.slice.stride[1] = v->col_stride;
+    return MT_OK;
+}
+
+/* Rows of all kinds, one after the other or taking turns. */
+static mt_status cut_rows(struct mt_ctx *ctx, struct mt_model *m, const struct mt_tensor *t,
+                          const struct mt_fused_row *row, const struct cut_view *v,
+                          struct mt_role role)
+{
+    bool turns = (row->flags & MT_FUSED_INTERLEAVED) != 0;
+    int64_t at = 0;
+    int n = 0;
+
+    while (n < MT_FUSED_MAX && row->kinds[n] != MT_ROLE_OTHER)
+        n++;
+    for (int i = 0; i < n; i++) {
+        int64_t rows = cut_rows_of(m, row->kinds[i], role.layer, row->expert);
+        role.kind = row->kinds[i];
+        MT_TRY(cut_piece(ctx, m, t, v, role, turns ? i : at, turns ? n : 1, rows));
+        at += rows;
+    }
+    return MT_OK;
+}
+
+static bool cut_fits(const struct mt_model *m, const struct mt_fused_row *row,
+                     const struct cut_view *v, int layer)
+{
+    const struct mt_ffn *f = &m->ffn[layer];
+    int64_t sum = 0;
+
+    for (int i = 0; i < MT_FUSED_MAX && row->kinds[i] != MT_ROLE_OTHER; i++)
+        sum += cut_rows_of(m, row->kinds[i], layer, row->expert);
+    if (row->expert == MT_NAME_ROUTED && (!f->moe || v->experts != f->n_experts))
+        return false;
+    return sum == v->rows;
+}
+
+mt_status family_cut(struct mt_ctx *ctx, struct mt_model *m, struct mt_tensor *t, bool *cut)
+{
+    const struct mt_fused_row *const tables[] = {m->family->fused, cut_stacks};
+
+    *cut = false;
+    for (int i = 0; i < 2; i++) {
+        for (const struct mt_fused_row *row = tables[i]; row != NULL && row->pattern != NULL;
+             row++) {
+            struct mt_name_row name = {row->pattern, row->kinds[0], row->part, row->expert};
+            struct mt_role role;
+            struct cut_view v;
+
+            if (!family_match(&name, t->name, &role))
+                continue;
+            if (role.layer < 0 || role.layer >= m->hp.n_layers || !cut_view_of(row, t, &v) ||
+                !cut_fits(m, row, &v, role.layer) || (i == 1 && !m->family->moe))
+                continue;
+            if ((row->flags & MT_FUSED_STACK) == 0)
+                MT_TRY(cut_rows(ctx, m, t, row, &v, role));
+            for (int64_t e = 0; (row->flags & MT_FUSED_STACK) != 0 && e < v.experts; e++) {
+                role.expert = (int32_t)e;
+                MT_TRY(cut_rows(ctx, m, t, row, &v, role));
+            }
+            mt_model_remove(m, t);
+            *cut = true;
+            return MT_OK;
+        }
+    }
+    return MT_OK;
+}

@@ -1,0 +1,122 @@
+/* Reading config.json: what two or three related families have in common. */
+#include "lib/ir/family.h"
+
+#include <math.h>
+
+mt_status mt_cfg_read_granite(struct mt_ctx *ctx, struct mt_model *m, struct mt_ffn *moe)
+{
+    const struct mt_json *cfg = m->config;
+    struct mt_hparams *hp = &m->hp;
+    double logits;
+    int64_t n, k;
+    bool bias;
+
+    MT_TRY(mt_cfg_read_common(ctx, m));
+    MT_TRY(mt_json_get_bool(ctx, cfg, "attention_bias", false, &bias));
+    hp->qkv_bias = hp->o_bias = bias;
+    MT_TRY(mt_cfg_num(ctx, cfg, "embedding_multiplier", 1, -1e9, 1e9, &hp->embed_scale));
+    MT_TRY(mt_cfg_num(ctx, cfg, "residual_multiplier", 1, -1e9, 1e9, &hp->residual_scale));
+    MT_TRY(mt_cfg_num(ctx, cfg, "attention_multiplier", 1, 1e-30, 1e9, &hp->attn_scale));
+    MT_TRY(mt_cfg_num(ctx, cfg, "logits_scaling", 1, 1e-30, 1e30, &logits));
+    hp->logit_scale = 1 / logits;
+    MT_TRY(mt_cfg_alloc_ffn(ctx, m));
+    MT_TRY(mt_cfg_int(ctx, cfg, "intermediate_size", 11008, 1, MT_DIM_MAX, &moe->width));
+    MT_TRY(mt_cfg_int(ctx, cfg, "num_local_experts", 8, 1, MT_EXPERTS_MAX, &n));
+    MT_TRY(mt_cfg_int(ctx, cfg, "num_experts_per_tok", 2, 1, MT_EXPERTS_MAX, &k));
+    moe->n_experts = (int)n;
+    moe->k = (int)k;
+    moe->rule = (struct mt_router_rule){
+        .score = MT_SCORE_SOFTMAX_TOPK, .scale = 1, .n_group = 1, .topk_group = 1};
+    return MT_OK;
+}
+
+mt_status mt_cfg_read_alternate(struct mt_ctx *ctx, struct mt_model *m, int64_t dflt, int64_t every)
+{
+    int64_t window;
+    bool found, *windowed;
+
+    if (mt_json_kind(mt_json_get(m->config, "sliding_window")) == MT_JSON_NULL)
+        return MT_OK;
+    MT_TRY(mt_cfg_int(ctx, m->config, "sliding_window", dflt, 1, MT_DIM_MAX, &window));
+    MT_TRY(mt_arena_alloc(ctx, &m->arena, (size_t)m->hp.n_layers, sizeof *windowed, &windowed));
+    MT_TRY(mt_cfg_layer_types(ctx, m, windowed, &found));
+    for (int l = 0; !found && l < m->hp.n_layers; l++)
+        windowed[l] = (l + 1) % every != 0;
+    mt_cfg_set_windows(&m->hp, window, windowed);
+    return MT_OK;
+}
+
+mt_status mt_cfg_read_gemma(struct mt_ctx *ctx, struct mt_model *m, int64_t every, double attn_cap,
+                            double logit_cap)
+{
+    const struct mt_json *cfg = m->config;
+    struct mt_hparams *hp = &m->hp;
+    double scalar;
+    bool bias;
+
+    hp->head_dim = 256;
+    MT_TRY(mt_cfg_read_common(ctx, m));
+    MT_TRY(mt_json_get_bool(ctx, cfg, "tie_word_embeddings", true, &hp->tied));
+    MT_TRY(mt_json_get_bool(ctx, cfg, "attention_bias", false, &bias));
+    hp->qkv_bias = hp->o_bias = bias;
+    hp->norm_offset = 1;
+    hp->post_norms = true;
+    hp->embed_scale = sqrt((double)hp->hidden);
+    hp->embed_scale_rounded = true;
+    MT_TRY(mt_cfg_num(ctx, cfg, "query_pre_attn_scalar", 256, 1e-9, 1e9, &scalar));
+    hp->attn_scale = 1 / sqrt(scalar);
+    /* null switches a cap off; an absent key means the default. */
+    if (mt_json_kind(mt_json_get(cfg, "attn_logit_softcapping")) != MT_JSON_NULL)
+        MT_TRY(mt_cfg_num(ctx, cfg, "attn_logit_softcapping", attn_cap, 0, 1e9, &hp->attn_softcap));
+    if (mt_json_kind(mt_json_get(cfg, "final_logit_softcapping")) != MT_JSON_NULL)
+        MT_TRY(
+            mt_cfg_num(ctx, cfg, "final_logit_softcapping", logit_cap, 0, 1e9, &hp->logit_softcap));
+    MT_TRY(mt_cfg_read_alternate(ctx, m, 4096, every));
+    MT_TRY(mt_cfg_alloc_ffn(ctx, m));
+    if (mt_json_text(mt_json_get(cfg, "hidden_activation")) == NULL)
+        for (int l = 0; l < hp->n_layers; l++)
+            m->ffn[l].act = MT_ACT_GELU_TANH;
+    return MT_OK;
+}
+
+/* DeepSeek's own scale of scores: yarn's amplitude enters twice. */
+static double parts_mla_scale(const struct mt_hparams *hp)
+{
+    const struct mt_rope_params *r = &hp->rope;
+    double s = 1 / sqrt((double)(hp->mla.nope + hp->mla.rope));
+    double mscale = r->factor > 1 ? 0.1 * r->mscale_all_dim * log(r->factor) + 1 : 1;
+
+    return r->type != MT_ROPE_DEFAULT && r->mscale_all_dim > 0 ? s * mscale * mscale : s;
+}
+
+mt_status mt_cfg_read_mla(struct mt_ctx *ctx, struct mt_model *m)
+{
+    const struct mt_json *cfg = m->config;
+    struct mt_hparams *hp = &m->hp;
+    struct mt_mla a = {.eps = 1e-6};
+    int64_t nope, rope, v;
+    bool bias;
+
+    MT_TRY(mt_cfg_int(ctx, cfg, "qk_rope_head_dim", 64, 2, 65536, &rope));
+    MT_TRY(mt_cfg_int(ctx, cfg, "qk_nope_head_dim", 128, 1, 65536, &nope));
+    MT_TRY(mt_cfg_int(ctx, cfg, "v_head_dim", 128, 1, 65536, &v));
+    MT_TRY(mt_cfg_int(ctx, cfg, "kv_lora_rank", 512, 1, MT_DIM_MAX, &a.kv_rank));
+    /* null: queries without a latent vector */
+    if (mt_json_kind(mt_json_get(cfg, "q_lora_rank")) != MT_JSON_NULL)
+        MT_TRY(mt_cfg_int(ctx, cfg, "q_lora_rank", 1536, 1, MT_DIM_MAX, &a.q_rank));
+    if (rope % 2 != 0)
+        return mt_fail(ctx, MT_E_FORMAT, "qk_rope_head_dim is %lld, expected an even number",
+                       (long long)rope);
+    hp->head_dim = (int)rope;
+    MT_TRY(mt_cfg_read_common(ctx, m));
+    MT_TRY(mt_json_get_bool(ctx, cfg, "attention_bias", false, &bias));
+    hp->qkv_bias = hp->o_bias = bias;
+    a.nope = (int)nope;
+    a.rope = (int)rope;
+    a.v = (int)v;
+    hp->mla = a;
+    hp->n_kv_heads = hp->n_heads;
+    hp->head_dim = (int)(nope + rope > v ? nope + rope : v);
+    hp->attn_scale = parts_mla_scale(hp);
+    return MT_OK;
+}
