@@ -90,6 +90,11 @@ MT_NODISCARD mt_status mt_model_bind(struct mt_ctx *ctx, struct mt_model *m);
 MT_NODISCARD mt_status mt_model_rename(struct mt_ctx *ctx, struct mt_model *m,
                                        const struct mt_family *f);
 
+/* For a plan whose family cannot be written but is copied: lists the tensors that binding cut in
+ * place of their parts, which must be untouched or cast alike; MT_E_UNSUPPORTED names one that is
+ * not. The plan can then be written, and no longer run. */
+MT_NODISCARD mt_status mt_model_restack(struct mt_ctx *ctx, struct mt_model *plan);
+
 /* Shared pieces for family files (family_util.c). */
 
 #define MT_LAYERS_MAX 10000

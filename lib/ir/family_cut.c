@@ -123,6 +123,30 @@ static bool cut_fits(const struct mt_model *m, const struct mt_fused_row *row,
     return sum == v->rows;
 }
 
+static mt_status cut_whole(struct mt_ctx *ctx, struct mt_model *m, struct mt_tensor *t,
+                           const struct mt_fused_row *row, const struct cut_view *v,
+                           struct mt_role role)
+{
+    size_t before = m->n_tensors;
+    struct mt_cut *cut;
+
+    if ((row->flags & MT_FUSED_STACK) == 0)
+        MT_TRY(cut_rows(ctx, m, t, row, v, role));
+    for (int64_t e = 0; (row->flags & MT_FUSED_STACK) != 0 && e < v->experts; e++) {
+        role.expert = (int32_t)e;
+        MT_TRY(cut_rows(ctx, m, t, row, v, role));
+    }
+    MT_TRY(mt_arena_alloc(ctx, &m->arena, 1, sizeof *cut, &cut));
+    cut->whole = t;
+    cut->n = m->n_tensors - before;
+    MT_TRY(mt_arena_alloc(ctx, &m->arena, cut->n, sizeof(struct mt_tensor *), &cut->parts));
+    memcpy(cut->parts, m->tensors + before, cut->n * sizeof(struct mt_tensor *));
+    cut->next = m->cuts;
+    m->cuts = cut;
+    mt_model_remove(m, t);
+    return MT_OK;
+}
+
 mt_status family_cut(struct mt_ctx *ctx, struct mt_model *m, struct mt_tensor *t, bool *cut)
 {
     const struct mt_fused_row *const tables[] = {m->family->fused, cut_stacks};
@@ -140,16 +164,59 @@ mt_status family_cut(struct mt_ctx *ctx, struct mt_model *m, struct mt_tensor *t
             if (role.layer < 0 || role.layer >= m->hp.n_layers || !cut_view_of(row, t, &v) ||
                 !cut_fits(m, row, &v, role.layer) || (i == 1 && !m->family->moe))
                 continue;
-            if ((row->flags & MT_FUSED_STACK) == 0)
-                MT_TRY(cut_rows(ctx, m, t, row, &v, role));
-            for (int64_t e = 0; (row->flags & MT_FUSED_STACK) != 0 && e < v.experts; e++) {
-                role.expert = (int32_t)e;
-                MT_TRY(cut_rows(ctx, m, t, row, &v, role));
-            }
-            mt_model_remove(m, t);
+            MT_TRY(cut_whole(ctx, m, t, row, &v, role));
             *cut = true;
             return MT_OK;
         }
     }
+    return MT_OK;
+}
+
+/* Whether the plan's record is `part` itself or only another dtype of it. */
+static bool cut_untouched(const struct mt_tensor *planned, const struct mt_tensor *part)
+{
+    const struct mt_source *s = &planned->src;
+
+    if (s->kind == MT_SRC_ALIAS)
+        return s->alias == part;
+    return s->kind == MT_SRC_RECIPE && strcmp(s->recipe.name, "cast") == 0 &&
+           s->recipe.in[0] == part;
+}
+
+static mt_status cut_restack(struct mt_ctx *ctx, struct mt_model *plan, const struct mt_cut *cut)
+{
+    struct mt_tensor *whole, *first = mt_model_find(plan, cut->parts[0]->role);
+    char label[128];
+
+    for (size_t i = 0; i < cut->n; i++) {
+        struct mt_tensor *t = mt_model_find(plan, cut->parts[i]->role);
+
+        if (t == NULL || first == NULL || !cut_untouched(t, cut->parts[i]) ||
+            t->dtype != first->dtype)
+            return mt_fail(ctx, MT_E_UNSUPPORTED,
+                           "%s is a part of %s, which models of family %s keep whole: it cannot be "
+                           "changed",
+                           mt_tensor_label(cut->parts[i], label, sizeof label), cut->whole->name,
+                           plan->family->name);
+    }
+    MT_TRY(mt_model_add(ctx, plan, cut->whole->role, first->dtype, cut->whole->rank,
+                        cut->whole->shape, &whole));
+    whole->name = cut->whole->name;
+    whole->planner = first->planner;
+    if (whole->dtype == cut->whole->dtype) {
+        whole->src.kind = MT_SRC_ALIAS;
+        whole->src.alias = cut->whole;
+    } else {
+        MT_TRY(mt_recipe_cast(ctx, plan, whole, cut->whole));
+    }
+    for (size_t i = 0; i < cut->n; i++)
+        mt_model_remove(plan, mt_model_find(plan, cut->parts[i]->role));
+    return MT_OK;
+}
+
+mt_status mt_model_restack(struct mt_ctx *ctx, struct mt_model *plan)
+{
+    for (const struct mt_cut *cut = plan->source->cuts; cut != NULL; cut = cut->next)
+        MT_TRY(cut_restack(ctx, plan, cut));
     return MT_OK;
 }

@@ -87,6 +87,14 @@ struct mt_sidecar {
     const char *name, *path;
 };
 
+/* A stored tensor that was cut into the records of several roles (family.h). */
+struct mt_cut {
+    struct mt_tensor *whole;  /* unlisted */
+    struct mt_tensor **parts; /* [n], listed in its place */
+    size_t n;
+    struct mt_cut *next;
+};
+
 struct mt_model {
     struct mt_arena arena;
     const char *path;               /* as the user gave it */
@@ -99,6 +107,7 @@ struct mt_model {
     const struct mt_model *source; /* of a plan; NULL otherwise. A plan's config and sidecars are
                                       borrowed from it */
 
+    struct mt_cut *cuts;        /* in the arena; of a plan: NULL */
     struct mt_tensor **tensors; /* listed records in output order */
     size_t n_tensors, cap_tensors;
     struct mt_role_index *index; /* by role; kept by model.c */
