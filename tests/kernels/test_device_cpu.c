@@ -79,7 +79,7 @@ T_TEST(every_failed_allocation_is_survived)
     float x[20 * 64] = {0}, w[64 * 64] = {0};
     double freq[4] = {1, 0.5, 0.2, 0.1};
     struct mt_rope rope = {.rot_dim = 8, .half_split = true, .inv_freq = freq, .amplitude = 1};
-    struct mt_attn attn = {20, 20, 8, 4, 8, 0.3, 0, 0};
+    struct mt_attn attn = {20, 20, 8, 4, 8, 0.3, 0, 0, NULL};
     int32_t pos[20] = {0};
     mt_status st = MT_E_NOMEM;
 
