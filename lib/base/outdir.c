@@ -31,6 +31,7 @@ struct mt_outdir {
     unsigned flags;
     int lock_fd;
     bool committed;
+    bool expect; /* files have to be there */
     struct mt_outfile *files;
 };
 
@@ -205,6 +206,24 @@ static mt_status outdir_sync_dir(struct mt_ctx *ctx, const char *dir)
 
 /* ---- opening ---- */
 
+/* True when a process that lives holds the lock of OUT.partial. */
+static bool outdir_locked(struct mt_ctx *ctx, const struct mt_outdir *o)
+{
+    bool locked = false;
+    char *path;
+    int fd;
+
+    if (mt_path_join(ctx, o->work, OUTDIR_LOCK, &path) != MT_OK)
+        return false;
+    fd = open(path, O_RDWR | O_CLOEXEC);
+    mt_free(path);
+    if (fd >= 0) {
+        locked = flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+        close(fd);
+    }
+    return locked;
+}
+
 static mt_status outdir_check(struct mt_ctx *ctx, const struct mt_outdir *o)
 {
     bool force = (o->flags & MT_OUT_FORCE) != 0, resume = (o->flags & MT_OUT_RESUME) != 0;
@@ -216,6 +235,8 @@ static mt_status outdir_check(struct mt_ctx *ctx, const struct mt_outdir *o)
             return mt_fail(ctx, MT_E_IO, "%s: exists already; use --force to replace it", o->path);
         MT_TRY(outdir_may_replace(ctx, o->path));
     }
+    if (outdir_locked(ctx, o))
+        return mt_fail(ctx, MT_E_IO, "%s: another process is writing it", o->work);
     if (mt_path_exists(o->work) && !force && !resume)
         return mt_fail(ctx, MT_E_IO,
                        "%s: left by an unfinished run; use --resume to continue it or --force to "
@@ -301,6 +322,21 @@ mt_status mt_outdir_open(struct mt_ctx *ctx, const char *path, unsigned flags,
     return MT_OK;
 }
 
+mt_status mt_outdir_probe(struct mt_ctx *ctx, const char *path, unsigned flags)
+{
+    struct mt_outdir *o;
+    mt_status st;
+
+    MT_TRY(mt_alloc0(ctx, 1, sizeof *o, "output directory", &o));
+    o->flags = flags;
+    o->lock_fd = -1;
+    st = outdir_name(ctx, o, path);
+    if (st == MT_OK)
+        st = outdir_check(ctx, o);
+    outdir_free(o);
+    return st;
+}
+
 const char *mt_outdir_work_path(const struct mt_outdir *out)
 {
     return out->work;
@@ -360,11 +396,30 @@ static mt_status outdir_entry(struct mt_ctx *ctx, struct mt_outdir *o, const cha
     return outdir_unfinish(ctx, o, f);
 }
 
+void mt_outdir_expect(struct mt_outdir *out, bool there)
+{
+    out->expect = there;
+}
+
+static mt_status outdir_expect_file(struct mt_ctx *ctx, const char *path, uint64_t bytes)
+{
+    struct stat sb;
+
+    if (stat(path, &sb) == 0 && S_ISREG(sb.st_mode) && (uint64_t)sb.st_size == bytes)
+        return MT_OK;
+    return mt_fail(ctx, MT_E_FORMAT,
+                   "%s: is gone or has another length, but the journal says that layers stand in "
+                   "it; start over with --force",
+                   path);
+}
+
 mt_status mt_outdir_file(struct mt_ctx *ctx, struct mt_outdir *out, const char *name,
                          uint64_t bytes, struct mt_outfile **file)
 {
     MT_TRY(outdir_entry(ctx, out, name, file));
     mt_assert(*file != NULL);
+    if (out->expect)
+        MT_TRY(outdir_expect_file(ctx, (*file)->path, bytes));
     if ((*file)->fd < 0)
         (*file)->fd = open((*file)->path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     if ((*file)->fd < 0 || ftruncate((*file)->fd, (off_t)bytes) != 0)

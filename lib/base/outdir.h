@@ -28,6 +28,9 @@ enum mt_out_flags {
 struct mt_outdir;
 struct mt_outfile;
 
+/* What mt_outdir_open would refuse, without touching the disk: for plans. */
+MT_NODISCARD mt_status mt_outdir_probe(struct mt_ctx *ctx, const char *path, unsigned flags);
+
 /* Refuses an existing OUT without FORCE, an existing OUT.partial without RESUME or FORCE (the
  * text names --resume and --force), a missing parent and a parent that cannot be written. */
 MT_NODISCARD mt_status mt_outdir_open(struct mt_ctx *ctx, const char *path, unsigned flags,
@@ -41,6 +44,9 @@ MT_NODISCARD mt_status mt_outdir_file(struct mt_ctx *ctx, struct mt_outdir *out,
 MT_NODISCARD mt_status mt_outfile_write(struct mt_ctx *ctx, struct mt_outfile *file,
                                         uint64_t offset, const void *data, size_t n);
 MT_NODISCARD mt_status mt_outfile_sync(struct mt_ctx *ctx, struct mt_outfile *file);
+/* While set, mt_outdir_file fails for a file that is not there at its full length: layers that a
+ * journal says stand would otherwise be zeros. */
+void mt_outdir_expect(struct mt_outdir *out, bool there);
 const char *mt_outfile_path(const struct mt_outfile *file); /* "OUT.partial/NAME.partial" */
 
 /* A whole small file at once; replaces one of the same name, atomically and on disk on return. */

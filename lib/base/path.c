@@ -55,6 +55,13 @@ bool mt_path_exists(const char *path)
     return lstat(path, &sb) == 0;
 }
 
+bool mt_path_same(const char *a, const char *b)
+{
+    struct stat x, y;
+
+    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
 bool mt_path_plain_name(const char *name, size_t n)
 {
     if (n == 0 || memchr(name, '/', n) != NULL || memchr(name, '\0', n) != NULL)

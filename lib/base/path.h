@@ -12,7 +12,8 @@ MT_NODISCARD mt_status mt_path_join(struct mt_ctx *ctx, const char *dir, const c
 const char *mt_path_base(const char *path); /* last component; borrowed; trailing '/' tolerated */
 bool mt_path_is_dir(const char *path);
 bool mt_path_is_file(const char *path);
-bool mt_path_exists(const char *path); /* also dangling symlinks */
+bool mt_path_exists(const char *path);           /* also dangling symlinks */
+bool mt_path_same(const char *a, const char *b); /* one existing file or directory, however named */
 
 /* A name that stays in its directory: not empty, no '/', no NUL, not "." or "..". */
 bool mt_path_plain_name(const char *name, size_t n);

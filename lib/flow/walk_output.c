@@ -37,7 +37,11 @@ mt_status walk_output_open(struct mt_ctx *ctx, struct mt_walk *w)
         w->first_open++;
     if (resume)
         mt_log(ctx, MT_LOG_INFO, "resuming: %d of %d layers stand", w->first_open, w->n_layers);
-    return fmt->plan(ctx, w->out, w->plan, &w->o->write, &w->w);
+    mt_outdir_expect(w->out, w->first_open > 0);
+    st = fmt->plan(ctx, w->out, w->plan, &w->o->write, &w->w);
+    mt_outdir_expect(w->out, false);
+    w->keep_partial = st != MT_OK && resume;
+    return st;
 }
 
 /* ---- the manifest's end ---- */

@@ -271,10 +271,33 @@ static mt_status plan_key(struct mt_ctx *ctx, struct mt_walk *w)
     return mt_journal_key_add(ctx, &w->key, "layout", hex);
 }
 
+/* The output must not replace what it is made from: --force would remove the only original. */
+static mt_status plan_not_source(struct mt_ctx *ctx, const struct mt_walk_opts *o)
+{
+    for (size_t i = 0; i < o->source->n_maps; i++) {
+        const char *path = o->source->maps[i]->path;
+        size_t n = (size_t)(mt_path_base(path) - path);
+        char *dir;
+        MT_TRY(mt_alloc(ctx, n + 3, 1, "a path", &dir));
+        memcpy(dir, n > 0 ? path : "./", n > 0 ? n : 2);
+        dir[n > 0 ? n : 2] = '\0';
+        bool same = mt_path_same(dir, o->out_path);
+        mt_free(dir);
+        if (same)
+            return mt_fail(ctx, MT_E_OPTION,
+                           "%s is the model that is read; write to another directory", o->out_path);
+    }
+    return MT_OK;
+}
+
 mt_status walk_plan(struct mt_ctx *ctx, struct mt_walk *w)
 {
     const struct mt_walk_opts *o = w->o;
 
+    if (o->format != NULL) {
+        MT_TRY(plan_not_source(ctx, o));
+        MT_TRY(mt_outdir_probe(ctx, o->out_path, o->out_flags));
+    }
     MT_TRY(mt_model_plan(ctx, o->source, &w->plan));
     MT_TRY(plan_passes(ctx, w));
     MT_TRY(plan_family(ctx, w));

@@ -377,3 +377,37 @@ T_TEST(a_read_only_parent_is_told)
                    mt_outdir_open(&t->ctx, "/proc/out", 0, &o) == MT_E_ABSENT);
     T_CHECK(t, strstr(mt_error(&t->ctx), "/proc/out.partial") != NULL);
 }
+
+T_TEST(a_probe_refuses_what_open_would_and_touches_nothing)
+{
+    struct mt_outdir *o;
+
+    T_OK(t, mt_outdir_probe(&t->ctx, t_path(t, "out"), 0));
+    T_EQ_INT(t, out_entries(t->dir), 0);
+    T_FAILS(t, mt_outdir_probe(&t->ctx, t_path(t, "no/out"), 0), MT_E_ABSENT, "create it first");
+    T_FAILS(t, mt_outdir_probe(&t->ctx, "..", 0), MT_E_OPTION, "give it a name");
+    T_OK(t, mt_outdir_open(&t->ctx, t_path(t, "out"), 0, &o));
+    T_FAILS(t, mt_outdir_probe(&t->ctx, t_path(t, "out"), MT_OUT_FORCE), MT_E_IO,
+            "another process is writing it");
+    mt_outdir_close(o, true);
+    T_FAILS(t, mt_outdir_probe(&t->ctx, t_path(t, "out"), 0), MT_E_IO, "use --resume");
+    T_OK(t, mt_outdir_probe(&t->ctx, t_path(t, "out"), MT_OUT_RESUME));
+}
+
+T_TEST(expected_files_must_be_there_in_full)
+{
+    struct mt_outdir *o;
+    struct mt_outfile *f;
+
+    T_OK(t, mt_outdir_open(&t->ctx, t_path(t, "out"), 0, &o));
+    T_OK(t, mt_outdir_file(&t->ctx, o, "w", 100, &f));
+    mt_outdir_close(o, true);
+    T_OK(t, mt_outdir_open(&t->ctx, t_path(t, "out"), MT_OUT_RESUME, &o));
+    mt_outdir_expect(o, true);
+    T_FAILS(t, mt_outdir_file(&t->ctx, o, "v", 100, &f), MT_E_FORMAT, "v.partial: is gone");
+    T_FAILS(t, mt_outdir_file(&t->ctx, o, "w", 101, &f), MT_E_FORMAT, "w.partial: is gone or has");
+    T_OK(t, mt_outdir_file(&t->ctx, o, "w", 100, &f));
+    mt_outdir_expect(o, false);
+    T_OK(t, mt_outdir_file(&t->ctx, o, "v", 100, &f));
+    mt_outdir_close(o, false);
+}

@@ -119,3 +119,13 @@ T_TEST(bytes_are_told_with_a_unit)
     T_EQ_STR(t, mt_format_bytes(3ull << 29, b, sizeof b), "1.5 GiB");
     T_EQ_STR(t, mt_format_bytes(UINT64_MAX, b, sizeof b), "16.0 EiB");
 }
+
+T_TEST(one_directory_is_the_same_by_any_name)
+{
+    T_CHECK(t, mkdir(t_path(t, "a"), 0777) == 0 && mkdir(t_path(t, "b"), 0777) == 0);
+    T_CHECK(t, symlink("a", t_path(t, "link")) == 0);
+    T_CHECK(t, mt_path_same(t_path(t, "a"), t_path(t, "b/../a/")));
+    T_CHECK(t, mt_path_same(t_path(t, "link"), t_path(t, "a")));
+    T_CHECK(t, !mt_path_same(t_path(t, "a"), t_path(t, "b")));
+    T_CHECK(t, !mt_path_same(t_path(t, "none"), t_path(t, "none")));
+}
