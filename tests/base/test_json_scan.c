@@ -247,8 +247,8 @@ T_TEST(depth_counts_from_the_outside)
     T_OK(t, mt_scan_next(&s, ']', &more));
     T_FAILS(t, mt_scan_skip(&s, NULL), MT_E_FORMAT, "byte 64: nested deeper than 64");
     mt_scan_close(&s);
-    for (int i = 0; i < 65; i++)
-        memcpy(text + 3 * i, "[],", 3);
+    for (int i = 0; i < 3 * 65; i++)
+        text[i] = "[],"[i % 3];
     T_OK(t, mt_scan_open(&t->ctx, &s, text, 3 * 65, "text", 0));
     for (int i = 0; i < 65; i++) {
         T_OK(t, mt_scan_skip(&s, NULL));
