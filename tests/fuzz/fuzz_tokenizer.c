@@ -1,14 +1,9 @@
 /* fuzz_tokenizer: bytes up to the first NUL are a tokenizer.json, the rest is text to encode and to
  * decode again. Properties: no crash; every id has a place in the vocabulary; a refusal is one
- * sentence.
- *
- * Without libFuzzer the weak main replays the files and directories named as arguments. */
+ * sentence. */
 #include "lib/base/mem.h"
 #include "lib/text/tokenizer.h"
 
-#include <dirent.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
@@ -50,38 +45,4 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     mt_assert(mt_mem_used(&ctx) == 0);
     mt_ctx_close(&ctx);
     return 0;
-}
-
-static int fuzz_replay(const char *path)
-{
-    DIR *d = opendir(path);
-    FILE *f = d == NULL ? fopen(path, "rb") : NULL;
-    int n = 0;
-
-    if (f != NULL) {
-        static uint8_t data[1 << 20];
-        LLVMFuzzerTestOneInput(data, fread(data, 1, sizeof data, f));
-        fclose(f);
-        return 1;
-    }
-    for (struct dirent *e; d != NULL && (e = readdir(d)) != NULL;) {
-        char inner[4096];
-        if (e->d_name[0] == '.')
-            continue;
-        snprintf(inner, sizeof inner, "%s/%s", path, e->d_name);
-        n += fuzz_replay(inner);
-    }
-    if (d != NULL)
-        closedir(d);
-    return n;
-}
-
-__attribute__((weak)) int main(int argc, char **argv)
-{
-    int n = 0;
-
-    for (int i = 1; i < argc; i++)
-        n += fuzz_replay(argv[i]);
-    printf("%d inputs\n", n);
-    return n > 0 ? 0 : 1;
 }
