@@ -210,11 +210,7 @@ static mt_status header_pairs(struct header *h, uint64_t n)
         struct mt_gguf_pair p = {0};
         MT_TRY(header_name(h, "a key", MT_GGUF_KEY_MAX, &p.key));
         MT_TRY(header_value(h, &p));
-        if (g->n_pairs == g->cap_pairs) {
-            size_t cap = g->cap_pairs * 2 + 64;
-            MT_TRY(mt_realloc(h->ctx, cap, sizeof *g->pairs, "metadata", &g->pairs));
-            g->cap_pairs = cap;
-        }
+        MT_TRY(mt_grow(h->ctx, g->n_pairs, &g->cap_pairs, sizeof p, "metadata", &g->pairs));
         g->pairs[g->n_pairs++] = p;
     }
     if (g->n_pairs > 1)
@@ -338,11 +334,7 @@ static mt_status header_tensors(struct header *h, uint64_t n)
         if (r.bytes > UINT64_MAX - at || !header_pad(at + r.bytes, g->alignment, &at))
             return mt_fail(h->ctx, MT_E_FORMAT, "%s: tensor %s is too large to be", h->map->path,
                            mt_show_name(r.name, show));
-        if (g->n == g->cap) {
-            size_t cap = g->cap * 2 + 64;
-            MT_TRY(mt_realloc(h->ctx, cap, sizeof *g->v, "list of tensors", &g->v));
-            g->cap = cap;
-        }
+        MT_TRY(mt_grow(h->ctx, g->n, &g->cap, sizeof r, "list of tensors", &g->v));
         g->v[g->n++] = r;
     }
     return header_check_twice(h);

@@ -73,10 +73,7 @@ static mt_status index_entry(struct index_in *in)
         e.file = ix->v[ix->n - 1].file;
     else
         MT_TRY(mt_arena_strndup(in->ctx, in->arena, t.s, t.n, &e.file));
-    if (ix->n == ix->cap) {
-        MT_TRY(mt_realloc(in->ctx, ix->cap * 2 + 64, sizeof e, "a shard index", &ix->v));
-        ix->cap = ix->cap * 2 + 64;
-    }
+    MT_TRY(mt_grow(in->ctx, ix->n, &ix->cap, sizeof e, "a shard index", &ix->v));
     ix->v[ix->n++] = e;
     return MT_OK;
 }

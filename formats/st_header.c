@@ -22,15 +22,6 @@ void mt_st_header_free(struct mt_st_header *h)
     *h = (struct mt_st_header){0};
 }
 
-static mt_status st_grow(struct mt_ctx *ctx, void *ptr, size_t n, size_t *cap, size_t size)
-{
-    if (n < *cap)
-        return MT_OK;
-    MT_TRY(mt_realloc(ctx, *cap * 2 + 16, size, "a safetensors header", ptr));
-    *cap = *cap * 2 + 16;
-    return MT_OK;
-}
-
 /* ---- check 4: JSON of the expected types ---- */
 
 static mt_status st_metadata(struct st_in *in)
@@ -55,7 +46,8 @@ static mt_status st_metadata(struct st_in *in)
             return mt_scan_fail(&in->s, in->s.p, "\"__metadata__\" may hold strings only");
         MT_TRY(mt_scan_string(&in->s, &t));
         MT_TRY(mt_arena_strndup(in->ctx, in->arena, t.s, t.n, &pair.value));
-        MT_TRY(st_grow(in->ctx, &in->h->meta, in->h->n_meta, &in->h->cap_meta, sizeof pair));
+        MT_TRY(mt_grow(in->ctx, in->h->n_meta, &in->h->cap_meta, sizeof pair,
+                       "a safetensors header", &in->h->meta));
         in->h->meta[in->h->n_meta++] = pair;
     }
 }
@@ -167,7 +159,7 @@ static mt_status st_parse(struct st_in *in)
         }
         MT_TRY(mt_arena_strndup(in->ctx, in->arena, key.s, key.n, &r.name));
         MT_TRY(mt_wrap(in->ctx, st_entry(in, &r), "tensor \"%s\"", mt_show_name(r.name, show)));
-        MT_TRY(st_grow(in->ctx, &h->v, h->n, &h->cap, sizeof r));
+        MT_TRY(mt_grow(in->ctx, h->n, &h->cap, sizeof r, "a safetensors header", &h->v));
         h->v[h->n++] = r;
     }
 }

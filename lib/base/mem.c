@@ -108,6 +108,18 @@ mt_status mt_realloc(struct mt_ctx *ctx, size_t n, size_t size, const char *what
     return MT_OK;
 }
 
+mt_status mt_grow(struct mt_ctx *ctx, size_t n, size_t *cap, size_t size, const char *what,
+                  void *ptr)
+{
+    size_t more = *cap * 2 + 16;
+
+    if (n < *cap)
+        return MT_OK;
+    MT_TRY(mt_realloc(ctx, more, size, what, ptr));
+    *cap = more;
+    return MT_OK;
+}
+
 void mt_free(void *ptr)
 {
     if (ptr == NULL)

@@ -24,6 +24,9 @@ MT_NODISCARD mt_status mt_alloc0(struct mt_ctx *ctx, size_t n, size_t size, cons
 /* Grows or shrinks *ptr (NULL allowed); on failure the old block stays valid. */
 MT_NODISCARD mt_status mt_realloc(struct mt_ctx *ctx, size_t n, size_t size, const char *what,
                                   void *ptr /* T** */);
+/* Room for one more behind n elements of an array that holds *cap: doubles it when it is full. */
+MT_NODISCARD mt_status mt_grow(struct mt_ctx *ctx, size_t n, size_t *cap, size_t size,
+                               const char *what, void *ptr /* T**, in and out */);
 /* NULL is fine. Refunds the budget that was charged. */
 void mt_free(void *ptr);
 

@@ -81,11 +81,8 @@ uint64_t mt_emit_bytes(const struct mt_ctx *ctx, struct mt_tensor *const *tensor
 
 static mt_status emit_push_use(struct mt_ctx *ctx, struct emit *e, const struct mt_tensor *t)
 {
-    if (e->n_uses == e->cap_uses) {
-        size_t cap = e->cap_uses == 0 ? 64 : e->cap_uses * 2;
-        MT_TRY(mt_realloc(ctx, cap, sizeof(struct mt_tensor *), "records to write", &e->uses));
-        e->cap_uses = cap;
-    }
+    MT_TRY(mt_grow(ctx, e->n_uses, &e->cap_uses, sizeof(struct mt_tensor *), "records to write",
+                   &e->uses));
     e->uses[e->n_uses++] = t;
     return MT_OK;
 }

@@ -137,24 +137,12 @@ void mt_model_free(struct mt_model *m)
     mt_free(m);
 }
 
-/* Room for one more pointer in a growing array. */
-static mt_status model_room(struct mt_ctx *ctx, void *array, size_t n, size_t *cap,
-                            const char *what)
-{
-    size_t want = *cap == 0 ? 16 : *cap * 2;
-
-    if (n < *cap)
-        return MT_OK;
-    MT_TRY(mt_realloc(ctx, want, sizeof(void *), what, array));
-    *cap = want;
-    return MT_OK;
-}
-
 static mt_status model_list(struct mt_ctx *ctx, struct mt_model *m, struct mt_tensor *t)
 {
     if (m->n_tensors >= MODEL_RECORDS_MAX)
         return mt_fail(ctx, MT_E_LIMIT, "%s: more than %d tensors", m->path, MODEL_RECORDS_MAX);
-    MT_TRY(model_room(ctx, &m->tensors, m->n_tensors, &m->cap_tensors, "list of tensors"));
+    MT_TRY(mt_grow(ctx, m->n_tensors, &m->cap_tensors, sizeof(void *), "list of tensors",
+                   &m->tensors));
     if ((m->index->n_used + 1) * 2 > m->index->cap)
         MT_TRY(model_index_grow(ctx, m));
     m->tensors[m->n_tensors++] = t;
@@ -298,7 +286,7 @@ mt_status mt_model_plan(struct mt_ctx *ctx, const struct mt_model *src, struct m
 
 mt_status mt_model_own_map(struct mt_ctx *ctx, struct mt_model *m, struct mt_map *map)
 {
-    mt_status st = model_room(ctx, &m->maps, m->n_maps, &m->cap_maps, "list of files");
+    mt_status st = mt_grow(ctx, m->n_maps, &m->cap_maps, sizeof(void *), "list of files", &m->maps);
 
     if (st == MT_OK)
         m->maps[m->n_maps++] = map;
@@ -309,7 +297,8 @@ mt_status mt_model_own_map(struct mt_ctx *ctx, struct mt_model *m, struct mt_map
 
 mt_status mt_model_own_buffer(struct mt_ctx *ctx, struct mt_model *m, void *buf)
 {
-    mt_status st = model_room(ctx, &m->owned, m->n_owned, &m->cap_owned, "list of buffers");
+    mt_status st =
+        mt_grow(ctx, m->n_owned, &m->cap_owned, sizeof(void *), "list of buffers", &m->owned);
 
     if (st == MT_OK)
         m->owned[m->n_owned++] = buf;

@@ -90,11 +90,7 @@ static mt_status dataset_add_file(struct mt_ctx *ctx, struct dataset_build *b, s
     if (n_name == 0)
         n_name = strlen(name); /* ".hidden" */
     MT_TRY(dataset_domain(ctx, d, name, n_name, &f.domain));
-    if (b->n_files == b->cap_files) {
-        size_t cap = b->cap_files * 2 + 8;
-        MT_TRY(mt_realloc(ctx, cap, sizeof *b->files, "data files", &b->files));
-        b->cap_files = cap;
-    }
+    MT_TRY(mt_grow(ctx, b->n_files, &b->cap_files, sizeof f, "data files", &b->files));
     MT_TRY(mt_map_open(ctx, path, &f.map));
     b->files[b->n_files++] = f;
     return MT_OK;
@@ -145,11 +141,7 @@ static mt_status dataset_add_source(struct mt_ctx *ctx, struct dataset_build *b,
 static mt_status dataset_add_doc(struct mt_ctx *ctx, struct dataset_build *b, size_t file,
                                  uint64_t at, uint64_t n, uint64_t line)
 {
-    if (b->n_docs == b->cap_docs) {
-        size_t cap = b->cap_docs * 2 + 256;
-        MT_TRY(mt_realloc(ctx, cap, sizeof *b->docs, "documents", &b->docs));
-        b->cap_docs = cap;
-    }
+    MT_TRY(mt_grow(ctx, b->n_docs, &b->cap_docs, sizeof *b->docs, "documents", &b->docs));
     b->docs[b->n_docs++] = (struct dataset_doc){file, at, n, line, {0}};
     return MT_OK;
 }

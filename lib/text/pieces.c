@@ -35,11 +35,7 @@ void mt_text_end(struct mt_text *t)
 
 mt_status mt_pieces_push(struct mt_ctx *ctx, struct mt_pieces *p, size_t at, size_t n, bool first)
 {
-    if (p->n == p->cap) {
-        size_t cap = p->cap * 2 + 32;
-        MT_TRY(mt_realloc(ctx, cap, sizeof *p->v, "pieces of text", &p->v));
-        p->cap = cap;
-    }
+    MT_TRY(mt_grow(ctx, p->n, &p->cap, sizeof *p->v, "pieces of text", &p->v));
     p->v[p->n++] = (struct mt_piece){at, n, first};
     return MT_OK;
 }

@@ -150,3 +150,27 @@ T_TEST(an_arena_serves_many_sizes_and_ends_at_once)
     T_OK(t, mt_arena_alloc(&t->ctx, &a, 1, 1, &p[0]));
     mt_arena_free(&a);
 }
+
+T_TEST(arrays_grow_by_doubling)
+{
+    uint64_t before = mt_mem_used(&t->ctx);
+    size_t cap = 0, moves = 0;
+    int *v = NULL;
+
+    for (size_t n = 0; n < 10000; n++) {
+        size_t had = cap;
+        T_OK(t, mt_grow(&t->ctx, n, &cap, sizeof *v, "numbers", &v));
+        T_CHECK(t, cap > n);
+        moves += cap != had;
+        v[n] = (int)n;
+    }
+    T_CHECK(t, moves < 12);
+    for (int i = 0; i < 10000; i++)
+        T_EQ_INT(t, v[i], i);
+    mt_fault_alloc(1);
+    mt_status st = mt_grow(&t->ctx, cap, &cap, sizeof *v, "numbers", &v);
+    mt_fault_alloc(0);
+    T_CHECK(t, st == MT_E_NOMEM && v[9999] == 9999);
+    mt_free(v);
+    T_CHECK(t, mt_mem_used(&t->ctx) == before);
+}
