@@ -171,11 +171,12 @@ static bool bpe_falls_back(const struct mt_bpe *m, const char *s, size_t n)
 
 /* The text that stands for the character s[from..at) of a piece s[0..n). */
 static mt_status bpe_affixed(struct mt_ctx *ctx, const struct mt_bpe *m, struct mt_bpe_work *w,
-                             const char *s, size_t n, size_t from, size_t at, struct mt_bpe_text *c)
+                             const char *s, size_t n, size_t from, size_t at,
+                             struct mt_token_text *c)
 {
     bool prefix = from > 0 && m->n_prefix > 0, suffix = at == n && m->n_suffix > 0;
 
-    *c = (struct mt_bpe_text){s + from, at - from};
+    *c = (struct mt_token_text){s + from, at - from};
     if (!prefix && !suffix)
         return MT_OK;
     w->joined.n = 0;
@@ -184,7 +185,7 @@ static mt_status bpe_affixed(struct mt_ctx *ctx, const struct mt_bpe *m, struct 
     MT_TRY(mt_text_add(ctx, &w->joined, s + from, at - from));
     if (suffix)
         MT_TRY(mt_text_add(ctx, &w->joined, m->suffix, m->n_suffix));
-    *c = (struct mt_bpe_text){w->joined.s, w->joined.n};
+    *c = (struct mt_token_text){w->joined.s, w->joined.n};
     return MT_OK;
 }
 
@@ -197,7 +198,7 @@ static mt_status bpe_characters(struct mt_ctx *ctx, const struct mt_bpe *m, stru
 
     for (size_t at = 0, from; (from = at) < n;) {
         (void)mt_utf8_next(s, n, &at);
-        struct mt_bpe_text c;
+        struct mt_token_text c;
         MT_TRY(bpe_affixed(ctx, m, w, s, n, from, at, &c));
         int32_t id = mt_vocab_find(&m->vocab, c.s, c.n);
         if (id < 0 && bpe_falls_back(m, c.s, c.n)) {

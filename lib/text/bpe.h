@@ -53,11 +53,7 @@ MT_NODISCARD mt_status mt_bpe_open(struct mt_ctx *ctx, const struct mt_json *mod
                                    struct mt_bpe *out);
 /* The same from arrays, over a vocabulary that m->vocab holds already. Merges "a b", or else
  * score_rank (taken). Flags (fuse_unk, ...) and unk_id are the caller's to set before. */
-struct mt_bpe_text {
-    const char *s;
-    size_t n;
-};
-MT_NODISCARD mt_status mt_bpe_from(struct mt_ctx *ctx, const struct mt_bpe_text *merges,
+MT_NODISCARD mt_status mt_bpe_from(struct mt_ctx *ctx, const struct mt_token_text *merges,
                                    size_t n_merges, uint32_t *score_rank, struct mt_bpe *m);
 void mt_bpe_end(struct mt_bpe *m);
 

@@ -9,11 +9,11 @@
 #include <string.h>
 
 struct bpe_sides {
-    struct mt_bpe_text v[2];
+    struct mt_token_text v[2];
 };
 
 /* "a b" */
-static mt_status bpe_split_merge(struct mt_ctx *ctx, struct mt_bpe_text t, size_t number,
+static mt_status bpe_split_merge(struct mt_ctx *ctx, struct mt_token_text t, size_t number,
                                  struct bpe_sides *out)
 {
     const char *space = memchr(t.s, ' ', t.n);
@@ -23,8 +23,8 @@ static mt_status bpe_split_merge(struct mt_ctx *ctx, struct mt_bpe_text t, size_
         return mt_fail(ctx, MT_E_FORMAT,
                        "model: merge %zu (\"%.*s\") is not two tokens with a space between", number,
                        t.n < 60 ? (int)t.n : 60, t.s);
-    out->v[0] = (struct mt_bpe_text){t.s, left};
-    out->v[1] = (struct mt_bpe_text){space + 1, t.n - left - 1};
+    out->v[0] = (struct mt_token_text){t.s, left};
+    out->v[1] = (struct mt_token_text){space + 1, t.n - left - 1};
     return MT_OK;
 }
 
@@ -34,14 +34,14 @@ static mt_status bpe_merge_sides(struct mt_ctx *ctx, const struct mt_json *j, si
 {
     if (mt_json_kind(j) == MT_JSON_STRING) {
         const char *s = mt_json_text(j);
-        return bpe_split_merge(ctx, (struct mt_bpe_text){s, strlen(s)}, number, out);
+        return bpe_split_merge(ctx, (struct mt_token_text){s, strlen(s)}, number, out);
     }
     if (mt_json_kind(j) == MT_JSON_ARRAY) {
         const struct mt_json *a = mt_json_first(j), *b = mt_json_next(a);
         const char *left = mt_json_text(a), *right = b != NULL ? mt_json_text(b) : NULL;
         if (left != NULL && right != NULL && mt_json_next(b) == NULL) {
-            out->v[0] = (struct mt_bpe_text){left, strlen(left)};
-            out->v[1] = (struct mt_bpe_text){right, strlen(right)};
+            out->v[0] = (struct mt_token_text){left, strlen(left)};
+            out->v[1] = (struct mt_token_text){right, strlen(right)};
             return MT_OK;
         }
     }
@@ -65,7 +65,7 @@ static mt_status bpe_add_merge(struct mt_ctx *ctx, const struct bpe_sides *side,
 
     joined->n = 0;
     for (int i = 0; i < 2; i++) {
-        const struct mt_bpe_text *t = &side->v[i];
+        const struct mt_token_text *t = &side->v[i];
         /* A right side carries the prefix of what continues a word; the merged token has it once.
          */
         size_t skip = i == 1 && t->n >= m->n_prefix ? m->n_prefix : 0;
@@ -250,7 +250,7 @@ mt_status mt_bpe_open(struct mt_ctx *ctx, const struct mt_json *model, struct mt
     return MT_OK;
 }
 
-mt_status mt_bpe_from(struct mt_ctx *ctx, const struct mt_bpe_text *merges, size_t n_merges,
+mt_status mt_bpe_from(struct mt_ctx *ctx, const struct mt_token_text *merges, size_t n_merges,
                       uint32_t *score_rank, struct mt_bpe *m)
 {
     struct mt_text joined = {0};

@@ -40,6 +40,39 @@ MT_NODISCARD mt_status mt_tokenizer_parse(struct mt_ctx *ctx, const char *json, 
  * uncased, which lowers and strips accents. */
 MT_NODISCARD mt_status mt_tokenizer_open_bert(struct mt_ctx *ctx, const char *path, bool lower,
                                               struct mt_tokenizer **out);
+
+/* A vocabulary as GGUF files hold it (spec formats, 4.4). Everything is borrowed during the call.
+ */
+struct mt_token_text {
+    const char *s; /* need not end in NUL */
+    size_t n;
+};
+enum mt_token_type {
+    MT_TOKEN_NORMAL = 1,
+    MT_TOKEN_UNKNOWN,
+    MT_TOKEN_CONTROL,
+    MT_TOKEN_USER,
+    MT_TOKEN_UNUSED,
+    MT_TOKEN_BYTE,
+};
+struct mt_vocab_desc {
+    const char *model; /* "gpt2": byte-level BPE; "llama": scores; "bert": WordPiece */
+    const char *pre;   /* names the regexes of "gpt2"; NULL: "default" */
+    const struct mt_token_text *tokens;
+    size_t n_tokens;
+    const float *scores;                /* [n_tokens]; "llama" needs them */
+    const int32_t *types;               /* [n_tokens] enum mt_token_type; NULL: all normal */
+    const struct mt_token_text *merges; /* "a b"; "gpt2" needs them */
+    size_t n_merges;
+    int32_t bos, eos, unk;                  /* -1: none */
+    int add_bos, add_eos, add_space_prefix; /* 0, 1; -1: not said, the model's custom holds */
+    const char *what;                       /* names the vocabulary in messages */
+};
+/* Splits, normalizer and special tokens follow from the names as the makers' tokenizers have them;
+ * models and `pre` that are not known are refused by name. A text that is there twice belongs to
+ * its first id. */
+MT_NODISCARD mt_status mt_tokenizer_from_vocab(struct mt_ctx *ctx, const struct mt_vocab_desc *v,
+                                               struct mt_tokenizer **out);
 void mt_tokenizer_free(struct mt_tokenizer *t);
 
 enum mt_encode_flags {
