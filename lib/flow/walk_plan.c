@@ -134,6 +134,8 @@ static mt_status plan_config(struct mt_ctx *ctx, struct mt_walk *w)
         MT_TRY(mt_json_copy(ctx, src->config, &w->config));
     else if ((w->config = mt_json_new_object()) == NULL)
         return mt_fail(ctx, MT_E_NOMEM, "out of memory for config.json");
+    if (src->unblocked)
+        mt_json_remove(w->config, "quantization_config");
     /* A plain copy keeps its config as it is, down to the keys nobody here knows. */
     if (m->family == NULL || m->family->write_config == NULL ||
         (w->passes->n == 0 && src->config != NULL))

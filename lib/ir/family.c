@@ -167,6 +167,8 @@ mt_status mt_model_bind(struct mt_ctx *ctx, struct mt_model *m)
     MT_TRY(
         mt_wrap(ctx, m->family->read_config(ctx, m), "%s: config of %s", m->path, m->family->name));
     MT_TRY(family_bind_names(ctx, m));
+    family_drop_scales(m);
+    MT_TRY(mt_wrap(ctx, family_read_fp8(ctx, m), "%s", m->path));
     st = mt_model_verify(ctx, m);
     quant = mt_json_get(m->config, "quantization_config");
     if (st != MT_OK && mt_json_kind(quant) == MT_JSON_OBJECT) {

@@ -36,6 +36,7 @@ enum {
     MT_FUSED_STACK = 1,       /* the first dimension counts experts */
     MT_FUSED_TRANSPOSED = 2,  /* stored [in, out] (GPT-2's Conv1D) */
     MT_FUSED_INTERLEAVED = 4, /* rows take turns (gpt-oss) */
+    MT_FUSED_MXFP4 = 8,       /* blocks [E, rows, groups, 16]; `_scales` beside `_blocks` */
 };
 #define MT_FUSED_MAX 3
 struct mt_fused_row {
@@ -89,6 +90,10 @@ MT_NODISCARD mt_status mt_model_bind(struct mt_ctx *ctx, struct mt_model *m);
  * their own. */
 MT_NODISCARD mt_status mt_model_rename(struct mt_ctx *ctx, struct mt_model *m,
                                        const struct mt_family *f);
+
+/* Published blocks of small numbers are read as numbers: FP8 with `weight_scale_inv` and MXFP4 of
+ * gpt-oss become BF16 records. A plan of the former is written as BF16; a copy of the latter keeps
+ * its blocks. */
 
 /* For a plan whose family cannot be written but is copied: lists the tensors that binding cut in
  * place of their parts, which must be untouched or cast alike; MT_E_UNSUPPORTED names one that is

@@ -161,6 +161,8 @@ mt_status family_cut(struct mt_ctx *ctx, struct mt_model *m, struct mt_tensor *t
 
             if (!family_match(&name, t->name, &role))
                 continue;
+            if ((row->flags & MT_FUSED_MXFP4) != 0)
+                return family_cut_mx(ctx, m, t, row, role, cut);
             if (role.layer < 0 || role.layer >= m->hp.n_layers || !cut_view_of(row, t, &v) ||
                 !cut_fits(m, row, &v, role.layer) || (i == 1 && !m->family->moe))
                 continue;
@@ -183,6 +185,12 @@ static bool cut_untouched(const struct mt_tensor *planned, const struct mt_tenso
            s->recipe.in[0] == part;
 }
 
+static void cut_alias(struct mt_tensor *t, const struct mt_tensor *of)
+{
+    t->src.kind = MT_SRC_ALIAS;
+    t->src.alias = of;
+}
+
 static mt_status cut_restack(struct mt_ctx *ctx, struct mt_model *plan, const struct mt_cut *cut)
 {
     struct mt_tensor *whole, *first = mt_model_find(plan, cut->parts[0]->role);
@@ -199,15 +207,24 @@ static mt_status cut_restack(struct mt_ctx *ctx, struct mt_model *plan, const st
                            mt_tensor_label(cut->parts[i], label, sizeof label), cut->whole->name,
                            plan->family->name);
     }
-    MT_TRY(mt_model_add(ctx, plan, cut->whole->role, first->dtype, cut->whole->rank,
+    if (cut->also != NULL && first->src.kind != MT_SRC_ALIAS)
+        return mt_fail(ctx, MT_E_UNSUPPORTED,
+                       "%s holds MXFP4 blocks, which cannot be written in another dtype",
+                       cut->whole->name);
+    MT_TRY(mt_model_add(ctx, plan, cut->whole->role,
+                        cut->also != NULL ? cut->whole->dtype : first->dtype, cut->whole->rank,
                         cut->whole->shape, &whole));
     whole->name = cut->whole->name;
     whole->planner = first->planner;
-    if (whole->dtype == cut->whole->dtype) {
-        whole->src.kind = MT_SRC_ALIAS;
-        whole->src.alias = cut->whole;
-    } else {
+    if (whole->dtype == cut->whole->dtype)
+        cut_alias(whole, cut->whole);
+    else
         MT_TRY(mt_recipe_cast(ctx, plan, whole, cut->whole));
+    if (cut->also != NULL) {
+        MT_TRY(mt_model_add(ctx, plan, cut->also->role, cut->also->dtype, cut->also->rank,
+                            cut->also->shape, &whole));
+        whole->name = cut->also->name;
+        cut_alias(whole, cut->also);
     }
     for (size_t i = 0; i < cut->n; i++)
         mt_model_remove(plan, mt_model_find(plan, cut->parts[i]->role));

@@ -1,4 +1,4 @@
-/* family_impl.h: between family.c and family_cut.c. */
+/* family_impl.h: between family.c, family_cut.c and family_quant.c. */
 #ifndef MT_IR_FAMILY_IMPL_H
 #define MT_IR_FAMILY_IMPL_H
 
@@ -10,4 +10,14 @@ bool family_match(const struct mt_name_row *row, const char *name, struct mt_rol
 /* Lists the parts of a tensor that holds several roles in its place; *cut tells whether it was one.
  * What does not fit the hyper-parameters stays as it is, so that verification names what lacks. */
 mt_status family_cut(struct mt_ctx *ctx, struct mt_model *m, struct mt_tensor *t, bool *cut);
+
+/* family_quant.c: FP8 weights that have scales become recipes of BF16, what their publisher's own
+ * conversion gives; the scales are unlisted. */
+MT_NODISCARD mt_status family_read_fp8(struct mt_ctx *ctx, struct mt_model *m);
+/* One tensor of MXFP4 blocks and its scales become BF16 records by expert and role (exact). */
+MT_NODISCARD mt_status family_cut_mx(struct mt_ctx *ctx, struct mt_model *m, struct mt_tensor *t,
+                                     const struct mt_fused_row *row, struct mt_role role,
+                                     bool *cut);
+/* Unlists the scales that family_cut_mx used. */
+void family_drop_scales(struct mt_model *m);
 #endif

@@ -90,6 +90,7 @@ struct mt_sidecar {
 /* A stored tensor that was cut into the records of several roles (family.h). */
 struct mt_cut {
     struct mt_tensor *whole;  /* unlisted */
+    struct mt_tensor *also;   /* unlisted too: the exponents of MXFP4 blocks; or NULL */
     struct mt_tensor **parts; /* [n], listed in its place */
     size_t n;
     struct mt_cut *next;
@@ -107,7 +108,8 @@ struct mt_model {
     const struct mt_model *source; /* of a plan; NULL otherwise. A plan's config and sidecars are
                                       borrowed from it */
 
-    struct mt_cut *cuts;        /* in the arena; of a plan: NULL */
+    struct mt_cut *cuts; /* in the arena; of a plan: NULL */
+    bool unblocked;      /* FP8 blocks are read as BF16; quantization_config no longer holds */
     struct mt_tensor **tensors; /* listed records in output order */
     size_t n_tensors, cap_tensors;
     struct mt_role_index *index; /* by role; kept by model.c */

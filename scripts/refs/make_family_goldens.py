@@ -23,6 +23,7 @@ import sys
 
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
 COMMON = dict(
@@ -396,6 +397,35 @@ MODELS = {
         ),
         "new",
     ),
+    "gpt_oss-mxfp4": (
+        "GptOssConfig",
+        dict(
+            hidden_size=64,
+            head_dim=8,
+            num_hidden_layers=1,
+            intermediate_size=32,
+            num_local_experts=4,
+            num_experts_per_tok=2,
+            rope_parameters=rope(theta=150000.0),
+        ),
+        "new",
+    ),
+    "deepseek_v3-fp8": (
+        "DeepseekV3Config",
+        dict(
+            MLA,
+            q_lora_rank=None,
+            n_routed_experts=4,
+            num_experts_per_tok=2,
+            n_shared_experts=1,
+            n_group=1,
+            topk_group=1,
+            first_k_dense_replace=1,
+            num_mtp_layers=0,
+            rope_parameters=rope(),
+        ),
+        "new",
+    ),
     "ernie4_5_moe": (
         "Ernie4_5_MoeConfig",
         dict(
@@ -486,6 +516,70 @@ def old_spelling(config):
     config["torch_dtype"] = config.pop("dtype")
 
 
+def block_fp8(tensors, rows=8, cols=16):
+    """Projections as E4M3 with a scale per block; returns them as BF16 numbers too."""
+    stored, numbers = {}, {}
+    for name, w in tensors.items():
+        if "_proj" not in name or not name.endswith("weight"):
+            stored[name] = numbers[name] = w
+            continue
+        n, k = -(-w.shape[0] // rows), -(-w.shape[1] // cols)
+        padded = torch.zeros(n * rows, k * cols)
+        padded[: w.shape[0], : w.shape[1]] = w
+        scale = padded.view(n, rows, k, cols).abs().amax((1, 3)) / 448
+        full = scale.repeat_interleave(rows, 0).repeat_interleave(cols, 1)[: w.shape[0], : w.shape[1]]
+        q = (w / full).to(torch.float8_e4m3fn)
+        stored[name], stored[name + "_scale_inv"] = q, scale
+        numbers[name] = (q.float() * full).bfloat16().float()
+    return stored, numbers
+
+
+def block_mxfp4(tensors):
+    """Experts as random MXFP4 blocks, and the numbers the library makes of them."""
+    from transformers.integrations.mxfp4 import convert_moe_packed_tensors
+
+    stored, numbers = {}, {}
+    gen = torch.Generator().manual_seed(5)
+    for name, w in tensors.items():
+        if not name.endswith(("gate_up_proj", "down_proj")):
+            stored[name] = numbers[name] = w
+            continue
+        shape = (w.shape[0], w.shape[2], w.shape[1] // 32)
+        blocks = torch.randint(0, 256, (*shape, 16), generator=gen, dtype=torch.uint8)
+        scales = torch.randint(122, 125, shape, generator=gen, dtype=torch.uint8)
+        stored[name + "_blocks"], stored[name + "_scales"] = blocks, scales
+        numbers[name] = convert_moe_packed_tensors(blocks, scales, dtype=torch.float32).contiguous()
+    return stored, numbers
+
+
+# Saved in blocks of small numbers.
+BLOCKS = {
+    "deepseek_v3-fp8": (
+        block_fp8,
+        dict(quant_method="fp8", fmt="e4m3", activation_scheme="dynamic", weight_block_size=[8, 16]),
+    ),
+    "gpt_oss-mxfp4": (block_mxfp4, dict(quant_method="mxfp4")),
+}
+
+
+def use_blocks(name, path):
+    """The file's numbers become those of blocks; returns what is to be stored in the end."""
+    file = os.path.join(path, "model.safetensors")
+    stored, numbers = BLOCKS[name][0](load_file(file))
+    save_file(numbers, file, metadata={"format": "pt"})
+    return stored
+
+
+def store_blocks(name, path, stored):
+    save_file(stored, os.path.join(path, "model.safetensors"), metadata={"format": "pt"})
+    with open(os.path.join(path, "config.json")) as f:
+        config = json.load(f)
+    config["quantization_config"] = BLOCKS[name][1]
+    with open(os.path.join(path, "config.json"), "w") as f:
+        json.dump(config, f, indent=1, sort_keys=True)
+        f.write("\n")
+
+
 def make(out, name, seed):
     cls, overrides, spelling = MODELS[FUSED.get(name, name)]
     path = os.path.join(out, name)
@@ -507,6 +601,7 @@ def make(out, name, seed):
         json.dump(config, f, indent=1, sort_keys=True)
         f.write("\n")
 
+    stored = use_blocks(name, path) if name in BLOCKS else None
     ids = torch.randint(0, COMMON["vocab_size"], (1, POSITIONS), generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():
         single = load(path, REAL_F32)(input_ids=ids, use_cache=False).logits[0]
@@ -519,6 +614,8 @@ def make(out, name, seed):
     assert double.dtype is torch.float64
     err = (single.double() - double).abs().max().item()
     assert err < 1e-4 and double.abs().max().item() > 0.5, (name, err)
+    if stored is not None:
+        store_blocks(name, path, stored)
     golden = dict(
         ids=ids[0].tolist(),
         fp32_err=float(f"{err:.3g}"),

@@ -48,8 +48,8 @@ static const struct mt_tensor *named(const struct mt_model *m, const char *name)
 
 T_TEST(copies_have_the_tensors_of_their_files)
 {
-    static const char *const names[] = {"gpt2", "phi3", "granitemoe", "granitemoeshared",
-                                        "gpt_oss"};
+    static const char *const names[] = {"gpt2",    "phi3",         "granitemoe", "granitemoeshared",
+                                        "gpt_oss", "gpt_oss-mxfp4"};
 
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         char dir[128];

@@ -33,6 +33,9 @@ static const struct mt_fused_row gpt_oss_fused[] = {
     GPT_OSS_FUSED("gate_up_proj_bias", GPT_OSS_IN, MT_PART_BIAS, MT_ROLE_FFN_GATE, MT_ROLE_FFN_UP),
     GPT_OSS_FUSED("down_proj", GPT_OSS_OUT, MT_PART_WEIGHT, MT_ROLE_FFN_DOWN),
     GPT_OSS_FUSED("down_proj_bias", GPT_OSS_OUT, MT_PART_BIAS, MT_ROLE_FFN_DOWN),
+    GPT_OSS_FUSED("gate_up_proj_blocks", MT_FUSED_MXFP4, MT_PART_WEIGHT, MT_ROLE_FFN_GATE,
+                  MT_ROLE_FFN_UP),
+    GPT_OSS_FUSED("down_proj_blocks", MT_FUSED_MXFP4, MT_PART_WEIGHT, MT_ROLE_FFN_DOWN),
     MT_FUSED_END,
 };
 
