@@ -88,6 +88,10 @@ MT_NODISCARD mt_status cmd_open_data(struct mt_ctx *ctx, const struct cmd_args *
 /* Says so when the manifest of `m` names `data` as the text that calibrated it. */
 MT_NODISCARD mt_status cmd_warn_same_data(struct mt_ctx *ctx, const struct mt_model *m,
                                           const struct mt_dataset *data);
+/* Refuses a figure of m that is NaN or Inf unless --allow-nan, and names the weight it comes from.
+ */
+MT_NODISCARD mt_status cmd_check_finite(struct mt_ctx *ctx, const struct cmd_args *a,
+                                        const struct mt_model *m, double figure);
 /* Says what licence the model's own card names; "" when it names none. */
 void cmd_find_license(struct mt_ctx *ctx, const struct mt_model *m, char *buf, size_t n);
 /* Where hidden states may be spilled when there is no output directory. Borrowed. */

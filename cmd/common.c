@@ -6,8 +6,10 @@
 #include "lib/base/map.h"
 #include "lib/base/mem.h"
 #include "lib/base/path.h"
+#include "lib/flow/emit.h"
 #include "lib/flow/walk.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -182,6 +184,19 @@ mt_status cmd_warn_same_data(struct mt_ctx *ctx, const struct mt_model *m,
                m->path);
     mt_json_free(j);
     return MT_OK;
+}
+
+mt_status cmd_check_finite(struct mt_ctx *ctx, const struct cmd_args *a, const struct mt_model *m,
+                           double figure)
+{
+    if (isfinite(figure) || a->common->allow_nan)
+        return MT_OK;
+    MT_TRY(mt_wrap(ctx, mt_emit_blame(ctx, m->tensors, m->n_tensors, -1),
+                   "predictions are not finite"));
+    return mt_fail(ctx, MT_E_NUMERIC,
+                   "%s: predictions are not finite, though weights are; --allow-nan shows the "
+                   "figures all the same",
+                   m->path);
 }
 
 const char *cmd_scratch_dir(void)

@@ -67,7 +67,9 @@ static mt_status eval_with_data(struct mt_ctx *ctx, const struct cmd_args *a,
     MT_TRY(cmd_open_device(ctx, a, &dev));
     st = mt_evaluate(ctx, m, dev, d, cmd_scratch_dir(), &r);
     if (st == MT_OK) {
-        st = a->common->json ? eval_json(ctx, m, d, &r) : eval_print(ctx, d, &r);
+        st = cmd_check_finite(ctx, a, m, r.nll);
+        if (st == MT_OK)
+            st = a->common->json ? eval_json(ctx, m, d, &r) : eval_print(ctx, d, &r);
         mt_eval_free(&r);
     }
     mt_device_close(dev);

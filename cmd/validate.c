@@ -59,6 +59,10 @@ static mt_status validate_compare(struct mt_ctx *ctx, const struct cmd_args *a, 
     MT_TRY(mt_compare(ctx, v->ref, (const struct mt_model *const *)v->cand, v->n, v->dev, &v->data,
                       cmd_scratch_dir(), v->reports));
     v->compared = true;
+    for (int i = 0; i < v->n; i++) {
+        MT_TRY(cmd_check_finite(ctx, a, v->ref, v->reports[i].ppl_ref));
+        MT_TRY(cmd_check_finite(ctx, a, v->cand[i], v->reports[i].kl_mean));
+    }
     for (int i = 0; i <= v->n; i++) {
         v->rows[i] = (struct cmd_report_row){
             .name = validate_name(a, i, v->names[i], sizeof v->names[i]),

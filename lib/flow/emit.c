@@ -294,3 +294,25 @@ mt_status mt_emit(struct mt_ctx *ctx, const struct mt_format *fmt, struct mt_wri
     mt_free(e.items);
     return st;
 }
+
+mt_status mt_emit_blame(struct mt_ctx *ctx, struct mt_tensor *const *tensors, size_t n, int layer)
+{
+    const struct mt_kernels *k = mt_kernels_get();
+    char label[128];
+
+    for (size_t i = 0; i < n; i++) {
+        const struct mt_tensor *t = tensors[i];
+        size_t count = (size_t)mt_tensor_count(t), at;
+        const void *bytes;
+        if ((layer >= 0 && t->role.layer != layer) || !mt_dtype_is_plain_float(t->dtype) ||
+            !mt_tensor_contiguous(t, &bytes))
+            continue;
+        MT_TRY(mt_check_cancel(ctx));
+        at = k->find_nonfinite(t->dtype, bytes, count);
+        mt_tensor_drop(t);
+        if (at < count)
+            return mt_fail(ctx, MT_E_NUMERIC, "%s (%s): element %zu is NaN or infinite",
+                           mt_tensor_label(t, label, sizeof label), emit_file(t), at);
+    }
+    return MT_OK;
+}

@@ -16,4 +16,10 @@ MT_NODISCARD mt_status mt_emit(struct mt_ctx *ctx, const struct mt_format *fmt, 
                                struct mt_tensor *const *tensors, size_t n);
 /* Anonymous memory emit needs, whatever the tensors: workers x tile x 2, plus the longest row. */
 uint64_t mt_emit_bytes(const struct mt_ctx *ctx, struct mt_tensor *const *tensors, size_t n);
+
+/* Names the first of the tensors read from files that holds NaN or Inf, with its index
+ * (MT_E_NUMERIC); MT_OK when there is none. For failures of computations, to tell where they come
+ * from. layer -1: tensors of every layer. */
+MT_NODISCARD mt_status mt_emit_blame(struct mt_ctx *ctx, struct mt_tensor *const *tensors, size_t n,
+                                     int layer);
 #endif

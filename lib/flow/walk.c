@@ -160,6 +160,22 @@ static mt_status walk_layer(struct mt_ctx *ctx, struct mt_walk *w, int layer)
     return forward && reread ? walk_advance_written(ctx, w, layer) : MT_OK;
 }
 
+/* Numbers that fail a computation mostly come from the weights: then the tensor is named too. */
+static mt_status walk_blame(struct mt_ctx *ctx, const struct mt_walk *w, int layer, mt_status st)
+{
+    const struct mt_model *src = w->o->source;
+    char why[512];
+
+    if (st != MT_E_NUMERIC)
+        return st;
+    snprintf(why, sizeof why, "%s", mt_error(ctx));
+    if (strstr(why, "is NaN or infinite") != NULL)
+        return st;
+    if (mt_emit_blame(ctx, src->tensors, src->n_tensors, layer) == MT_OK)
+        return mt_fail(ctx, st, "%s", why);
+    return mt_wrap(ctx, st, "%s", why);
+}
+
 static const char *walk_scratch_dir(const struct mt_walk *w)
 {
     const char *tmp = getenv("TMPDIR");
@@ -184,7 +200,7 @@ static mt_status walk_units(struct mt_ctx *ctx, struct mt_walk *w)
     for (int l = 0; l < w->n_layers && st == MT_OK; l++) {
         if (w->forward)
             mt_progress_part(ctx, l, w->n_layers);
-        st = walk_layer(ctx, w, l);
+        st = walk_blame(ctx, w, l, walk_layer(ctx, w, l));
     }
     mt_progress_part(ctx, 0, 0);
     if (!w->forward)

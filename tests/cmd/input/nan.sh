@@ -6,3 +6,19 @@ expect grep -qE '(layers\.[0-9]+|norm|embed|proj)' err.txt
 nothing_at y
 moetool convert m -o y --allow-nan --quiet >/dev/null
 expect test -f y/model.safetensors
+# So it is where a computation fails before the weight is written, and in eval.
+copy_dense n
+patch_nan() { # FILE TENSOR: its first element becomes NaN
+    local head at
+    head=$(od -An -tu8 -N8 "$1" | tr -d ' ')
+    at=$(head -c $((8 + head)) "$1" | tail -c +9 | grep -oE "\"$2\": ?\{[^}]*\}" | grep -oE 'data_offsets": ?\[[0-9]+' | grep -oE '[0-9]+$')
+    printf '\300\177' | dd of="$1" bs=1 seek=$((8 + head + at)) conv=notrunc 2>/dev/null
+}
+patch_nan n/model.safetensors model.layers.3.mlp.gate_proj.weight
+fails 1 "moetool: convert: *layers.3.gate_proj (n/model.safetensors): element 0 is NaN*" moetool convert n -o z
+fails 1 "moetool: convert: *layers.3.gate_proj (n/model.safetensors): element 0 is NaN*" moetool convert n -o z --force "${CALIB[@]}" --no-validate
+fails 1 "moetool: eval: *layers.3.gate_proj (n/model.safetensors): element 0 is NaN*" moetool eval n "${HELD[@]}"
+fails 1 "moetool: validate: *layers.3.gate_proj (n/model.safetensors): element 0 is NaN*" moetool validate "$DENSE" n "${HELD[@]}"
+nothing_at z
+moetool validate "$DENSE" n "${HELD[@]}" --allow-nan >/dev/null
+moetool eval n "${HELD[@]}" --allow-nan >/dev/null
