@@ -91,6 +91,18 @@ mt_status cmd_open_device(struct mt_ctx *ctx, const struct cmd_args *a, struct m
     return mt_device_open(ctx, common_devices[a->common->device], dev);
 }
 
+static void common_warn_empty(struct mt_ctx *ctx, const struct mt_dataset *d)
+{
+    for (int i = 0; i < d->n_domains; i++) {
+        size_t w = 0;
+        while (w < d->n_windows && d->windows[w].domain != i)
+            w++;
+        if (w == d->n_windows)
+            mt_log(ctx, MT_LOG_WARN, "no window of %s: it is empty or --samples is too small",
+                   d->domains[i]);
+    }
+}
+
 mt_status cmd_open_data(struct mt_ctx *ctx, const struct cmd_args *a, const struct mt_model *m,
                         const struct mt_strlist *sources, struct mt_dataset *out)
 {
@@ -111,6 +123,8 @@ mt_status cmd_open_data(struct mt_ctx *ctx, const struct cmd_args *a, const stru
     MT_TRY(cmd_open_tokenizer(ctx, m, &t));
     st = mt_dataset_open(ctx, t, sources, &o, out);
     mt_tokenizer_free(t);
+    if (st == MT_OK)
+        common_warn_empty(ctx, out);
     if (st == MT_OK)
         mt_log(ctx, MT_LOG_DEBUG, "%zu windows, %zu tokens, %d domains", out->n_windows,
                out->n_tokens, out->n_domains);

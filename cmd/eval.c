@@ -20,6 +20,11 @@ static mt_status eval_print(struct mt_ctx *ctx, const struct mt_dataset *d,
     for (int i = 0; i < r->n_domains && r->n_domains > 1; i++) {
         cmd_table_cell(ctx, &t, "%s", d->domains[i]);
         cmd_table_cell(ctx, &t, "%zu", r->domains[i].n_tokens);
+        if (r->domains[i].n_tokens == 0) { /* too few --samples, or an empty file */
+            cmd_table_cell(ctx, &t, "-");
+            cmd_table_cell(ctx, &t, "-");
+            continue;
+        }
         cmd_table_cell(ctx, &t, "%.4f", r->domains[i].nll);
         cmd_table_cell(ctx, &t, "%.4g", exp(r->domains[i].nll));
     }
@@ -50,8 +55,9 @@ static mt_status eval_json(struct mt_ctx *ctx, const struct mt_model *m, const s
         struct mt_json *o = mt_json_add_object(list);
         mt_json_set_str(o, "name", d->domains[i]);
         mt_json_set_int(o, "tokens", (int64_t)r->domains[i].n_tokens);
-        mt_json_set_num(o, "nll", r->domains[i].nll);
-        mt_json_set_num(o, "perplexity", exp(r->domains[i].nll));
+        double nll = r->domains[i].n_tokens > 0 ? r->domains[i].nll : NAN; /* null */
+        mt_json_set_num(o, "nll", nll);
+        mt_json_set_num(o, "perplexity", exp(nll));
     }
     return cmd_print_json(ctx, root);
 }

@@ -78,7 +78,9 @@ static mt_status generate_prompt(struct mt_ctx *ctx, const struct generate_opts 
     MT_TRY(mt_tokenizer_encode(ctx, g->tok, prompt, strlen(prompt),
                                o->no_bos ? 0 : MT_ENCODE_SPECIAL, &g->ids));
     if (g->ids.n == 0)
-        return mt_fail(ctx, MT_E_OPTION, "the prompt is empty and the model has no BOS token");
+        return mt_fail(ctx, MT_E_OPTION, "the prompt is empty%s",
+                       o->no_bos ? "; without --no-bos the BOS token would stand first"
+                                 : " and the model has no BOS token");
     return MT_OK;
 }
 

@@ -133,8 +133,12 @@ static void report_domains(struct mt_ctx *ctx, struct cmd_table *t,
     for (int d = 0; d < rows[1].r->n_domains; d++) {
         cmd_table_cell(ctx, t, "KL, %s", data->domains[d]);
         cmd_table_cell(ctx, t, "%s", "");
-        for (int i = 1; i < n; i++)
-            cmd_table_cell(ctx, t, "%.3g", rows[i].r->domains[d].kl_mean);
+        for (int i = 1; i < n; i++) {
+            if (rows[i].r->domains[d].n_tokens == 0)
+                cmd_table_cell(ctx, t, "-");
+            else
+                cmd_table_cell(ctx, t, "%.3g", rows[i].r->domains[d].kl_mean);
+        }
     }
 }
 
@@ -256,6 +260,8 @@ static void report_json_candidate(struct mt_json *o, const struct mt_compare_rep
         struct mt_json *j = mt_json_add_object(list);
         mt_json_set_str(j, "name", data->domains[d]);
         mt_json_set_int(j, "tokens", (int64_t)r->domains[d].n_tokens);
+        if (r->domains[d].n_tokens == 0)
+            continue;
         mt_json_set_num(j, "kl_mean", r->domains[d].kl_mean);
         mt_json_set_num(j, "nll_reference", r->domains[d].nll_ref);
         mt_json_set_num(j, "nll", r->domains[d].nll_cand);
