@@ -73,7 +73,7 @@ void cmd_help_text(const char *text);          /* wrapped paragraphs */
 void cmd_help_opts(const struct mt_opt *rows); /* an option table as indented text */
 
 /* ---- text.c ---- */
-/* tokenizer.json beside the model, else BERT's vocab.txt. */
+/* tokenizer.json beside the model, else BERT's vocab.txt or what a GGUF file carries. */
 MT_NODISCARD mt_status cmd_open_tokenizer(struct mt_ctx *ctx, const struct mt_model *m,
                                           struct mt_tokenizer **t);
 

@@ -1,6 +1,8 @@
 /* The tokenizer beside a model. */
 #include "cmd/cmd.h"
 
+#include "formats/gguf_vocab.h"
+
 #include "lib/base/json.h"
 
 #include <string.h>
@@ -41,6 +43,8 @@ mt_status cmd_open_tokenizer(struct mt_ctx *ctx, const struct mt_model *m, struc
 
     if (path == NULL && vocab != NULL)
         return text_open_bert(ctx, m, vocab, t);
+    if (path == NULL && strcmp(m->format, "gguf") == 0)
+        return mt_tokenizer_open_gguf(ctx, m->path, t);
     if (path == NULL)
         return mt_fail(ctx, MT_E_ABSENT,
                        "%s: no tokenizer.json beside the model; text cannot be turned into tokens",

@@ -1,0 +1,14 @@
+/* gguf_vocab.h: the tokenizer that a GGUF file carries.
+ *
+ * tokenizer.huggingface.json is read as it is when it is there; else tokenizer.ggml.* (spec:
+ * formats, 4.4) as lib/text/tokenizer.h says. Arrays of another length or item than theirs are
+ * refused by key. Threads: safe. */
+#ifndef MT_FORMATS_GGUF_VOCAB_H
+#define MT_FORMATS_GGUF_VOCAB_H
+
+#include "lib/text/tokenizer.h"
+
+/* The first file of a split. MT_E_ABSENT when the file carries no tokenizer. */
+MT_NODISCARD mt_status mt_tokenizer_open_gguf(struct mt_ctx *ctx, const char *path,
+                                              struct mt_tokenizer **out);
+#endif
