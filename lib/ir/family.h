@@ -292,6 +292,9 @@ struct mt_attn_limits {
 MT_NODISCARD mt_status mt_cfg_hold_attention(struct mt_ctx *ctx, const struct mt_model *m,
                                              const struct mt_family *f,
                                              const struct mt_attn_limits *can);
+/* DeepSeek's latent attention and nothing beside it; biases on all that may have one, or none. */
+MT_NODISCARD mt_status mt_cfg_hold_latent(struct mt_ctx *ctx, const struct mt_model *m,
+                                          const struct mt_family *f);
 /* Blocks: dense in a dense family, at least one MoE layer in a MoE family; gated; one dense width;
  * all MoE layers alike. MoE families also refuse biases in FFNs and activations but SiLU. *moe is
  * set to the first MoE layer's FFN (NULL when all are dense). */
@@ -301,7 +304,10 @@ MT_NODISCARD mt_status mt_cfg_hold_ffn(struct mt_ctx *ctx, const struct mt_model
  * `renorm`, weights that sum to one. */
 MT_NODISCARD mt_status mt_cfg_hold_softmax(struct mt_ctx *ctx, const struct mt_family *f,
                                            const struct mt_ffn *moe, bool renorm);
-/* The DeepSeek-V3 router with its selection bias, whole shared experts, dense layers first. */
+/* Dense layers first; whole shared experts without a gate. */
+MT_NODISCARD mt_status mt_cfg_hold_shared(struct mt_ctx *ctx, const struct mt_model *m,
+                                          const struct mt_family *f, const struct mt_ffn *moe);
+/* That, and the DeepSeek-V3 router with its selection bias. */
 MT_NODISCARD mt_status mt_cfg_hold_sigmoid(struct mt_ctx *ctx, const struct mt_model *m,
                                            const struct mt_family *f, const struct mt_ffn *moe);
 /* MT_E_UNSUPPORTED "<family> cannot hold <what>; <other> can" (other NULL: no known one). */
@@ -318,6 +324,8 @@ void mt_cfg_write_common(const struct mt_model *m, const struct mt_family *f,
 void mt_cfg_write_rope(const struct mt_model *m, struct mt_json *config);
 /* The keys of mt_cfg_read_sigmoid_router and mt_cfg_first_dense, and those of predictor layers. */
 void mt_cfg_write_sigmoid_router(const struct mt_model *m, struct mt_json *config);
+/* The keys of mt_cfg_read_mla. */
+void mt_cfg_write_mla(const struct mt_model *m, struct mt_json *config);
 /* Experts, router and sparse layers in Qwen's words. */
 void mt_cfg_write_qwen_moe(const struct mt_model *m, const struct mt_ffn *moe,
                            struct mt_json *config);

@@ -120,3 +120,38 @@ mt_status mt_cfg_read_mla(struct mt_ctx *ctx, struct mt_model *m)
     hp->attn_scale = parts_mla_scale(hp);
     return MT_OK;
 }
+
+mt_status mt_cfg_hold_latent(struct mt_ctx *ctx, const struct mt_model *m,
+                             const struct mt_family *f)
+{
+    const struct mt_attn_limits can = {.qkv_bias = true, .o_bias = true, .bias_together = true};
+    struct mt_model plain = *m;
+
+    if (m->hp.mla.kv_rank == 0)
+        return mt_cfg_cannot(ctx, f, "ordinary attention", "glm4_moe");
+    if (m->hp.mla.eps != 1e-6)
+        return mt_cfg_cannot(ctx, f, "another epsilon in the norms of latent vectors", NULL);
+    if (fabs(m->hp.attn_scale - parts_mla_scale(&m->hp)) > 1e-12)
+        return mt_cfg_cannot(ctx, f, "another scale of attention scores", NULL);
+    /* What is left must be what any decoder has. */
+    plain.hp.mla = (struct mt_mla){0};
+    plain.hp.attn_scale = 0;
+    plain.hp.rope.pairs = false;
+    return mt_cfg_hold_attention(ctx, &plain, f, &can);
+}
+
+void mt_cfg_write_mla(const struct mt_model *m, struct mt_json *config)
+{
+    const struct mt_mla *a = &m->hp.mla;
+
+    mt_json_remove(config, "head_dim"); /* loaders take that of the rotary part */
+    mt_json_set_bool(config, "attention_bias", m->hp.qkv_bias);
+    if (a->q_rank > 0)
+        mt_json_set_int(config, "q_lora_rank", a->q_rank);
+    else
+        mt_json_set_null(config, "q_lora_rank");
+    mt_json_set_int(config, "kv_lora_rank", a->kv_rank);
+    mt_json_set_int(config, "qk_nope_head_dim", a->nope);
+    mt_json_set_int(config, "qk_rope_head_dim", a->rope);
+    mt_json_set_int(config, "v_head_dim", a->v);
+}

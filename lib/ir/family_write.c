@@ -164,15 +164,26 @@ mt_status mt_cfg_hold_softmax(struct mt_ctx *ctx, const struct mt_family *f,
     return MT_OK;
 }
 
+mt_status mt_cfg_hold_shared(struct mt_ctx *ctx, const struct mt_model *m,
+                             const struct mt_family *f, const struct mt_ffn *moe)
+{
+    for (int l = 1; l < m->hp.n_layers; l++)
+        if (m->ffn[l - 1].moe && !m->ffn[l].moe)
+            return mt_cfg_cannot(ctx, f, "dense layers behind sparse ones", "qwen3_moe");
+    if (moe->shared_gated)
+        return mt_cfg_cannot(ctx, f, "a gated shared expert", NULL);
+    if (moe->shared_width % moe->width != 0)
+        return mt_cfg_cannot(
+            ctx, f, "a shared expert whose width is no multiple of the routed experts'", NULL);
+    return MT_OK;
+}
+
 mt_status mt_cfg_hold_sigmoid(struct mt_ctx *ctx, const struct mt_model *m,
                               const struct mt_family *f, const struct mt_ffn *moe)
 {
     const struct mt_router_rule *r = &moe->rule;
 
-    for (int l = 1; l < m->hp.n_layers; l++)
-        if (m->ffn[l - 1].moe && !m->ffn[l].moe)
-            return mt_cfg_cannot(ctx, f, "dense layers behind sparse ones", "qwen3_moe");
-
+    MT_TRY(mt_cfg_hold_shared(ctx, m, f, moe));
     if (r->score != MT_SCORE_SIGMOID)
         return mt_cfg_cannot(ctx, f, "a softmax router", "qwen3_moe or mixtral");
     if (!r->has_bias)
@@ -180,11 +191,6 @@ mt_status mt_cfg_hold_sigmoid(struct mt_ctx *ctx, const struct mt_model *m,
                              NULL);
     if (r->renorm && r->renorm_eps != 1e-20)
         return mt_cfg_cannot(ctx, f, "a renormalisation without its 1e-20", NULL);
-    if (moe->shared_gated)
-        return mt_cfg_cannot(ctx, f, "a gated shared expert", NULL);
-    if (moe->shared_width % moe->width != 0)
-        return mt_cfg_cannot(
-            ctx, f, "a shared expert whose width is no multiple of the routed experts'", NULL);
     /* Its code ranks groups by their best two experts, even a single group. */
     if (moe->n_experts / r->n_group < 2)
         return mt_cfg_cannot(ctx, f, "fewer than two experts in a group", "mixtral");

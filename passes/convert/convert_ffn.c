@@ -23,7 +23,8 @@ enum convert_router { CONVERT_AUTO, CONVERT_ZERO, CONVERT_CENTROID, CONVERT_RIDG
 static const char *const convert_partition_names[] = {"contiguous", "random", "cluster", NULL};
 static const char *const convert_router_names[] = {"auto", "zero", "centroid", "ridge", NULL};
 static const char *const convert_label_names[] = {"membership", "lognorm", NULL};
-static const char *const convert_arch_names[] = {"auto", "glm4_moe", "mixtral", "qwen3_moe", NULL};
+static const char *const convert_arch_names[] = {"auto",    "glm4_moe",  "dots1",
+                                                 "mixtral", "qwen3_moe", NULL};
 
 /* Share of tokens with undecided choices that is worth a warning. */
 #define CONVERT_TIES_MAX 0.05

@@ -14,6 +14,16 @@ static const struct mt_target target_all[] = {
               .topk_group = 1},
      .shared = true,
      .shared_required = true},
+    /* The same router; its code builds a shared expert in every MoE layer. */
+    {.family = "dots1",
+     .rule = {.score = MT_SCORE_SIGMOID,
+              .renorm_eps = 1e-20,
+              .scale = 2,
+              .has_bias = true,
+              .n_group = 1,
+              .topk_group = 1},
+     .shared = true,
+     .shared_required = true},
     {.family = "mixtral",
      .rule = {.score = MT_SCORE_SOFTMAX, .renorm = true, .scale = 1, .n_group = 1, .topk_group = 1},
      .alpha_is_k = true},
@@ -22,7 +32,7 @@ static const struct mt_target target_all[] = {
      .alpha_is_k = true},
 };
 
-const char *const mt_target_names[] = {"glm4_moe", "mixtral", "qwen3_moe", NULL};
+const char *const mt_target_names[] = {"glm4_moe", "dots1", "mixtral", "qwen3_moe", NULL};
 
 const struct mt_target *mt_target_find(const char *family)
 {

@@ -69,7 +69,7 @@ T_TEST(mxfp4_blocks_are_halves_of_bytes_times_powers)
         for (int c = 0; c < 64; c++) {
             /* Rows of gate and up take turns; 64 columns are two groups of 32. */
             int group = (e * 64 + 2 * r + 1) * 2 + c / 32;
-            unsigned half = b[group * 16 + c % 32 / 2] >> (c % 2 ? 4 : 0) & 15u;
+            unsigned half = (unsigned)b[group * 16 + c % 32 / 2] >> (c % 2 ? 4 : 0) & 15u;
             double want = value[half & 7] * pow(2, s[group] - 127);
             T_NEAR(t, got[r * 64 + c], half & 8 ? -want : want, 0);
         }

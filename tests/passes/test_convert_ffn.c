@@ -54,6 +54,8 @@ T_TEST(all_experts_active_is_the_dense_model)
         {"qwen3", "experts=8 active=8"},
         {"qwen3", "arch=glm4_moe experts=7 active=7"},
         {"qwen3", "arch=qwen3_moe experts=4 active=4 shared=0"},
+        {"qwen3", "arch=dots1 experts=6 active=6 shared=1"},
+        {"qwen3", "arch=dots1 experts=4 active=4 shared=0"},
     };
     char options[160];
 

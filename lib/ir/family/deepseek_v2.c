@@ -52,10 +52,43 @@ static mt_status deepseek_v2_read_config(struct mt_ctx *ctx, struct mt_model *m)
     return mt_cfg_set_moe(ctx, m, &moe, sparse);
 }
 
+static mt_status deepseek_v2_can_hold(struct mt_ctx *ctx, const struct mt_model *m)
+{
+    const struct mt_family *f = &mt_family_deepseek_v2;
+    const struct mt_ffn *moe;
+
+    MT_TRY(mt_cfg_hold_latent(ctx, m, f));
+    MT_TRY(mt_cfg_hold_ffn(ctx, m, f, &moe));
+    if (!m->hp.rope.pairs)
+        return mt_cfg_cannot(ctx, f, "features that turn half by half", "deepseek_v3");
+    if (moe->rule.score != MT_SCORE_SOFTMAX || moe->rule.has_bias)
+        return mt_cfg_cannot(ctx, f, "a sigmoid router or a selection bias", "deepseek_v3");
+    if (moe->rule.renorm)
+        return mt_cfg_cannot(ctx, f, "renormalised router weights", NULL);
+    return mt_cfg_hold_shared(ctx, m, f, moe);
+}
+
+static mt_status deepseek_v2_write_config(struct mt_ctx *ctx, const struct mt_model *m,
+                                          struct mt_json *config)
+{
+    const struct mt_ffn *moe = mt_model_first_moe(m);
+
+    (void)ctx;
+    mt_cfg_write_common(m, &mt_family_deepseek_v2, config);
+    mt_cfg_write_mla(m, config);
+    mt_cfg_write_sigmoid_router(m, config);
+    mt_json_set_str(config, "topk_method",
+                    moe->rule.n_group > 1 ? "group_limited_greedy" : "greedy");
+    mt_json_set_bool(config, "mlp_bias", false);
+    return MT_OK;
+}
+
 const struct mt_family mt_family_deepseek_v2 = {
     .name = "deepseek_v2",
     .architecture = "DeepseekV2ForCausalLM",
     .names = deepseek_v2_names,
     .moe = true,
     .read_config = deepseek_v2_read_config,
+    .can_hold = deepseek_v2_can_hold,
+    .write_config = deepseek_v2_write_config,
 };

@@ -26,10 +26,33 @@ static mt_status deepseek_v3_read_config(struct mt_ctx *ctx, struct mt_model *m)
     return mt_cfg_set_moe(ctx, m, &moe, sparse);
 }
 
+static mt_status deepseek_v3_can_hold(struct mt_ctx *ctx, const struct mt_model *m)
+{
+    const struct mt_family *f = &mt_family_deepseek_v3;
+    const struct mt_ffn *moe;
+
+    MT_TRY(mt_cfg_hold_latent(ctx, m, f));
+    MT_TRY(mt_cfg_hold_ffn(ctx, m, f, &moe));
+    return mt_cfg_hold_sigmoid(ctx, m, f, moe);
+}
+
+static mt_status deepseek_v3_write_config(struct mt_ctx *ctx, const struct mt_model *m,
+                                          struct mt_json *config)
+{
+    (void)ctx;
+    mt_cfg_write_common(m, &mt_family_deepseek_v3, config);
+    mt_cfg_write_mla(m, config);
+    mt_json_set_bool(config, "rope_interleave", m->hp.rope.pairs);
+    mt_cfg_write_sigmoid_router(m, config);
+    return MT_OK;
+}
+
 const struct mt_family mt_family_deepseek_v3 = {
     .name = "deepseek_v3",
     .architecture = "DeepseekV3ForCausalLM",
     .names = deepseek_v3_names,
     .moe = true,
     .read_config = deepseek_v3_read_config,
+    .can_hold = deepseek_v3_can_hold,
+    .write_config = deepseek_v3_write_config,
 };
