@@ -11,20 +11,26 @@
 
 extern const struct mt_pass mt_pass_cast;
 
+static const char *const export_formats[] = {"auto", "safetensors", "gguf", NULL};
+
 struct export_opts {
     const char *out;
+    int format;
     uint64_t max_shard_size;
     bool dry_run, resume, force;
 };
 
 static const struct mt_opt export_opt_table[] = {
-    MT_OPT_STR(struct export_opts, out, "out", 'o', "OUT", NULL, "directory to write; required"),
+    MT_OPT_STR(struct export_opts, out, "out", 'o', "OUT", NULL,
+               "directory to write, or a .gguf file; required"),
+    MT_OPT_ENUM(struct export_opts, format, "format", 0, "NAME", "auto", export_formats,
+                "what to write; auto: a GGUF file when OUT ends in .gguf, else safetensors"),
     MT_OPT_BOOL(struct export_opts, force, "force", 0, "replace an existing OUT"),
     MT_OPT_BOOL(struct export_opts, resume, "resume", 0, "continue an interrupted run"),
     MT_OPT_BOOL(struct export_opts, dry_run, "dry-run", 0,
                 "tell sizes, memory and disk; write nothing"),
     MT_OPT_SIZE(struct export_opts, max_shard_size, "max-shard-size", 0, "SIZE", "5G",
-                "largest weight file; 0: one file"),
+                "largest weight file of a directory; 0: one file. GGUF is one file"),
     MT_OPT_END,
 };
 
@@ -138,13 +144,23 @@ static mt_status export_go(struct mt_ctx *ctx, struct export *e)
     return st;
 }
 
+static const char *export_format(const struct export_opts *o)
+{
+    size_t n = strlen(o->out), s = strlen(".gguf");
+
+    if (o->format != 0)
+        return export_formats[o->format];
+    return n > s && strcmp(o->out + n - s, ".gguf") == 0 ? "gguf" : "safetensors";
+}
+
 static mt_status export_run(struct mt_ctx *ctx, const struct cmd_args *a)
 {
-    struct export e = {.a = a, .o = a->opts, .format = mt_format_writer("safetensors")};
+    struct export e = {.a = a, .o = a->opts};
     mt_status st;
 
     if (e.o->out == NULL)
-        return mt_fail(ctx, MT_E_OPTION, "-o OUT is missing: the directory to write");
+        return mt_fail(ctx, MT_E_OPTION, "-o OUT is missing: the directory or file to write");
+    e.format = mt_format_writer(export_format(e.o));
     MT_TRY(cmd_open_model(ctx, a->pos->v[0], &e.src));
     st = export_go(ctx, &e);
     mt_model_free(e.src);
@@ -155,18 +171,26 @@ static const struct cmd_example export_examples[] = {
     {"export model.safetensors -o model", "a directory of shards from one file"},
     {"export Qwen3-0.6B -o small --dtype bf16", "weights rounded to bf16"},
     {"export Qwen3-0.6B -o shards --max-shard-size 500M", "smaller files"},
+    {"export Qwen3-0.6B -o qwen3.gguf", "one GGUF file with its tokenizer, as llama.cpp loads it"},
+    {"export model.gguf -o model", "and back: a Hugging Face directory"},
     {"export Qwen3-0.6B -o small --dtype f16 --dry-run", "what would happen"},
     {NULL, NULL},
 };
 
 const struct cmd_command mt_cmd_export = {
     .name = "export",
-    .summary = "another dtype or shard size; nothing else changes",
+    .summary = "another format, dtype or shard size; nothing else changes",
     .synopsis = "MODEL -o OUT [--dtype TYPE]",
-    .help = "Writes the model again, in shards of another size or with weights of another float "
-            "type. Nothing is computed but the rounding: with --dtype keep every tensor has the "
-            "same bytes as before. Routers and the biases that choose experts are never rounded. "
-            "Models of unknown families can be exported too.",
+    .help =
+        "Writes the model again: as another format, in shards of another size or with weights of "
+        "another float type. Nothing is computed but the rounding: with --dtype keep every tensor "
+        "has the same values as before. Routers and the biases that choose experts are never "
+        "rounded. Models of unknown families can be exported too, but for GGUF.\n\n"
+        "A GGUF file holds F32, F16 and BF16 weights of llama, mistral, mixtral, qwen2, qwen3, "
+        "qwen3_moe and glm4_moe, experts stacked, vectors and routers in F32, and the tokenizer of "
+        "tokenizer.json. What the architecture's code in llama.cpp would compute otherwise is "
+        "refused. Blocks of quantized GGUF files are copied to GGUF as they are; a directory "
+        "cannot hold them.",
     .examples = export_examples,
     .opts = export_opt_table,
     .opts_size = sizeof(struct export_opts),

@@ -382,4 +382,10 @@ const struct mt_format mt_format_gguf = {
     .summary = "a .gguf file, or the first of its parts",
     .probe = gguf_probe,
     .open = gguf_open,
+    .one_file = true,
+    .plan = mt_gguf_plan,
+    .put = mt_gguf_put,
+    .sync = mt_gguf_sync,
+    .end = mt_gguf_end,
+    .free = mt_gguf_writer_free,
 };

@@ -1,7 +1,8 @@
 /* gguf.h: GGUF files, for the formats room alone.
  *
  * gguf_header.c believes a header only after the checks below, gguf.c reads files and splits,
- * gguf_config.c turns metadata into a config, gguf_names.c maps names to roles both ways.
+ * gguf_config.c turns metadata into a config, gguf_names.c maps names to roles both ways;
+ * gguf_put.c, gguf_meta.c and gguf_put_vocab.c make a header, gguf_write.c writes files.
  *
  * Layout (spec: formats, 4.1): "GGUF", u32 version, i64 tensors, i64 pairs; the pairs (string key,
  * i32 type, value); the tensors (name, u32 dimensions, i64 each innermost first, i32 type, u64
@@ -123,5 +124,48 @@ bool mt_gguf_print_name(const char *arch, struct mt_role role, char *buf, size_t
 bool mt_gguf_permuted(const char *arch, struct mt_role role);
 /* Where row r of a q or k matrix of `rows` rows in `heads` heads stands in the file. */
 int64_t mt_gguf_permute(int64_t r, int64_t rows, int heads);
+
+/* ---- gguf_put.c: a header being made ---- */
+
+/* Bytes that grow; the first failure stays in `st` and later calls do nothing. *p is mt_free'd. */
+struct mt_gguf_out {
+    struct mt_ctx *ctx;
+    mt_status st;
+    unsigned char *p;
+    size_t n, cap;
+    uint64_t n_pairs;
+};
+void mt_gguf_put_raw(struct mt_gguf_out *o, const void *bytes, size_t n);
+void mt_gguf_put_u32(struct mt_gguf_out *o, uint32_t v);
+void mt_gguf_put_u64(struct mt_gguf_out *o, uint64_t v);
+void mt_gguf_put_text(struct mt_gguf_out *o, const char *s, size_t n);
+/* Pairs; a key is given with its architecture in front or with NULL. */
+void mt_gguf_put_key(struct mt_gguf_out *o, const char *arch, const char *key, uint32_t type);
+void mt_gguf_pair_u32(struct mt_gguf_out *o, const char *arch, const char *key, int64_t v);
+void mt_gguf_pair_f32(struct mt_gguf_out *o, const char *arch, const char *key, double v);
+void mt_gguf_pair_bool(struct mt_gguf_out *o, const char *arch, const char *key, bool v);
+void mt_gguf_pair_text(struct mt_gguf_out *o, const char *arch, const char *key, const char *v);
+void mt_gguf_pair_array(struct mt_gguf_out *o, const char *key, uint32_t item, uint64_t n);
+
+/* ---- gguf_meta.c, gguf_put_vocab.c ---- */
+
+/* Refuses what the architecture's code in llama.cpp would compute otherwise (spec: formats, 4.3),
+ * then adds the model's pairs. */
+MT_NODISCARD mt_status mt_gguf_put_model(struct mt_ctx *ctx, const struct mt_model *m,
+                                         struct mt_gguf_out *o);
+/* Adds the tokenizer of the files beside the model, or of the GGUF file it comes from. */
+MT_NODISCARD mt_status mt_gguf_put_vocab(struct mt_ctx *ctx, const struct mt_model *m,
+                                         struct mt_gguf_out *o);
+
+/* ---- gguf_write.c: the writing half of the format ---- */
+MT_NODISCARD mt_status mt_gguf_plan(struct mt_ctx *ctx, struct mt_outdir *out, struct mt_model *m,
+                                    const struct mt_write_opts *opts, struct mt_writer **w);
+MT_NODISCARD mt_status mt_gguf_put(struct mt_ctx *ctx, struct mt_writer *w,
+                                   const struct mt_tensor *t, uint64_t offset, const void *bytes,
+                                   size_t n);
+MT_NODISCARD mt_status mt_gguf_sync(struct mt_ctx *ctx, struct mt_writer *w);
+MT_NODISCARD mt_status mt_gguf_end(struct mt_ctx *ctx, struct mt_writer *w,
+                                   const struct mt_json *config);
+void mt_gguf_writer_free(struct mt_writer *w);
 
 #endif

@@ -9,8 +9,9 @@ static const struct {
     const char *arch, *family;
     bool experts;
 } config_archs[] = {
-    {"llama", "llama", false}, {"llama", "mixtral", true},      {"qwen2", "qwen2", false},
-    {"qwen3", "qwen3", false}, {"qwen3moe", "qwen3_moe", true}, {"glm4moe", "glm4_moe", true},
+    {"llama", "llama", false},     {"llama", "mistral", false}, {"llama", "mixtral", true},
+    {"qwen2", "qwen2", false},     {"qwen3", "qwen3", false},   {"qwen3moe", "qwen3_moe", true},
+    {"glm4moe", "glm4_moe", true},
 };
 #define CONFIG_ARCHS (sizeof config_archs / sizeof config_archs[0])
 

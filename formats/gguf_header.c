@@ -463,7 +463,7 @@ static double header_shortest(float f)
     for (int digits = 1; digits < 9; digits++) {
         snprintf(text, sizeof text, "%.*g", digits, (double)f);
         float back = strtof(text, NULL);
-        if (memcmp(&back, &f, sizeof f) == 0)
+        if (back >= f && back <= f)
             return strtod(text, NULL);
     }
     return (double)f;

@@ -28,6 +28,7 @@ struct mt_outfile {
 
 struct mt_outdir {
     char *path, *work, *parent;
+    char *result; /* work, or the file in it */
     unsigned flags;
     int lock_fd;
     bool committed;
@@ -109,6 +110,8 @@ static mt_status outdir_name(struct mt_ctx *ctx, struct mt_outdir *o, const char
         return mt_fail(ctx, MT_E_OPTION, "\"%s\" cannot be an output directory; give it a name",
                        path);
     MT_TRY(outdir_concat(ctx, o->path, OUTDIR_SUFFIX, "", "", &o->work));
+    if ((o->flags & MT_OUT_FILE) != 0)
+        MT_TRY(outdir_concat(ctx, o->work, "/", mt_path_base(o->path), "", &o->result));
     if (cut == NULL)
         return outdir_concat(ctx, ".", "", "", "", &o->parent);
     MT_TRY(outdir_concat(ctx, o->path, "", "", "", &o->parent));
@@ -174,11 +177,17 @@ static mt_status outdir_look_one(struct mt_ctx *ctx, void *arg, const char *name
 }
 
 /* --force replaces models and empty directories; a home directory given by mistake survives. */
-static mt_status outdir_may_replace(struct mt_ctx *ctx, const char *path)
+static mt_status outdir_may_replace(struct mt_ctx *ctx, const char *path, bool file)
 {
     struct outdir_look look = {0};
     struct stat sb;
 
+    if (file) {
+        if (lstat(path, &sb) == 0 && !S_ISREG(sb.st_mode))
+            return mt_fail(ctx, MT_E_IO,
+                           "%s: exists and is not a file; --force will not replace it", path);
+        return MT_OK;
+    }
     if (lstat(path, &sb) == 0 && !S_ISDIR(sb.st_mode))
         return mt_fail(ctx, MT_E_IO,
                        "%s: exists and is not a directory; --force will not replace it", path);
@@ -233,7 +242,7 @@ static mt_status outdir_check(struct mt_ctx *ctx, const struct mt_outdir *o)
     if (mt_path_exists(o->path)) {
         if (!force)
             return mt_fail(ctx, MT_E_IO, "%s: exists already; use --force to replace it", o->path);
-        MT_TRY(outdir_may_replace(ctx, o->path));
+        MT_TRY(outdir_may_replace(ctx, o->path, (o->flags & MT_OUT_FILE) != 0));
     }
     if (outdir_locked(ctx, o))
         return mt_fail(ctx, MT_E_IO, "%s: another process is writing it", o->work);
@@ -299,6 +308,7 @@ static void outdir_free(struct mt_outdir *o)
         close(o->lock_fd);
     mt_free(o->path);
     mt_free(o->work);
+    mt_free(o->result);
     mt_free(o->parent);
     mt_free(o);
 }
@@ -340,6 +350,16 @@ mt_status mt_outdir_probe(struct mt_ctx *ctx, const char *path, unsigned flags)
 const char *mt_outdir_work_path(const struct mt_outdir *out)
 {
     return out->work;
+}
+
+const char *mt_outdir_result_path(const struct mt_outdir *out)
+{
+    return out->result != NULL ? out->result : out->work;
+}
+
+const char *mt_outdir_name(const struct mt_outdir *out)
+{
+    return mt_path_base(out->path);
 }
 
 /* ---- files ---- */
@@ -606,6 +626,23 @@ static mt_status outdir_swap(struct mt_ctx *ctx, struct mt_outdir *o)
     return st;
 }
 
+/* The file of OUT's name becomes OUT, in one step also when it replaces one; what else lies in
+ * OUT.partial goes. */
+static mt_status outdir_move_file(struct mt_ctx *ctx, struct mt_outdir *o)
+{
+    if (mt_path_exists(o->path) && (o->flags & MT_OUT_FORCE) == 0)
+        return mt_fail(ctx, MT_E_IO, "%s: appeared while it was being written; %s is complete",
+                       o->path, o->result);
+    if (rename(o->result, o->path) != 0)
+        return outdir_fail(ctx, errno, o->path);
+    o->committed = true;
+    MT_TRY(outdir_sync_dir(ctx, o->parent));
+    if (outdir_remove_tree(ctx, o->work) != MT_OK)
+        mt_log(ctx, MT_LOG_WARN, "what was needed for writing could not be removed: %s",
+               mt_error(ctx));
+    return MT_OK;
+}
+
 mt_status mt_outdir_commit(struct mt_ctx *ctx, struct mt_outdir *out)
 {
     for (struct mt_outfile *f = out->files; f != NULL; f = f->next) {
@@ -616,7 +653,7 @@ mt_status mt_outdir_commit(struct mt_ctx *ctx, struct mt_outdir *out)
     /* The lock file goes too; the lock lasts until its descriptor is closed. */
     MT_TRY(outdir_each(ctx, out->work, out, outdir_sweep_one));
     MT_TRY(outdir_sync_dir(ctx, out->work));
-    return outdir_swap(ctx, out);
+    return out->result != NULL ? outdir_move_file(ctx, out) : outdir_swap(ctx, out);
 }
 
 void mt_outdir_close(struct mt_outdir *out, bool keep)

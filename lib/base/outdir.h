@@ -23,6 +23,8 @@
 enum mt_out_flags {
     MT_OUT_FORCE = 1u << 0,  /* replace an existing OUT */
     MT_OUT_RESUME = 1u << 1, /* continue in an existing OUT.partial (created if absent) */
+    MT_OUT_FILE = 1u << 2,   /* OUT is one file: the one of its name in OUT.partial, which commit
+                                moves out before it removes the rest; FORCE replaces files only */
 };
 
 struct mt_outdir;
@@ -36,6 +38,9 @@ MT_NODISCARD mt_status mt_outdir_probe(struct mt_ctx *ctx, const char *path, uns
 MT_NODISCARD mt_status mt_outdir_open(struct mt_ctx *ctx, const char *path, unsigned flags,
                                       struct mt_outdir **out);
 const char *mt_outdir_work_path(const struct mt_outdir *out); /* "OUT.partial"; borrowed */
+/* Where the result stands between settle and commit: the work path, or the file in it. */
+const char *mt_outdir_result_path(const struct mt_outdir *out);
+const char *mt_outdir_name(const struct mt_outdir *out); /* last component of OUT; borrowed */
 
 /* Opens NAME (a plain name) for writing and sets its length, keeping what a resumed run wrote.
  * The file is owned by the directory and stays open until commit or close. */

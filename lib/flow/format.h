@@ -26,7 +26,9 @@ struct mt_format {
     bool (*probe)(const char *path);
     mt_status (*open)(struct mt_ctx *ctx, const char *path, struct mt_model **out);
 
-    /* Writing; NULL when the format is read-only. The writer borrows out and m. */
+    /* Writing; NULL when the format is read-only. The writer borrows out and m. Of a format that is
+     * one file nothing travels along: no sidecars, manifest or card. */
+    bool one_file;
     mt_status (*plan)(struct mt_ctx *ctx, struct mt_outdir *out, struct mt_model *m,
                       const struct mt_write_opts *opts, struct mt_writer **w);
     mt_status (*put)(struct mt_ctx *ctx, struct mt_writer *w, const struct mt_tensor *t,

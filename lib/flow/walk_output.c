@@ -5,7 +5,7 @@
 
 static mt_status output_open_dir(struct mt_ctx *ctx, struct mt_walk *w, bool *resume)
 {
-    unsigned flags = w->o->out_flags;
+    unsigned flags = w->o->out_flags | (w->o->format->one_file ? MT_OUT_FILE : 0u);
 
     MT_TRY(mt_outdir_open(ctx, w->o->out_path, flags, &w->out));
     /* A sequential pass needs to read back what stands. */
@@ -125,7 +125,7 @@ static mt_status output_show(struct mt_ctx *ctx, struct mt_walk *w)
 
     if (o->formats == NULL)
         return MT_OK;
-    MT_TRY(mt_wrap(ctx, mt_model_open_work(ctx, o->formats, mt_outdir_work_path(w->out), &result),
+    MT_TRY(mt_wrap(ctx, mt_model_open_work(ctx, o->formats, mt_outdir_result_path(w->out), &result),
                    "reading the result back"));
     st = o->finish != NULL ? o->finish(ctx, o->finish_arg, result, w->manifest, w->out) : MT_OK;
     mt_model_free(result);
@@ -138,8 +138,12 @@ mt_status walk_output_finish(struct mt_ctx *ctx, struct mt_walk *w)
 
     if (fmt->end != NULL)
         MT_TRY(fmt->end(ctx, w->w, w->config));
-    MT_TRY(output_copy_sidecars(ctx, w));
-    MT_TRY(output_write_manifest(ctx, w));
+    if (fmt->one_file) {
+        MT_TRY(walk_manifest_end(ctx, w));
+    } else {
+        MT_TRY(output_copy_sidecars(ctx, w));
+        MT_TRY(output_write_manifest(ctx, w));
+    }
     MT_TRY(mt_outdir_settle(ctx, w->out));
     MT_TRY(output_show(ctx, w));
     MT_TRY(mt_check_cancel(ctx));

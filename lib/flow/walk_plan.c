@@ -298,7 +298,8 @@ mt_status walk_plan(struct mt_ctx *ctx, struct mt_walk *w)
 
     if (o->format != NULL) {
         MT_TRY(plan_not_source(ctx, o));
-        MT_TRY(mt_outdir_probe(ctx, o->out_path, o->out_flags));
+        MT_TRY(mt_outdir_probe(ctx, o->out_path,
+                               o->out_flags | (o->format->one_file ? MT_OUT_FILE : 0u)));
     }
     MT_TRY(mt_model_plan(ctx, o->source, &w->plan));
     MT_TRY(plan_passes(ctx, w));

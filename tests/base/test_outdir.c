@@ -411,3 +411,54 @@ T_TEST(expected_files_must_be_there_in_full)
     T_OK(t, mt_outdir_file(&t->ctx, o, "v", 100, &f));
     mt_outdir_close(o, false);
 }
+
+/* ---- one file ---- */
+
+static mt_status out_write_file(struct mt_ctx *ctx, const char *path, unsigned flags,
+                                const char *text)
+{
+    struct mt_outdir *out;
+    struct mt_outfile *f;
+    mt_status st;
+
+    MT_TRY(mt_outdir_open(ctx, path, flags | MT_OUT_FILE, &out));
+    st = mt_outdir_file(ctx, out, mt_outdir_name(out), strlen(text), &f);
+    if (st == MT_OK)
+        st = mt_outfile_write(ctx, f, 0, text, strlen(text));
+    if (st == MT_OK)
+        st = mt_outdir_text(ctx, out, "README.md", "stays behind", 12);
+    if (st == MT_OK)
+        st = mt_outdir_settle(ctx, out);
+    if (st == MT_OK && !mt_path_is_file(mt_outdir_result_path(out)))
+        st = mt_fail(ctx, MT_E_IO, "no result before commit");
+    if (st == MT_OK)
+        st = mt_outdir_commit(ctx, out);
+    mt_outdir_close(out, false);
+    return st;
+}
+
+T_TEST(a_single_file_appears_whole_and_alone)
+{
+    char path[512], work[512];
+
+    snprintf(path, sizeof path, "%s", t_path(t, "x.bin"));
+    snprintf(work, sizeof work, "%s", t_path(t, "x.bin.partial"));
+    T_OK(t, out_write_file(&t->ctx, path, 0, "first"));
+    T_CHECK(t, out_same(path, "first") && !mt_path_exists(work));
+    T_EQ_INT(t, out_entries(t->dir), 1);
+    T_FAILS(t, out_write_file(&t->ctx, path, 0, "second"), MT_E_IO, "use --force");
+    T_CHECK(t, out_same(path, "first"));
+    T_OK(t, out_write_file(&t->ctx, path, MT_OUT_FORCE, "second"));
+    T_CHECK(t, out_same(path, "second") && !mt_path_exists(work));
+    T_EQ_INT(t, out_entries(t->dir), 1);
+}
+
+T_TEST(a_single_file_replaces_no_directory)
+{
+    char path[512];
+
+    snprintf(path, sizeof path, "%s", t_path(t, "d"));
+    T_EQ_INT(t, mkdir(path, 0777), 0);
+    T_FAILS(t, out_write_file(&t->ctx, path, MT_OUT_FORCE, "x"), MT_E_IO, "is not a file");
+    T_CHECK(t, mt_path_is_dir(path) && out_entries(t->dir) == 1);
+}

@@ -1,6 +1,6 @@
 # Killed half way, resumed: the bytes of an uninterrupted run; half an output is no model.
 moetool export "$DENSE" -o whole --dtype f32 --quiet >/dev/null
-moetool export "$DENSE" -o y --dtype f32 --quiet >/dev/null 2>&1 &
+"$MOETOOL_BIN" export "$DENSE" -o y --dtype f32 --quiet >/dev/null 2>&1 &
 kill -9 $! 2>/dev/null || true
 wait || true
 nothing=$([[ -e y ]] && echo no || echo yes)

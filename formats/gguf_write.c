@@ -1,0 +1,385 @@
+#include "formats/gguf.h"
+
+#include "lib/base/mem.h"
+#include "lib/base/show.h"
+
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define WRITE_CHUNK 4096 /* elements converted at a time */
+
+/* A tensor of the file: one record, or the experts of a stack. */
+struct gguf_slot {
+    char name[MT_GGUF_NAME_MAX + 1];
+    enum mt_dtype dtype; /* as stored */
+    int rank;
+    uint64_t ne[3];
+    uint64_t begin, bytes; /* from the start of the data */
+};
+
+struct gguf_place {
+    const struct mt_tensor *t;
+    size_t slot;         /* SIZE_MAX: left out */
+    uint64_t begin;      /* of the record, from the start of the data */
+    enum mt_dtype dtype; /* as stored */
+    int heads;           /* rows are permuted within so many heads; 0: not */
+    uint64_t row_bytes;  /* as stored; only with heads */
+};
+
+struct mt_writer {
+    struct mt_outdir *out;
+    struct mt_outfile *file;
+    const struct mt_model *m;
+    const char *arch;
+    struct gguf_slot *slots;
+    size_t n_slots;
+    struct gguf_place *places;  /* in the order of the model */
+    struct gguf_place **by_ptr; /* by address of the record */
+    size_t n;
+    struct mt_gguf_out head;
+    uint64_t data_bytes;
+    _Atomic bool dirty;
+};
+
+static int write_by_ptr(const void *a, const void *b)
+{
+    const struct mt_tensor *x = (*(const struct gguf_place *const *)a)->t;
+    const struct mt_tensor *y = (*(const struct gguf_place *const *)b)->t;
+
+    return (x > y) - (x < y);
+}
+
+/* ---- plan ---- */
+
+/* Vectors, routers and gates of shared experts are kept in F32, as every loader expects. */
+static enum mt_dtype write_dtype(const struct mt_tensor *t)
+{
+    bool small = t->rank <= 1 || t->role.kind == MT_ROLE_ROUTER ||
+                 t->role.kind == MT_ROLE_ROUTER_BIAS || t->role.kind == MT_ROLE_SHARED_GATE;
+
+    return small && mt_dtype_is_plain_float(t->dtype) ? MT_F32 : t->dtype;
+}
+
+/* Buffers that can be computed, and next-token predictors, which are declared absent. */
+static bool write_leaves_out(const struct mt_writer *w, const struct mt_tensor *t)
+{
+    static const char buffer[] = "rotary_emb.inv_freq", layers[] = "model.layers.";
+    size_t n = strlen(t->name), b = sizeof buffer - 1, l = sizeof layers - 1;
+
+    if (t->role.kind != MT_ROLE_OTHER)
+        return false;
+    if (n >= b && strcmp(t->name + n - b, buffer) == 0)
+        return true;
+    return strncmp(t->name, layers, l) == 0 && strtol(t->name + l, NULL, 10) >= w->m->hp.n_layers;
+}
+
+static mt_status write_new_slot(struct mt_ctx *ctx, struct mt_writer *w, const struct mt_tensor *t,
+                                struct gguf_slot *s)
+{
+    char show[MT_SHOW_BYTES];
+
+    if (!mt_gguf_print_name(w->arch, t->role, s->name, sizeof s->name))
+        return mt_fail(ctx, MT_E_UNSUPPORTED,
+                       "%s: GGUF architecture %s has no place for it; write safetensors instead",
+                       mt_show_name(t->name, show), w->arch);
+    s->dtype = write_dtype(t);
+    if (s->dtype != MT_F32 && s->dtype != MT_F16 && s->dtype != MT_BF16 &&
+        !mt_dtype_is_block(s->dtype))
+        return mt_fail(ctx, MT_E_UNSUPPORTED,
+                       "%s: %s is not stored in GGUF files; choose another type with --dtype",
+                       mt_show_name(t->name, show), mt_dtype_name(s->dtype));
+    s->rank = t->role.kind == MT_ROLE_SHARED_GATE ? 1 : t->rank;
+    mt_assert(s->rank <= 2);
+    for (int d = 0; d < s->rank; d++)
+        s->ne[d] = (uint64_t)t->shape[t->rank - 1 - d];
+    if (t->role.expert >= 0) {
+        mt_assert(s->rank == 2);
+        s->rank = 3;
+        s->ne[2] = (uint64_t)w->m->ffn[t->role.layer].n_experts;
+    }
+    return MT_OK;
+}
+
+/* The slot of a record; experts other than the first find that of the first. */
+static mt_status write_slot(struct mt_ctx *ctx, struct mt_writer *w, const struct mt_tensor *t,
+                            size_t *at)
+{
+    struct gguf_slot s = {.dtype = MT_F32};
+    char show[MT_SHOW_BYTES];
+
+    MT_TRY(write_new_slot(ctx, w, t, &s));
+    /* Experts of a layer stand together, so its stacks are among the last slots. */
+    for (size_t i = w->n_slots; t->role.expert >= 0 && i > 0 && i + 8 > w->n_slots; i--) {
+        struct gguf_slot *have = &w->slots[i - 1];
+        if (strcmp(have->name, s.name) != 0)
+            continue;
+        if (have->dtype != s.dtype || memcmp(have->ne, s.ne, sizeof s.ne) != 0)
+            return mt_fail(ctx, MT_E_UNSUPPORTED,
+                           "%s: experts of different types or shapes do not make a stack; choose "
+                           "one type with --dtype",
+                           mt_show_name(t->name, show));
+        *at = i - 1;
+        return MT_OK;
+    }
+    *at = w->n_slots;
+    w->slots[w->n_slots++] = s;
+    return MT_OK;
+}
+
+static int write_expert_order(const void *a, const void *b)
+{
+    const struct mt_role x = (*(const struct mt_tensor *const *)a)->role;
+    const struct mt_role y = (*(const struct mt_tensor *const *)b)->role;
+
+    if (x.layer != y.layer)
+        return x.layer < y.layer ? -1 : 1;
+    if ((x.expert >= 0) != (y.expert >= 0))
+        return x.expert >= 0 ? 1 : -1;
+    if (x.kind != y.kind)
+        return x.kind < y.kind ? -1 : 1;
+    if (x.part != y.part)
+        return x.part < y.part ? -1 : 1;
+    return (x.expert > y.expert) - (x.expert < y.expert);
+}
+
+static mt_status write_places(struct mt_ctx *ctx, struct mt_writer *w)
+{
+    const struct mt_tensor **sorted;
+    char show[MT_SHOW_BYTES];
+    mt_status st = MT_OK;
+
+    MT_TRY(mt_alloc(ctx, w->n, sizeof(struct mt_tensor *), "layout of the output", &sorted));
+    for (size_t i = 0; i < w->n; i++)
+        sorted[i] = w->m->tensors[i];
+    if (w->n > 1)
+        qsort(sorted, w->n, sizeof(struct mt_tensor *), write_expert_order);
+    for (size_t i = 0; i < w->n && st == MT_OK; i++) {
+        const struct mt_tensor *t = sorted[i];
+        struct gguf_place *p = &w->places[i];
+        p->t = t;
+        p->dtype = write_dtype(t);
+        p->slot = SIZE_MAX;
+        if (write_leaves_out(w, t)) {
+            mt_log(ctx, MT_LOG_WARN, "%s is left out: GGUF has no place for it",
+                   mt_show_name(t->name, show));
+            continue;
+        }
+        st = write_slot(ctx, w, t, &p->slot);
+        if (mt_gguf_permuted(w->arch, t->role))
+            p->heads = t->role.kind == MT_ROLE_ATTN_Q ? w->m->hp.n_heads : w->m->hp.n_kv_heads;
+    }
+    mt_free(sorted);
+    return st;
+}
+
+static uint64_t write_pad(uint64_t v)
+{
+    return (v + MT_GGUF_ALIGNMENT - 1) / MT_GGUF_ALIGNMENT * MT_GGUF_ALIGNMENT;
+}
+
+static void write_layout(struct mt_writer *w)
+{
+    uint64_t at = 0;
+
+    for (size_t i = 0; i < w->n_slots; i++) {
+        struct gguf_slot *s = &w->slots[i];
+        uint64_t count = 1;
+        for (int d = 0; d < s->rank; d++)
+            count *= s->ne[d];
+        bool whole = mt_dtype_bytes(s->dtype, count, &s->bytes);
+        mt_assert(whole); /* the records were whole */
+        s->begin = at;
+        at = write_pad(at + s->bytes);
+    }
+    w->data_bytes = at;
+    for (size_t i = 0; i < w->n; i++) {
+        struct gguf_place *p = &w->places[i];
+        uint64_t bytes, rows = (uint64_t)(p->t->rank == 1 ? p->t->shape[0] : mt_tensor_rows(p->t));
+        if (p->slot == SIZE_MAX)
+            continue;
+        bool whole = mt_dtype_bytes(p->dtype, (uint64_t)mt_tensor_count(p->t), &bytes);
+        mt_assert(whole);
+        p->begin = w->slots[p->slot].begin +
+                   (p->t->role.expert >= 0 ? (uint64_t)p->t->role.expert * bytes : 0);
+        p->row_bytes = rows > 0 ? bytes / rows : 0;
+    }
+}
+
+static mt_status write_head(struct mt_ctx *ctx, struct mt_writer *w)
+{
+    struct mt_gguf_out pairs = {.ctx = ctx}, *o = &w->head;
+    mt_status st = mt_gguf_put_model(ctx, w->m, &pairs);
+
+    if (st == MT_OK)
+        st = mt_gguf_put_vocab(ctx, w->m, &pairs);
+    o->ctx = ctx;
+    mt_gguf_put_raw(o, "GGUF", 4);
+    mt_gguf_put_u32(o, 3);
+    mt_gguf_put_u64(o, w->n_slots);
+    mt_gguf_put_u64(o, pairs.n_pairs);
+    mt_gguf_put_raw(o, pairs.p, pairs.n);
+    mt_free(pairs.p);
+    MT_TRY(st);
+    for (size_t i = 0; i < w->n_slots; i++) {
+        const struct gguf_slot *s = &w->slots[i];
+        mt_gguf_put_text(o, s->name, strlen(s->name));
+        mt_gguf_put_u32(o, (uint32_t)s->rank);
+        for (int d = 0; d < s->rank; d++)
+            mt_gguf_put_u64(o, s->ne[d]);
+        mt_gguf_put_u32(o, (uint32_t)mt_gguf_type_of(s->dtype));
+        mt_gguf_put_u64(o, s->begin);
+    }
+    while (o->st == MT_OK && o->n % MT_GGUF_ALIGNMENT != 0)
+        mt_gguf_put_raw(o, "", 1);
+    return o->st;
+}
+
+static mt_status write_plan(struct mt_ctx *ctx, struct mt_writer *w)
+{
+    w->arch = w->m->family != NULL ? mt_gguf_arch(w->m->family) : NULL;
+    w->n = w->m->n_tensors;
+    if (w->arch == NULL) /* says so */
+        return mt_gguf_put_model(ctx, w->m, &w->head);
+    MT_TRY(mt_alloc0(ctx, w->n, sizeof *w->slots, "layout of the output", &w->slots));
+    MT_TRY(mt_alloc0(ctx, w->n, sizeof *w->places, "layout of the output", &w->places));
+    MT_TRY(mt_alloc0(ctx, w->n, sizeof(struct gguf_place *), "layout of the output", &w->by_ptr));
+    MT_TRY(write_places(ctx, w));
+    write_layout(w);
+    MT_TRY(write_head(ctx, w));
+    for (size_t i = 0; i < w->n; i++)
+        w->by_ptr[i] = &w->places[i];
+    if (w->n > 1)
+        qsort(w->by_ptr, w->n, sizeof(struct gguf_place *), write_by_ptr);
+    return mt_outdir_file(ctx, w->out, mt_outdir_name(w->out), w->head.n + w->data_bytes, &w->file);
+}
+
+mt_status mt_gguf_plan(struct mt_ctx *ctx, struct mt_outdir *out, struct mt_model *m,
+                       const struct mt_write_opts *opts, struct mt_writer **w)
+{
+    mt_status st;
+
+    (void)opts; /* one file however large */
+    MT_TRY(mt_alloc0(ctx, 1, sizeof **w, "layout of the output", w));
+    (*w)->out = out;
+    (*w)->m = m;
+    st = write_plan(ctx, *w);
+    if (st != MT_OK) {
+        mt_gguf_writer_free(*w);
+        *w = NULL;
+    }
+    return st;
+}
+
+void mt_gguf_writer_free(struct mt_writer *w)
+{
+    if (w == NULL)
+        return;
+    mt_free(w->head.p);
+    mt_free(w->slots);
+    mt_free(w->places);
+    mt_free(w->by_ptr);
+    mt_free(w);
+}
+
+/* ---- tensors ---- */
+
+/* Bytes as stored, from `offset` of the record on; permuted rows go one by one. */
+static mt_status write_span(struct mt_ctx *ctx, struct mt_writer *w, const struct gguf_place *p,
+                            uint64_t offset, const unsigned char *bytes, uint64_t n)
+{
+    uint64_t data = w->head.n + p->begin;
+    int64_t rows;
+
+    if (p->heads == 0 || p->row_bytes == 0)
+        return mt_outfile_write(ctx, w->file, data + offset, bytes, (size_t)n);
+    rows = p->t->rank == 1 ? p->t->shape[0] : mt_tensor_rows(p->t);
+    while (n > 0) {
+        uint64_t row = offset / p->row_bytes, in = offset % p->row_bytes;
+        uint64_t part = p->row_bytes - in < n ? p->row_bytes - in : n;
+        uint64_t to = (uint64_t)mt_gguf_permute((int64_t)row, rows, p->heads) * p->row_bytes + in;
+        MT_TRY(mt_outfile_write(ctx, w->file, data + to, bytes, (size_t)part));
+        offset += part;
+        bytes += part;
+        n -= part;
+    }
+    return MT_OK;
+}
+
+static const struct gguf_place *write_find(const struct mt_writer *w, const struct mt_tensor *t)
+{
+    struct gguf_place key = {.t = t}, *k = &key;
+    struct gguf_place *const *hit =
+        bsearch(&k, w->by_ptr, w->n, sizeof(struct gguf_place *), write_by_ptr);
+
+    mt_assert(hit != NULL);
+    return *hit;
+}
+
+mt_status mt_gguf_put(struct mt_ctx *ctx, struct mt_writer *w, const struct mt_tensor *t,
+                      uint64_t offset, const void *bytes, size_t n)
+{
+    const struct gguf_place *p = write_find(w, t);
+    size_t width = mt_dtype_bits(t->dtype) / 8;
+    const unsigned char *from = bytes;
+    float values[WRITE_CHUNK];
+
+    if (p->slot == SIZE_MAX)
+        return MT_OK;
+    atomic_store(&w->dirty, true);
+    if (p->dtype == t->dtype)
+        return write_span(ctx, w, p, offset, bytes, n);
+    mt_assert(p->dtype == MT_F32 && width > 0 && n % width == 0 && offset % width == 0);
+    for (size_t done = 0, all = n / width; done < all;) {
+        size_t some = all - done < WRITE_CHUNK ? all - done : WRITE_CHUNK;
+        mt_kernels_get()->to_f32(t->dtype, from + done * width, values, some);
+        MT_TRY(write_span(ctx, w, p, (offset / width + done) * sizeof *values,
+                          (const unsigned char *)values, some * sizeof *values));
+        done += some;
+    }
+    return MT_OK;
+}
+
+mt_status mt_gguf_sync(struct mt_ctx *ctx, struct mt_writer *w)
+{
+    return atomic_exchange(&w->dirty, false) ? mt_outfile_sync(ctx, w->file) : MT_OK;
+}
+
+/* ---- end ---- */
+
+/* Reads the header as a stranger would. */
+static mt_status write_verify(struct mt_ctx *ctx, const struct mt_writer *w)
+{
+    struct mt_arena arena;
+    struct mt_gguf g;
+    struct mt_map *map;
+    mt_status st;
+
+    MT_TRY(mt_map_open(ctx, mt_outfile_path(w->file), &map));
+    mt_arena_init(&arena);
+    st = mt_gguf_header_read(ctx, map, &arena, &g);
+    if (st == MT_OK && (g.n != w->n_slots || g.data_offset != w->head.n || g.headers_only))
+        st = mt_fail(ctx, MT_E_IO, "%s: %zu tensors were written, but %zu are there", map->path,
+                     w->n_slots, g.n);
+    for (size_t i = 0; st == MT_OK && i < g.n; i++) {
+        const struct gguf_slot *s = &w->slots[i];
+        const struct mt_gguf_record *r = &g.v[i];
+        if (strcmp(s->name, r->name) != 0 || s->begin != r->begin || s->bytes != r->bytes ||
+            s->dtype != (enum mt_dtype)r->dtype)
+            st = mt_fail(ctx, MT_E_IO, "%s: tensor %s is not as planned", map->path, s->name);
+    }
+    mt_gguf_header_free(&g);
+    mt_arena_free(&arena);
+    mt_map_close(map);
+    return mt_wrap(ctx, st, "checking what was written");
+}
+
+mt_status mt_gguf_end(struct mt_ctx *ctx, struct mt_writer *w, const struct mt_json *config)
+{
+    (void)config; /* the header says it */
+    MT_TRY(mt_outfile_write(ctx, w->file, 0, w->head.p, w->head.n));
+    MT_TRY(mt_outfile_sync(ctx, w->file));
+    return write_verify(ctx, w);
+}

@@ -1,0 +1,20 @@
+# To one file and back: the same numbers, nothing beside the file, nothing half-written.
+moetool export "$DENSE" -o a.gguf --quiet >text.txt
+expect test -f a.gguf
+nothing_at a.gguf.partial
+expect grep -q 'gguf, from safetensors' text.txt
+moetool inspect a.gguf >text.txt
+expect grep -q 'LlamaForCausalLM' text.txt
+moetool export a.gguf -o back --quiet >/dev/null
+moetool export "$DENSE" -o copy --format gguf --quiet >/dev/null
+expect cmp a.gguf copy
+fails 1 "moetool: export: a.gguf: exists already; use --force to replace it" moetool export "$DENSE" -o a.gguf
+moetool export "$DENSE" -o a.gguf --force --quiet >/dev/null
+expect cmp a.gguf copy
+cp "$DENSE/tokenizer.json" back/
+moetool validate "$DENSE" back "${HELD[@]}" --json >v.txt 2>/dev/null
+expect grep -qE '"kl_mean": -?0(\.0)?,?$' v.txt
+# A directory that stands where the file should go is left alone.
+mkdir home && echo dear >home/letter.txt
+fails 1 "moetool: export: home: exists and is not a file*" moetool export "$DENSE" -o home --format gguf --force
+expect test -f home/letter.txt
