@@ -280,6 +280,22 @@ MODELS = {
         ),
         "old",
     ),
+    "phi3-short": (
+        "Phi3Config",
+        dict(
+            hidden_size=32,
+            num_hidden_layers=1,
+            max_position_embeddings=128,
+            original_max_position_embeddings=32,
+            rope_parameters=rope(
+                "longrope",
+                short_factor=[1.0, 1.1, 1.3, 1.5],
+                long_factor=[2.0, 3.0, 5.0, 7.0],
+                original_max_position_embeddings=32,
+            ),
+        ),
+        "new",
+    ),
     "gpt2": (
         "GPT2Config",
         dict(n_embd=32, n_layer=2, n_head=4, n_positions=40, vocab_size=72),

@@ -73,6 +73,17 @@ T_TEST(all_experts_active_is_the_dense_model)
 }
 
 /* Renormalised weights need alpha = k in down_proj, which rounds once per element. */
+/* Its q, k, v and its gate and up are parts of larger tensors, its rotation has lists of divisors.
+ */
+T_TEST(a_fused_model_converts_too)
+{
+    struct mt_model *src = tiny_open(t, "tests/golden/phi3-short");
+
+    T_CHECK(t, src != NULL);
+    convert_is_exact(t, src, "arch=glm4_moe experts=5 active=5 shared=1");
+    mt_model_free(src);
+}
+
 T_TEST(an_alpha_that_is_no_power_of_two_costs_one_rounding)
 {
     struct mt_model *src = dense(t, &(struct tiny){.seed = 4});

@@ -1,6 +1,7 @@
 /* Real and random models against logits of independent programs: numpy and PyTorch for the trained
  * ones, transformers for every directory of tests/golden. */
 #include "formats/table.h"
+#include "lib/ir/family.h"
 #include "lib/run/runner.h"
 #include "tests/t.h"
 
@@ -224,6 +225,95 @@ T_TEST(zh_poem)
 T_TEST(gpt_nano_sort)
 {
     golden_data(t, "gpt-nano-sort", "golden_fp64.json", 1e-6);
+}
+
+/* Hidden states of a batch behind all layers, through the cache when there is one. */
+static mt_status golden_layers(struct t *t, struct mt_runner *r, const struct mt_seqs *seqs,
+                               struct mt_kv_cache *kv, mt_buf x, mt_buf n, mt_buf y)
+{
+    struct mt_ctx *ctx = &t->ctx;
+    int64_t m = 0;
+
+    for (int s = 0; s < seqs->n; s++)
+        m += seqs->len[s];
+    for (int i = 0; i < mt_runner_model(r)->hp.n_layers; i++) {
+        struct mt_run_layer *l;
+        mt_status st;
+        MT_TRY(mt_run_layer_open(ctx, r, i, &l));
+        st = mt_run_attn(ctx, l, x, seqs, kv);
+        if (st == MT_OK)
+            st = mt_run_ffn_norm(ctx, l, x, m, n);
+        if (st == MT_OK)
+            st = mt_run_ffn(ctx, l, n, m, y, NULL);
+        if (st == MT_OK)
+            st = mt_run_add(ctx, r, x, y, m);
+        mt_run_layer_close(l);
+        MT_TRY(st);
+    }
+    return MT_OK;
+}
+
+enum { STEPS = 12, FIRST = 7 }; /* tokens; those of the first call */
+
+/* The same tokens as two sequences of one batch, the second a beginning of the first, and as one
+ * sequence through the cache, its end token by token. */
+static void golden_other_ways(struct t *t, const char *dir)
+{
+    const int32_t together[] = {STEPS, FIRST}, first = FIRST, one = 1;
+    int32_t ids[STEPS + FIRST];
+    struct mt_kv_cache *kv;
+    struct mt_runner *r;
+    struct mt_device *dev;
+    struct mt_model *m;
+    mt_buf x, n, y;
+
+    T_OK(t, mt_model_open(&t->ctx, mt_formats, dir, &m));
+    T_OK(t, mt_device_open(&t->ctx, "ref", &dev));
+    size_t h = (size_t)m->hp.hidden, vocab = (size_t)m->hp.vocab, bytes = sizeof(double);
+    double *want = malloc(STEPS * vocab * bytes), *got = malloc((STEPS + FIRST) * vocab * bytes);
+    for (int i = 0; i < STEPS + FIRST; i++)
+        ids[i] = (int32_t)(i % STEPS * 17 % (int)vocab);
+    T_OK(t, mt_run_logits(&t->ctx, m, dev, ids, STEPS, want));
+    T_OK(t, mt_runner_open(&t->ctx, m, dev, &r));
+    T_OK(t, dev->ops->alloc(&t->ctx, dev, (STEPS + FIRST) * h, &x));
+    T_OK(t, dev->ops->alloc(&t->ctx, dev, (STEPS + FIRST) * h, &n));
+    T_OK(t, dev->ops->alloc(&t->ctx, dev, (STEPS + FIRST) * h, &y));
+    T_OK(t, mt_run_embed(&t->ctx, r, ids, STEPS + FIRST, x));
+    T_OK(t, golden_layers(t, r, &(struct mt_seqs){2, together}, NULL, x, n, y));
+    T_OK(t, mt_run_head_f64(&t->ctx, r, x, STEPS + FIRST, got));
+    for (size_t i = 0; i < (STEPS + FIRST) * vocab; i++)
+        T_NEAR(t, got[i], want[i % (STEPS * vocab)], 1e-10);
+    T_OK(t, mt_kv_create(&t->ctx, r, STEPS, &kv));
+    for (int at = 0; at < STEPS; at += at == 0 ? FIRST : 1) {
+        const int32_t *len = at == 0 ? &first : &one;
+        T_OK(t, mt_run_embed(&t->ctx, r, ids + at, *len, x));
+        T_OK(t, golden_layers(t, r, &(struct mt_seqs){1, len}, kv, x, n, y));
+        T_OK(t, mt_run_head_f64(&t->ctx, r, x, *len, got + (size_t)at * vocab));
+    }
+    for (size_t i = 0; i < STEPS * vocab; i++)
+        T_NEAR(t, got[i], want[i], 1e-10);
+    mt_kv_free(kv);
+    dev->ops->release(dev, x);
+    dev->ops->release(dev, n);
+    dev->ops->release(dev, y);
+    mt_runner_close(r);
+    mt_device_close(dev);
+    mt_model_free(m);
+    free(want);
+    free(got);
+}
+
+T_TEST(batches_and_caches_change_nothing)
+{
+    const struct mt_family *const *all = mt_family_all();
+
+    for (int i = 0; all[i] != NULL && t->failed == 0; i++) {
+        char dir[128];
+        snprintf(dir, sizeof dir, "tests/golden/%s", all[i]->name);
+        golden_other_ways(t, dir);
+        if (t->failed != 0)
+            printf("    %s\n", dir);
+    }
 }
 
 /* Every directory of tests/golden: a family each, random weights, fp64 logits by transformers. */
