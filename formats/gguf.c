@@ -228,6 +228,8 @@ static mt_status gguf_add_record(struct mt_ctx *ctx, struct gguf *o, const struc
     struct mt_tensor *t;
     int stacked = 0;
 
+    if (known && strcmp(r->name, MT_GGUF_ROPE_FREQS) == 0)
+        return MT_OK; /* the config says it */
     known = known && mt_gguf_parse_name(o->arch, r->name, &role, &stacked);
     if (known && stacked > 0) {
         if (r->rank != 3 || r->ne[2] > MT_EXPERTS_MAX || (stacked == 2 && r->ne[1] % 2 != 0))
@@ -279,6 +281,7 @@ static mt_status gguf_bind(struct mt_ctx *ctx, struct gguf *o)
     m->hp.n_kv_heads = (int)kv;
     MT_TRY(mt_wrap(ctx, gguf_add_records(ctx, o), "%s", m->path));
     MT_TRY(mt_model_bind(ctx, m));
+    m->model_type = m->family->name; /* the config's own word is written anew */
     return m->family->write_config != NULL ? m->family->write_config(ctx, m, m->config) : MT_OK;
 }
 

@@ -112,6 +112,18 @@ MT_NODISCARD mt_status mt_gguf_config(struct mt_ctx *ctx, const struct mt_gguf *
 const char *mt_gguf_family(const char *arch, bool experts);
 const char *mt_gguf_arch(const struct mt_family *f);
 
+/* ---- gguf_rope.c ---- */
+
+#define MT_GGUF_ROPE_FREQS "rope_freqs.weight"
+/* What each frequency is divided by, [head_dim / 2]. */
+MT_NODISCARD mt_status mt_gguf_rope_factors(struct mt_ctx *ctx, const struct mt_hparams *hp,
+                                            float *out);
+/* Settings of hp->rope that give the factors in tensor `r` of `file`; hp has head_dim and theta.
+ * MT_E_UNSUPPORTED when there are none. `g` has the metadata. */
+MT_NODISCARD mt_status mt_gguf_rope_guess(struct mt_ctx *ctx, const struct mt_gguf *g,
+                                          const struct mt_gguf *file,
+                                          const struct mt_gguf_record *r, struct mt_hparams *hp);
+
 /* ---- gguf_names.c ---- */
 
 /* Name -> role. Stacks of experts give the role of expert 0 and *stacked = 1; 2 for gate and up in

@@ -84,13 +84,37 @@ static mt_status config_cannot(struct config *c, const char *what)
     return mt_fail(c->ctx, MT_E_UNSUPPORTED, "%s: %s is not known here", c->arch, what);
 }
 
+/* Frequencies that are given one by one: Llama 3's. */
+static mt_status config_freqs(struct config *c, size_t file, const struct mt_gguf_record *r)
+{
+    struct mt_hparams hp = {.rope = {.partial = 1}};
+    struct mt_json *s;
+    int64_t dim = 0;
+
+    (void)mt_json_integer(mt_json_get(c->out, "head_dim"), &dim);
+    (void)mt_json_number(mt_json_get(c->out, "rope_theta"), &hp.rope.theta);
+    if (dim < 2 || dim > 65536 || !(hp.rope.theta >= 1) || strcmp(c->arch, "llama") != 0)
+        return config_cannot(c, MT_GGUF_ROPE_FREQS);
+    hp.head_dim = (int)dim;
+    MT_TRY(mt_gguf_rope_guess(c->ctx, c->g, c->files[file], r, &hp));
+    s = mt_json_set_object(c->out, "rope_scaling");
+    mt_json_set_str(s, "rope_type", "llama3");
+    mt_json_set_num(s, "factor", hp.rope.factor);
+    mt_json_set_num(s, "low_freq_factor", hp.rope.low_freq_factor);
+    mt_json_set_num(s, "high_freq_factor", hp.rope.high_freq_factor);
+    mt_json_set_int(s, "original_max_position_embeddings", (int64_t)hp.rope.original_max_pos);
+    return MT_OK;
+}
+
 static mt_status config_scaling(struct config *c, struct mt_arena *a)
 {
     const char *type = NULL;
     struct mt_json *s;
 
-    if (config_tensor(c, "rope_freqs.weight") != NULL)
-        return config_cannot(c, "rope_freqs.weight");
+    for (size_t f = 0; f < c->n_files; f++)
+        for (size_t i = 0; i < c->files[f]->n; i++)
+            if (strcmp(c->files[f]->v[i].name, MT_GGUF_ROPE_FREQS) == 0)
+                return config_freqs(c, f, &c->files[f]->v[i]);
     MT_TRY(mt_gguf_str(c->ctx, c->g, config_key(c, "rope.scaling.type"), a, &type));
     if (type == NULL || strcmp(type, "none") == 0)
         return MT_OK;

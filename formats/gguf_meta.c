@@ -18,10 +18,12 @@ static mt_status meta_check_attention(struct mt_ctx *ctx, const struct mt_model 
 
     if (mt_hp_has_window(hp))
         return meta_cannot(ctx, arch, "a sliding window");
-    if (hp->rope.type == MT_ROPE_DYNAMIC || hp->rope.type == MT_ROPE_LLAMA3)
+    if (hp->rope.type != MT_ROPE_DEFAULT && hp->rope.type != MT_ROPE_LINEAR &&
+        hp->rope.type != MT_ROPE_YARN && !(hp->rope.type == MT_ROPE_LLAMA3 && llama))
         return meta_cannot(ctx, arch,
-                           hp->rope.type == MT_ROPE_DYNAMIC ? "dynamic rope scaling"
-                                                            : "llama3 rope scaling here yet");
+                           hp->rope.type == MT_ROPE_DYNAMIC  ? "dynamic rope scaling"
+                           : hp->rope.type == MT_ROPE_LLAMA3 ? "llama3 rope scaling"
+                                                             : "this rope scaling");
     if (hp->rope.type == MT_ROPE_YARN &&
         (hp->rope.attention_factor > 0 || hp->rope.mscale > 0 || hp->rope.mscale_all_dim > 0))
         return meta_cannot(ctx, arch, "yarn with an attention factor of its own");
@@ -73,7 +75,15 @@ static void meta_attention(const struct mt_model *m, const char *arch, struct mt
     mt_gguf_pair_f32(o, arch, "attention.layer_norm_rms_epsilon", hp->norm_eps);
     mt_gguf_pair_f32(o, arch, "rope.freq_base", r->theta);
     mt_gguf_pair_u32(o, arch, "rope.dimension_count", (int64_t)(hp->head_dim * r->partial));
-    if (r->type == MT_ROPE_DEFAULT)
+    if (r->type == MT_ROPE_LLAMA3) {
+        /* For ourselves: engines take the factors of each frequency from a tensor. */
+        mt_gguf_pair_f32(o, "moetool", "rope.factor", r->factor);
+        mt_gguf_pair_f32(o, "moetool", "rope.low_freq_factor", r->low_freq_factor);
+        mt_gguf_pair_f32(o, "moetool", "rope.high_freq_factor", r->high_freq_factor);
+        mt_gguf_pair_u32(o, "moetool", "rope.original_context_length",
+                         (int64_t)r->original_max_pos);
+    }
+    if (r->type == MT_ROPE_DEFAULT || r->type == MT_ROPE_LLAMA3)
         return;
     mt_gguf_pair_text(o, arch, "rope.scaling.type", r->type == MT_ROPE_YARN ? "yarn" : "linear");
     mt_gguf_pair_f32(o, arch, "rope.scaling.factor", r->factor);

@@ -172,6 +172,13 @@ static mt_status write_places(struct mt_ctx *ctx, struct mt_writer *w)
             p->heads = t->role.kind == MT_ROLE_ATTN_Q ? w->m->hp.n_heads : w->m->hp.n_kv_heads;
     }
     mt_free(sorted);
+    if (st == MT_OK && w->m->hp.rope.type == MT_ROPE_LLAMA3) {
+        struct gguf_slot *s = &w->slots[w->n_slots++];
+        *s = (struct gguf_slot){.name = MT_GGUF_ROPE_FREQS,
+                                .dtype = MT_F32,
+                                .rank = 1,
+                                .ne = {(uint64_t)w->m->hp.head_dim / 2}};
+    }
     return st;
 }
 
@@ -243,7 +250,7 @@ static mt_status write_plan(struct mt_ctx *ctx, struct mt_writer *w)
     w->n = w->m->n_tensors;
     if (w->arch == NULL) /* says so */
         return mt_gguf_put_model(ctx, w->m, &w->head);
-    MT_TRY(mt_alloc0(ctx, w->n, sizeof *w->slots, "layout of the output", &w->slots));
+    MT_TRY(mt_alloc0(ctx, w->n + 1, sizeof *w->slots, "layout of the output", &w->slots));
     MT_TRY(mt_alloc0(ctx, w->n, sizeof *w->places, "layout of the output", &w->places));
     MT_TRY(mt_alloc0(ctx, w->n, sizeof(struct gguf_place *), "layout of the output", &w->by_ptr));
     MT_TRY(write_places(ctx, w));
@@ -376,9 +383,26 @@ static mt_status write_verify(struct mt_ctx *ctx, const struct mt_writer *w)
     return mt_wrap(ctx, st, "checking what was written");
 }
 
+/* The tensor that no record stands for: Llama 3's factors, in the last slot. */
+static mt_status write_freqs(struct mt_ctx *ctx, struct mt_writer *w)
+{
+    const struct gguf_slot *s = &w->slots[w->n_slots - 1];
+    mt_status st;
+    float *v;
+
+    MT_TRY(mt_alloc0(ctx, 1, s->bytes, "rotary frequencies", &v));
+    st = mt_gguf_rope_factors(ctx, &w->m->hp, v);
+    if (st == MT_OK)
+        st = mt_outfile_write(ctx, w->file, w->head.n + s->begin, v, s->bytes);
+    mt_free(v);
+    return st;
+}
+
 mt_status mt_gguf_end(struct mt_ctx *ctx, struct mt_writer *w, const struct mt_json *config)
 {
     (void)config; /* the header says it */
+    if (w->m->hp.rope.type == MT_ROPE_LLAMA3)
+        MT_TRY(write_freqs(ctx, w));
     MT_TRY(mt_outfile_write(ctx, w->file, 0, w->head.p, w->head.n));
     MT_TRY(mt_outfile_sync(ctx, w->file));
     return write_verify(ctx, w);

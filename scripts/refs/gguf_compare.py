@@ -71,13 +71,15 @@ def source(name):
             v = v.reshape(heads, 2, v.shape[0] // heads // 2, *tail).swapaxes(1, 2).reshape(-1, *tail)
         return v
     table = {"attn_norm.weight": ["input_layernorm.weight"], "attn_output.weight": ["self_attn.o_proj.weight"],
+             "attn_output.bias": ["self_attn.o_proj.bias"],
              "attn_q_norm.weight": ["self_attn.q_norm.weight"], "attn_k_norm.weight": ["self_attn.k_norm.weight"],
              "ffn_norm.weight": ["post_attention_layernorm.weight"],
              "post_attention_norm.weight": ["post_attention_layernorm.weight"],
              "ffn_gate_inp.weight": ["mlp.gate.weight", "block_sparse_moe.gate.weight"],
              "exp_probs_b.bias": ["mlp.gate.e_score_correction_bias"]}
     for kind in ("gate", "up", "down"):
-        table[f"ffn_{kind}.weight"] = [f"mlp.{kind}_proj.weight"]
+        for part in ("weight", "bias"):
+            table[f"ffn_{kind}.{part}"] = [f"mlp.{kind}_proj.{part}"]
         table[f"ffn_{kind}_shexp.weight"] = [f"mlp.shared_experts.{kind}_proj.weight"]
     if rest in table:
         return next(want.pop(p + n) for n in table[rest] if p + n in want)
@@ -94,7 +96,22 @@ def source(name):
             return np.stack(stack)
 
 
+def llama3_factors():
+    s = config.get("rope_scaling") or config.get("rope_parameters")
+    dim = config.get("head_dim", config["hidden_size"] // config["num_attention_heads"])
+    theta = config.get("rope_theta") or s.get("rope_theta")
+    wave = 2 * np.pi * theta ** (np.arange(0, dim, 2) / dim)
+    ratio = s["original_max_position_embeddings"] / wave
+    smooth = (ratio - s["low_freq_factor"]) / (s["high_freq_factor"] - s["low_freq_factor"])
+    blend = 1 / ((1 - smooth) / s["factor"] + smooth)
+    return np.where(ratio > s["high_freq_factor"], 1, np.where(ratio < s["low_freq_factor"], s["factor"], blend))
+
+
 for t in reader.tensors:
+    if t.name == "rope_freqs.weight":
+        if not np.allclose(numbers(t), llama3_factors(), rtol=1e-6):
+            bad.append("rope_freqs.weight")
+        continue
     v = source(t.name)
     if v.shape != numbers(t).shape or not np.array_equal(v, numbers(t)):
         bad.append(f"tensor {t.name}: {v.shape} {numbers(t).shape}")

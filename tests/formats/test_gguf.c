@@ -234,9 +234,9 @@ T_TEST(block_types_are_carried_and_sliced_by_rows)
 {
     const uint64_t ne[] = {64, 4};
     unsigned char rows[2 * 2 * 34];
-    static const int32_t idx[] = {3, 1};
-    const int64_t shape[] = {2, 64};
-    struct mt_tensor *x;
+    static const int32_t idx[] = {3, 1}, none[64];
+    const int64_t shape[] = {2, 64}, whole[] = {4, 64};
+    struct mt_tensor *x, *y;
     struct mt_model *m;
 
     gg_begin(&g, 1, 0);
@@ -254,7 +254,9 @@ T_TEST(block_types_are_carried_and_sliced_by_rows)
         T_EQ_INT(t, rows[i], (unsigned char)((3 * 68 + i) * 31 + 7));
         T_EQ_INT(t, rows[68 + i], (unsigned char)((68 + i) * 31 + 7));
     }
-    T_FAILS(t, mt_recipe_gather_cols(&t->ctx, m, x, m->tensors[0], idx, 64, 1.0f), MT_E_FORMAT, "");
+    T_OK(t, mt_model_add(&t->ctx, m, mt_role(MT_ROLE_OTHER, -1, -1), MT_Q8_0, 2, whole, &y));
+    T_FAILS(t, mt_recipe_gather_cols(&t->ctx, m, y, m->tensors[0], none, 64, 1.0f),
+            MT_E_UNSUPPORTED, "single elements");
     T_FAILS(t, mt_tensor_fetch_f32(&t->ctx, m->tensors[0], 0, 1, (float[64]){0}), MT_E_UNSUPPORTED,
             "Q8_0");
     mt_model_free(m);

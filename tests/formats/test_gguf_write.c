@@ -1,7 +1,9 @@
 #include "formats/gguf.h"
+#include "formats/gguf_vocab.h"
 #include "formats/table.h"
 #include "lib/base/outdir.h"
 #include "lib/flow/walk.h"
+#include "lib/text/tokenizer.h"
 #include "tests/gguf_fixture.h"
 #include "tests/pass_run.h"
 #include "tests/tiny.h"
@@ -99,6 +101,22 @@ T_TEST(scaled_positions_survive)
                                   .config = "\"rope_theta\": 10000.0, \"rope_scaling\": {\"type\": "
                                             "\"yarn\", \"factor\": 4.0, "
                                             "\"original_max_position_embeddings\": 16}"});
+}
+
+T_TEST(llama3_positions_survive)
+{
+    there_and_back(t,
+                   &(struct tiny){.seed = 8,
+                                  .config = "\"rope_theta\": 500000.0, \"rope_scaling\": "
+                                            "{\"rope_type\": \"llama3\", \"factor\": 32.0, "
+                                            "\"low_freq_factor\": 1.0, \"high_freq_factor\": 4.0, "
+                                            "\"original_max_position_embeddings\": 8192}"});
+    there_and_back(t,
+                   &(struct tiny){.seed = 9,
+                                  .config = "\"rope_theta\": 100.0, \"rope_scaling\": "
+                                            "{\"rope_type\": \"llama3\", \"factor\": 3.0, "
+                                            "\"low_freq_factor\": 1.5, \"high_freq_factor\": 5.0, "
+                                            "\"original_max_position_embeddings\": 64}"});
 }
 
 /* ---- what cannot be written ---- */
@@ -266,4 +284,40 @@ T_TEST(sentencepiece_scores_fall_with_the_rank_of_merges)
     mt_gguf_header_free(&g);
     mt_arena_free(&a);
     mt_map_close(map);
+}
+
+/* Tokenizers made from the file and from tokenizer.json give the same ids for a whole text. */
+static void same_ids(struct t *t, const char *dir)
+{
+    char json[512], *text;
+    struct mt_tokenizer *a, *b;
+    struct mt_ids x = {0}, y = {0};
+    struct mt_model *src;
+    size_t n;
+
+    snprintf(json, sizeof json, "%s/tokenizer.json", t_shipped(dir));
+    src = open_model(t, t_shipped(dir));
+    T_CHECK(t, src != NULL);
+    T_OK(t, write_model(t, src, t_path(t, "v.gguf"), MT_OUT_FORCE));
+    mt_model_free(src);
+    T_OK(t, mt_tokenizer_open(&t->ctx, json, &a));
+    T_OK(t, mt_tokenizer_open_gguf(&t->ctx, t_path(t, "v.gguf"), &b));
+    text = t_read_file(t_shipped("text/stories.eval.jsonl"), &n);
+    T_CHECK(t, text != NULL);
+    T_OK(t, mt_tokenizer_encode(&t->ctx, a, text, n, MT_ENCODE_SPECIAL, &x));
+    T_OK(t, mt_tokenizer_encode(&t->ctx, b, text, n, MT_ENCODE_SPECIAL, &y));
+    T_CHECK(t, x.n > 1000);
+    T_EQ_INT(t, x.n, y.n);
+    T_CHECK(t, memcmp(x.v, y.v, x.n * sizeof *x.v) == 0);
+    free(text);
+    mt_ids_free(&x);
+    mt_ids_free(&y);
+    mt_tokenizer_free(a);
+    mt_tokenizer_free(b);
+}
+
+T_TEST(the_written_vocabulary_tokenizes_as_the_original_does)
+{
+    same_ids(t, "tinymix-dense");
+    same_ids(t, "stories260K");
 }
