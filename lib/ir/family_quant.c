@@ -140,7 +140,7 @@ mt_status family_read_fp8(struct mt_ctx *ctx, struct mt_model *m)
             scales[n++] = m->tensors[i];
     qsort(scales, n, sizeof(struct mt_tensor *), quant_by_name);
     st = n > 0 ? quant_fp8_args(ctx, m, &q) : MT_OK;
-    for (size_t i = 0; st == MT_OK && n > 0 && i < m->n_tensors; i++) {
+    for (size_t i = 0; st == MT_OK && q != NULL && i < m->n_tensors; i++) {
         struct mt_tensor *t = m->tensors[i];
 
         if (t->dtype != MT_F8_E4M3 || t->rank != 2 || t->name == NULL)

@@ -60,8 +60,8 @@ T_TEST(mxfp4_blocks_are_halves_of_bytes_times_powers)
     up = mt_model_find(m, mt_role(MT_ROLE_FFN_UP, 0, e));
     T_CHECK(t, up != NULL && up->shape[0] == 32 && up->shape[1] == 64);
     const struct mt_tensor *blocks = up->src.recipe.in[0], *scales = up->src.recipe.in[1];
-    unsigned char *b = malloc((size_t)mt_tensor_count(blocks));
-    unsigned char *s = malloc((size_t)mt_tensor_count(scales));
+    unsigned char b[4 * 64 * 2 * 16], s[4 * 64 * 2];
+    T_CHECK(t, mt_tensor_count(blocks) == sizeof b && mt_tensor_count(scales) == sizeof s);
     T_OK(t, mt_tensor_fetch(&t->ctx, blocks, 0, mt_tensor_rows(blocks), b));
     T_OK(t, mt_tensor_fetch(&t->ctx, scales, 0, mt_tensor_rows(scales), s));
     T_OK(t, mt_tensor_load_f32(&t->ctx, up, &got));
@@ -73,8 +73,6 @@ T_TEST(mxfp4_blocks_are_halves_of_bytes_times_powers)
             double want = value[half & 7] * pow(2, s[group] - 127);
             T_NEAR(t, got[r * 64 + c], half & 8 ? -want : want, 0);
         }
-    free(b);
-    free(s);
     mt_free(got);
     mt_model_free(m);
 }
