@@ -76,6 +76,15 @@ void cmd_help_opts(const struct mt_opt *rows); /* an option table as indented te
 /* tokenizer.json beside the model, else BERT's vocab.txt or what a GGUF file carries. */
 MT_NODISCARD mt_status cmd_open_tokenizer(struct mt_ctx *ctx, const struct mt_model *m,
                                           struct mt_tokenizer **t);
+/* The model's chat template and the tokens it names. Free it also after a failure. */
+struct cmd_chat {
+    struct mt_chat chat; /* borrows from below */
+    struct mt_json *config;
+    char *jinja;
+};
+MT_NODISCARD mt_status cmd_open_chat(struct mt_ctx *ctx, const struct mt_model *m,
+                                     struct cmd_chat *out);
+void cmd_chat_free(struct cmd_chat *c);
 
 /* ---- common.c ---- */
 MT_NODISCARD mt_status cmd_open_model(struct mt_ctx *ctx, const char *path, struct mt_model **m);

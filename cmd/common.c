@@ -41,8 +41,8 @@ const struct mt_opt cmd_common_opts[] = {
 
 const struct mt_opt cmd_data_opts[] = {
     MT_OPT_LIST(struct cmd_data, data, "data", 'd', "[NAME=]FILE",
-                "text, JSONL with \"text\", or a directory of such files; may be repeated, each "
-                "with a domain name"),
+                "text, JSONL with \"text\" or \"messages\", ids (.u16, .u32), or a directory of "
+                "such files; may be repeated, each with a domain name"),
     MT_OPT_INT(struct cmd_data, samples, "samples", 0, "N", "128", 0, 1e9,
                "windows of text over all domains; 0: all there are"),
     MT_OPT_INT(struct cmd_data, seq_len, "seq-len", 0, "N", NULL, 0, 1 << 20,
@@ -111,6 +111,7 @@ mt_status cmd_open_data(struct mt_ctx *ctx, const struct cmd_args *a, const stru
                                 .bos_id = a->data->no_bos ? -1 : (int32_t)m->hp.bos_id,
                                 .vocab = m->hp.vocab};
     struct mt_tokenizer *t = NULL;
+    struct cmd_chat chat;
     mt_status st;
 
     if (sources->n == 0)
@@ -121,7 +122,13 @@ mt_status cmd_open_data(struct mt_ctx *ctx, const struct cmd_args *a, const stru
         o.seq_len =
             m->hp.max_pos >= 2 && m->hp.max_pos < COMMON_SEQ_LEN ? m->hp.max_pos : COMMON_SEQ_LEN;
     MT_TRY(cmd_open_tokenizer(ctx, m, &t));
-    st = mt_dataset_open(ctx, t, sources, &o, out);
+    st = cmd_open_chat(ctx, m, &chat);
+    o.chat = chat.chat;
+    if (a->data->no_bos)
+        o.chat.bos = NULL;
+    if (st == MT_OK)
+        st = mt_dataset_open(ctx, t, sources, &o, out);
+    cmd_chat_free(&chat);
     mt_tokenizer_free(t);
     if (st == MT_OK)
         common_warn_empty(ctx, out);

@@ -1,9 +1,11 @@
-/* The tokenizer beside a model. */
+/* The tokenizer and the chat template beside a model. */
 #include "cmd/cmd.h"
 
 #include "formats/gguf_vocab.h"
 
 #include "lib/base/json.h"
+#include "lib/base/map.h"
+#include "lib/base/mem.h"
 
 #include <string.h>
 
@@ -50,4 +52,53 @@ mt_status cmd_open_tokenizer(struct mt_ctx *ctx, const struct mt_model *m, struc
                        "%s: no tokenizer.json beside the model; text cannot be turned into tokens",
                        m->path);
     return mt_tokenizer_open(ctx, path, t);
+}
+
+/* A token's text: a string, or an object with "content". */
+static const char *text_token(const struct mt_json *config, const char *key)
+{
+    const struct mt_json *j = mt_json_get(config, key);
+    const char *s = mt_json_text(j);
+
+    return s != NULL ? s : mt_json_text(mt_json_get(j, "content"));
+}
+
+/* "chat_template": a string, or a list of them with names, where "default" counts. */
+static const char *text_template(const struct mt_json *config)
+{
+    const struct mt_json *list = mt_json_get(config, "chat_template");
+
+    if (mt_json_kind(list) == MT_JSON_ARRAY)
+        for (const struct mt_json *j = mt_json_first(list); j != NULL; j = mt_json_next(j)) {
+            const char *name = mt_json_text(mt_json_get(j, "name"));
+            if (name != NULL && strcmp(name, "default") == 0)
+                return mt_json_text(mt_json_get(j, "template"));
+        }
+    return mt_json_text(list);
+}
+
+mt_status cmd_open_chat(struct mt_ctx *ctx, const struct mt_model *m, struct cmd_chat *out)
+{
+    const char *config = text_sidecar(m, "tokenizer_config.json");
+    const char *jinja = text_sidecar(m, "chat_template.jinja");
+    size_t n;
+
+    *out = (struct cmd_chat){0};
+    if (config != NULL)
+        MT_TRY(mt_json_read(ctx, config, TEXT_JSON_BYTES_MAX, &out->config));
+    out->chat = (struct mt_chat){.template_text = text_template(out->config),
+                                 .bos = text_token(out->config, "bos_token"),
+                                 .eos = text_token(out->config, "eos_token")};
+    if (jinja != NULL) {
+        MT_TRY(mt_read_file(ctx, jinja, TEXT_JSON_BYTES_MAX, &out->jinja, &n));
+        out->chat.template_text = out->jinja;
+    }
+    return MT_OK;
+}
+
+void cmd_chat_free(struct cmd_chat *c)
+{
+    mt_json_free(c->config);
+    mt_free(c->jinja);
+    *c = (struct cmd_chat){0};
 }

@@ -18,6 +18,7 @@ struct dataset_file {
     struct mt_map *map;
     int domain;
     bool jsonl;
+    int id_bytes; /* of each id; 0: text */
 };
 
 struct dataset_doc {
@@ -81,7 +82,10 @@ static bool dataset_has_suffix(const char *s, const char *suffix)
 static mt_status dataset_add_file(struct mt_ctx *ctx, struct dataset_build *b, struct mt_dataset *d,
                                   const char *path, const char *name, size_t n_name)
 {
-    struct dataset_file f = {.jsonl = dataset_has_suffix(path, ".jsonl")};
+    struct dataset_file f = {.jsonl = dataset_has_suffix(path, ".jsonl"),
+                             .id_bytes = dataset_has_suffix(path, ".u16")   ? 2
+                                         : dataset_has_suffix(path, ".u32") ? 4
+                                                                            : 0};
 
     if (n_name == 0) {
         name = mt_path_base(path);
@@ -195,26 +199,20 @@ static mt_status dataset_no_text(struct mt_ctx *ctx, const struct mt_json *j)
 
     if (mt_json_kind(j) != MT_JSON_OBJECT)
         return mt_fail(ctx, MT_E_FORMAT, "not an object with a field \"text\"");
-    if (mt_json_get(j, "messages") != NULL)
-        return mt_fail(
-            ctx, MT_E_UNSUPPORTED,
-            "the field \"messages\" is not supported; write the conversation as \"text\"");
     if (mt_json_get(j, "text") != NULL)
         return mt_fail(ctx, MT_E_FORMAT, "the field \"text\" is not a string");
     if (first == NULL)
         return mt_fail(ctx, MT_E_FORMAT, "an object without fields; \"text\" is needed");
-    return mt_fail(ctx, MT_E_FORMAT, "no field \"text\"; the first field is \"%.60s\"",
+    return mt_fail(ctx, MT_E_FORMAT,
+                   "no field \"text\" or \"messages\"; the first field is \"%.60s\"",
                    mt_json_key(first));
 }
 
-static mt_status dataset_encode(struct mt_ctx *ctx, const struct dataset_build *b, const char *text,
-                                size_t n, struct mt_ids *ids)
+static mt_status dataset_check(struct mt_ctx *ctx, const struct dataset_build *b,
+                               const struct mt_ids *ids)
 {
     const struct mt_dataset_opts *o = b->opts;
 
-    if (o->bos_id >= 0 && !mt_tokenizer_adds_bos(b->tokenizer))
-        MT_TRY(mt_ids_push(ctx, ids, o->bos_id));
-    MT_TRY(mt_tokenizer_encode(ctx, b->tokenizer, text, n, MT_ENCODE_SPECIAL, ids));
     for (size_t i = 0; o->vocab > 0 && i < ids->n; i++)
         if (ids->v[i] >= o->vocab)
             return mt_fail(ctx, MT_E_FORMAT,
@@ -225,16 +223,68 @@ static mt_status dataset_encode(struct mt_ctx *ctx, const struct dataset_build *
     return MT_OK;
 }
 
+static mt_status dataset_encode(struct mt_ctx *ctx, const struct dataset_build *b, const char *text,
+                                size_t n, struct mt_ids *ids)
+{
+    const struct mt_dataset_opts *o = b->opts;
+
+    if (o->bos_id >= 0 && !mt_tokenizer_adds_bos(b->tokenizer))
+        MT_TRY(mt_ids_push(ctx, ids, o->bos_id));
+    MT_TRY(mt_tokenizer_encode(ctx, b->tokenizer, text, n, MT_ENCODE_SPECIAL, ids));
+    return dataset_check(ctx, b, ids);
+}
+
+/* The template writes BOS and the like itself. */
+static mt_status dataset_chat(struct mt_ctx *ctx, const struct dataset_build *b,
+                              const struct mt_json *messages, struct mt_ids *ids)
+{
+    struct mt_text text = {0};
+    mt_status st = mt_chat_render(ctx, &b->opts->chat, messages, &text);
+
+    if (st == MT_OK)
+        st = mt_tokenizer_encode(ctx, b->tokenizer, text.n > 0 ? text.s : "", text.n, 0, ids);
+    mt_text_end(&text);
+    return st == MT_OK ? dataset_check(ctx, b, ids) : st;
+}
+
+/* A file of ids. */
+static mt_status dataset_ids(struct mt_ctx *ctx, const struct dataset_build *b,
+                             const unsigned char *p, uint64_t n, int bytes, struct mt_ids *ids)
+{
+    int64_t vocab = b->opts->vocab > 0 ? b->opts->vocab : mt_tokenizer_vocab(b->tokenizer);
+
+    if (n % (unsigned)bytes != 0)
+        return mt_fail(ctx, MT_E_FORMAT, "%" PRIu64 " bytes are no whole number of %d-byte ids", n,
+                       bytes);
+    for (uint64_t i = 0; i < n; i += (unsigned)bytes) {
+        uint32_t id = bytes == 2 ? (uint32_t)p[i] | (uint32_t)p[i + 1] << 8 : mt_le32(p + i);
+        if (id >= vocab)
+            return mt_fail(ctx, MT_E_FORMAT,
+                           "id %" PRIu64 " is %" PRIu32 ", but the vocabulary has %" PRId64
+                           " entries; were the ids made for this model?",
+                           i / (unsigned)bytes, id, vocab);
+        MT_TRY(mt_ids_push(ctx, ids, (int32_t)id));
+    }
+    return MT_OK;
+}
+
 static mt_status dataset_line(struct mt_ctx *ctx, const struct dataset_build *b, const char *line,
                               size_t n, struct mt_ids *ids)
 {
     struct mt_json *j;
+    const struct mt_json *messages;
     const char *text;
     mt_status st;
 
     MT_TRY(mt_json_parse(ctx, line, n, "JSON", &j));
     text = mt_json_text(mt_json_get(j, "text"));
-    st = text == NULL ? dataset_no_text(ctx, j) : dataset_encode(ctx, b, text, strlen(text), ids);
+    messages = mt_json_get(j, "messages");
+    if (text != NULL)
+        st = dataset_encode(ctx, b, text, strlen(text), ids);
+    else if (messages != NULL)
+        st = dataset_chat(ctx, b, messages, ids);
+    else
+        st = dataset_no_text(ctx, j);
     mt_json_free(j);
     return st;
 }
@@ -247,7 +297,12 @@ static mt_status dataset_job(struct mt_ctx *ctx, int64_t i, void *arg)
     const char *p = (const char *)map->base + doc->at;
 
     MT_TRY(mt_check_cancel(ctx));
-    if (doc->line == 0)
+    if (b->files[doc->file].id_bytes > 0)
+        MT_TRY(mt_wrap(ctx,
+                       dataset_ids(ctx, b, map->base + doc->at, doc->n,
+                                   b->files[doc->file].id_bytes, &doc->ids),
+                       "%s", map->path));
+    else if (doc->line == 0)
         MT_TRY(mt_wrap(ctx, dataset_encode(ctx, b, p, (size_t)doc->n, &doc->ids), "%s", map->path));
     else
         MT_TRY(mt_wrap(ctx, dataset_line(ctx, b, p, (size_t)doc->n, &doc->ids), "%s: line %" PRIu64,

@@ -3,8 +3,10 @@
  * A source is FILE or name=FILE (a domain name; default: the file name up to its first dot) or a
  * directory of such files (in the order of their names; hidden ones are left out). Sources of one
  * domain name form one domain. A path that exists is a path, also with "=" in it. `.jsonl`: one
- * document per line, field "text"; a field "messages" and lines without "text" are refused by
- * name. Anything else: one document per file.
+ * document per line, field "text", or else "messages", a conversation, which is written as the
+ * model's chat template would (chat.h) and gets a BOS only from there; lines with neither are
+ * refused by name. `.u16`, `.u32`: ids that are made already, little-endian; they are checked and
+ * nothing is added. Anything else: one document per file.
  *
  * Documents are tokenized, each with BOS in front (see `bos_id`), joined within their domain, and
  * cut into windows of seq_len ids; a last window of at least 2 ids is kept. The text of special
@@ -19,6 +21,7 @@
 #define MT_TEXT_DATASET_H
 
 #include "lib/base/opt.h"
+#include "lib/text/chat.h"
 #include "lib/text/tokenizer.h"
 
 struct mt_window {
@@ -39,10 +42,12 @@ struct mt_dataset {
 };
 
 struct mt_dataset_opts {
-    int64_t samples; /* windows over all domains, shared equally; 0: all */
-    int64_t seq_len; /* >= 2 */
-    int32_t bos_id;  /* put before each document unless the tokenizer does; -1: none */
-    int64_t vocab;   /* ids must be below it; 0: unchecked */
+    int64_t samples;     /* windows over all domains, shared equally; 0: all */
+    int64_t seq_len;     /* >= 2 */
+    int32_t bos_id;      /* put before each document unless the tokenizer does; -1: none */
+    int64_t vocab;       /* ids must be below it; 0: unchecked, and those of files below the
+                            tokenizer's */
+    struct mt_chat chat; /* for "messages" */
 };
 
 MT_NODISCARD mt_status mt_dataset_open(struct mt_ctx *ctx, const struct mt_tokenizer *t,

@@ -205,6 +205,49 @@ static void refuses(struct t *t, struct mt_dataset_opts o, const char *source, m
     T_CHECK(t, d.windows == NULL && d.storage == NULL);
 }
 
+/* The template's BOS stands where the template has it, and none is added. */
+T_TEST(messages_become_text)
+{
+    struct mt_dataset_opts o = {.seq_len = 100, .bos_id = 28};
+    struct mt_dataset d;
+
+    put(t, "c.jsonl",
+        "{\"messages\":[{\"role\":\"user\",\"content\":\"ab\"},"
+        "{\"role\":\"assistant\",\"content\":\"c\"}]}\n{\"text\":\"z\"}\n");
+    o.chat = (struct mt_chat){.template_text = "<start_of_turn>", .bos = "<s>"};
+    T_OK(t, OPENS(t, false, o, &d, t_path(t, "c.jsonl")));
+    T_EQ_INT(t, d.n_windows, 1);
+    /* The letters of "<start_of_turn>user" and so on that have tokens. */
+    T_EQ_INT(t, d.windows[0].ids[0], 27);
+    T_EQ_INT(t, d.windows[0].ids[1], 's' - 'a');
+    T_EQ_INT(t, d.windows[0].ids[d.windows[0].n - 2], 28);
+    T_EQ_INT(t, d.windows[0].ids[d.windows[0].n - 1], 25);
+    mt_dataset_free(&d);
+    o.chat.template_text = NULL;
+    T_OK(t, OPENS(t, false, o, &d, t_path(t, "c.jsonl")));
+    holds(t, &d, "c:ab/c/^z");
+    mt_dataset_free(&d);
+}
+
+T_TEST(files_of_ids_are_taken_as_they_are)
+{
+    struct mt_dataset_opts o = {.seq_len = 4, .bos_id = 28};
+    struct mt_dataset d;
+
+    t_write_file(t, t_path(t, "x.u16"), "\0\0\1\0\2\0\3\0\32\0\4\0", 12);
+    t_write_file(t, t_path(t, "x.u32"), "\5\0\0\0\6\0\0\0", 8);
+    T_OK(t, OPENS(t, true, o, &d, t_path(t, "x.u16"), t_path(t, "x.u32")));
+    holds(t, &d, "x:abcd x:/efg");
+    mt_dataset_free(&d);
+    t_write_file(t, t_path(t, "x.u16"), "\0\0\1", 3);
+    refuses(t, o, t_path(t, "x.u16"), MT_E_FORMAT, "3 bytes are no whole number of 2-byte ids");
+    t_write_file(t, t_path(t, "x.u32"), "\0\0\0\0\1\0\1\0", 8);
+    refuses(t, o, t_path(t, "x.u32"), MT_E_FORMAT, "id 1 is 65537, but the vocabulary has 28");
+    o.vocab = 3;
+    t_write_file(t, t_path(t, "x.u16"), "\3\0", 2);
+    refuses(t, o, t_path(t, "x.u16"), MT_E_FORMAT, "id 0 is 3, but the vocabulary has 3");
+}
+
 T_TEST(failures_name_the_file_and_the_line)
 {
     struct mt_dataset_opts o = {.seq_len = 4, .bos_id = -1};
@@ -214,7 +257,11 @@ T_TEST(failures_name_the_file_and_the_line)
     put(t, "x.jsonl", "{\"text\":\"abc\"}\n{\"text\":\n");
     refuses(t, o, t_path(t, "x.jsonl"), MT_E_FORMAT, "x.jsonl: line 2: ");
     put(t, "x.jsonl", "{\"messages\":[]}\n");
-    refuses(t, o, t_path(t, "x.jsonl"), MT_E_UNSUPPORTED, "line 1: the field \"messages\"");
+    refuses(t, o, t_path(t, "x.jsonl"), MT_E_FORMAT, "line 1: \"messages\" holds no message");
+    put(t, "x.jsonl", "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}\n");
+    o.chat.template_text = "odd";
+    refuses(t, o, t_path(t, "x.jsonl"), MT_E_UNSUPPORTED, "line 1: the model's chat template");
+    o.chat.template_text = NULL;
     put(t, "x.jsonl", "{\"question\":\"a\"}\n");
     refuses(t, o, t_path(t, "x.jsonl"), MT_E_FORMAT, "the first field is \"question\"");
     put(t, "x.jsonl", "{}\n");
