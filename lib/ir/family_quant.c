@@ -171,25 +171,27 @@ static mt_status quant_eval_mx(struct mt_ctx *ctx, const struct mt_tensor *t, in
     static const float value[16] = {0,     0.5f,  1,  1.5f,  2,  3,  4,  6,
                                     -0.0f, -0.5f, -1, -1.5f, -2, -3, -4, -6};
     const struct quant_mx *q = t->src.recipe.args;
-    unsigned char block[QUANT_MX_BLOCK / 2], *scale;
+    const struct mt_tensor *blocks = t->src.recipe.in[0], *scales = t->src.recipe.in[1];
     size_t row_bytes = (size_t)mt_tensor_cols(t) * (mt_dtype_bits(t->dtype) / 8);
+    size_t groups = (size_t)q->groups;
+    unsigned char *scale, *block;
     float v[QUANT_MX_BLOCK];
     mt_status st = MT_OK;
 
-    MT_TRY(mt_alloc(ctx, (size_t)q->groups, 1, "a row of scales", &scale));
+    /* A row's exponents, and behind them its blocks. */
+    MT_TRY(mt_alloc(ctx, groups, 1 + QUANT_MX_BLOCK / 2, "a row of blocks", &scale));
     for (int64_t r = row; st == MT_OK && r < row + n; r++) {
         int64_t from = q->first + r * q->step;
         char *to = (char *)dst + (size_t)(r - row) * row_bytes;
-        st = mt_tensor_fetch(ctx, t->src.recipe.in[1], from, 1, scale);
-        for (int64_t g = 0; st == MT_OK && g < q->groups; g++) {
-            st = mt_tensor_fetch(ctx, t->src.recipe.in[0], from * q->groups + g, 1, block);
-            for (int i = 0; st == MT_OK && i < QUANT_MX_BLOCK; i++)
-                v[i] = scale[g] == 255
-                           ? NAN
-                           : ldexpf(value[block[i / 2] >> (i % 2 * 4) & 15], (int)scale[g] - 127);
-            if (st == MT_OK)
-                mt_kernels_get()->from_f32(t->dtype, v, to + (size_t)g * sizeof v / 2,
-                                           QUANT_MX_BLOCK);
+        block = scale + groups;
+        st = mt_tensor_fetch(ctx, scales, from, 1, scale);
+        if (st == MT_OK)
+            st = mt_tensor_fetch(ctx, blocks, from * q->groups, q->groups, block);
+        for (size_t g = 0; st == MT_OK && g < groups; g++, block += QUANT_MX_BLOCK / 2) {
+            float power = scale[g] == 255 ? NAN : ldexpf(1, (int)scale[g] - 127);
+            for (int i = 0; i < QUANT_MX_BLOCK; i++)
+                v[i] = value[block[i / 2] >> (i % 2 * 4) & 15] * power;
+            mt_kernels_get()->from_f32(t->dtype, v, to + g * sizeof v / 2, QUANT_MX_BLOCK);
         }
     }
     mt_free(scale);
