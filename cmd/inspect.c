@@ -44,6 +44,13 @@ static void inspect_try_runner(struct mt_ctx *ctx, struct inspect *in)
                  in->m->model_type != NULL ? in->m->model_type : "(none)");
         return;
     }
+    for (int d = MT_DTYPE_PLAIN_COUNT; d < MT_DTYPE_COUNT; d++) {
+        if (in->n_of[d] == 0)
+            continue;
+        snprintf(in->why_not, sizeof in->why_not, "%s blocks are carried, not read as numbers",
+                 mt_dtype_name((enum mt_dtype)d));
+        return;
+    }
     mt_status st = mt_device_open(&quiet, "cpu", &dev);
     if (st == MT_OK) {
         st = mt_runner_open(&quiet, in->m, dev, &r);
