@@ -113,7 +113,7 @@ static mt_status bpe_read_merges(struct mt_ctx *ctx, const struct mt_json *merge
     for (const struct mt_json *j = mt_json_first(merges); j != NULL && st == MT_OK;
          j = mt_json_next(j)) {
         const char *s = mt_json_text(j);
-        struct bpe_sides side;
+        struct bpe_sides side = {0};
         if (s != NULL && strncmp(s, "#version", 8) == 0)
             continue; /* the first line of a merges.txt, copied */
         st = bpe_merge_sides(ctx, j, rank, &side);
@@ -259,7 +259,7 @@ mt_status mt_bpe_from(struct mt_ctx *ctx, const struct mt_token_text *merges, si
     m->score_rank = score_rank;
     st = bpe_merge_table(ctx, n_merges, m);
     for (size_t i = 0; i < n_merges && st == MT_OK; i++) {
-        struct bpe_sides side;
+        struct bpe_sides side = {0};
         st = bpe_split_merge(ctx, merges[i], i, &side);
         if (st == MT_OK)
             st = bpe_add_merge(ctx, &side, (uint32_t)i, &joined, m);

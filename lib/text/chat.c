@@ -158,7 +158,7 @@ static bool chat_default_system(const char *text, struct chat_text *out)
 {
     static const char open[] = "<|im_start|>system";
 
-    for (const char *p = text; (p = strstr(p, open)) != NULL;) {
+    for (const char *p = text; p != NULL && (p = strstr(p, open)) != NULL;) {
         p += sizeof open - 1;
         size_t skip = strncmp(p, "\\n", 2) == 0 ? 2 : p[0] == '\n' ? 1 : 0;
         const char *end = strstr(p, "<|im_end|>");
@@ -273,7 +273,7 @@ static mt_status chat_all(struct chat_run *r, const struct mt_json *messages)
     long number = 0;
 
     for (const struct mt_json *j = mt_json_first(messages); j != NULL; j = mt_json_next(j)) {
-        const char *role = NULL;
+        const char *role = "";
         struct chat_text text = {"", 0};
         MT_TRY(mt_wrap(r->ctx, chat_message(r, j, &role, &text), "message %ld", ++number));
         MT_TRY(chat_write(r, role, text));

@@ -241,7 +241,7 @@ static mt_status from_llama(struct mt_ctx *ctx, const struct mt_vocab_desc *v,
                             struct mt_text_model *m, struct mt_json *rest)
 {
     bool prefix = v->add_space_prefix != 0;
-    uint32_t *ranks;
+    uint32_t *ranks = NULL;
     struct mt_json *list;
 
     MT_TRY(from_tokens(ctx, v, &m->bpe.vocab));
