@@ -341,10 +341,44 @@ static mt_status convert_observe(struct mt_ctx *ctx, void *state, const struct m
 
 /* ---- router ---- */
 
+static bool convert_all_finite(const float *v, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        if (!isfinite(v[i]))
+            return false;
+    return true;
+}
+
+/* *fitted false: nothing can be learnt from activations that are not finite, and --allow-nan wants
+ * a router all the same. */
+static mt_status convert_fit_router(struct mt_ctx *ctx, struct convert *s, float *router,
+                                    bool *fitted)
+{
+    *fitted = mt_router_fit_finite(s->fit);
+    if (*fitted) {
+        MT_TRY(mt_router_fit_solve(ctx, s->fit, router));
+        *fitted = convert_all_finite(router, s->shape.n_experts * s->shape.hidden);
+    }
+    if (*fitted)
+        return MT_OK;
+    if (!mt_ctx_allow_nan(ctx))
+        return mt_fail(ctx, MT_E_NUMERIC,
+                       "activations are NaN or infinite, so no router can be fitted; --allow-nan "
+                       "goes on with --router centroid there");
+    mt_log(ctx, MT_LOG_WARN,
+           "layer %d: activations are NaN or infinite, so its router is made of gate rows, as "
+           "--router centroid does",
+           s->layer);
+    mt_router_fit_free(s->fit);
+    s->fit = NULL;
+    return MT_OK;
+}
+
 static mt_status convert_make_router(struct mt_ctx *ctx, struct convert *s, int *kind,
                                      float *router)
 {
     size_t count = (size_t)(s->shape.n_experts * s->shape.hidden);
+    bool fitted;
 
     *kind = s->o.router;
     if (*kind == CONVERT_AUTO)
@@ -357,10 +391,12 @@ static mt_status convert_make_router(struct mt_ctx *ctx, struct convert *s, int 
                        "--data, or use --router centroid");
     memset(router, 0, count * sizeof(*router));
     if (*kind == CONVERT_RIDGE) {
-        MT_TRY(mt_router_fit_solve(ctx, s->fit, router));
-    } else if (*kind == CONVERT_CENTROID) {
-        MT_TRY(mt_router_centroids(ctx, s->dense[s->layer].gate, s->split, router));
+        MT_TRY(convert_fit_router(ctx, s, router, &fitted));
+        if (!fitted)
+            *kind = CONVERT_CENTROID;
     }
+    if (*kind == CONVERT_CENTROID)
+        MT_TRY(mt_router_centroids(ctx, s->dense[s->layer].gate, s->split, router));
     return MT_OK;
 }
 
@@ -377,7 +413,8 @@ static mt_status convert_bound_logits(struct mt_ctx *ctx, const struct convert *
     MT_TRY(mt_tensor_load_f32(ctx, norm, &gamma));
     for (int64_t i = 0; i < s->shape.hidden; i++)
         gamma[i] += (float)s->norm_offset;
-    *l = mt_router_logit_bound(router, s->shape.n_experts, gamma, s->shape.hidden);
+    if (convert_all_finite(gamma, s->shape.hidden))
+        *l = mt_router_logit_bound(router, s->shape.n_experts, gamma, s->shape.hidden);
     mt_free(gamma);
     return MT_OK;
 }

@@ -210,6 +210,14 @@ static mt_status neurons_unit_job(struct mt_ctx *ctx, int64_t i, void *arg)
     float *row = j->out + i * j->cols;
 
     MT_TRY(mt_tensor_fetch_f32(ctx, j->t, j->idx[i], 1, row));
+    for (int64_t c = 0; c < j->cols; c++) {
+        if (isfinite(row[c]))
+            continue;
+        if (!mt_ctx_allow_nan(ctx))
+            return mt_fail(ctx, MT_E_NUMERIC, "a weight of neuron %d is not finite",
+                           (int)j->idx[i]);
+        row[c] = 0;
+    }
     double norm = sqrt(mt_kernels_get()->sumsq(row, (size_t)j->cols));
     for (int64_t c = 0; norm > 0 && c < j->cols; c++)
         row[c] = (float)((double)row[c] / norm);

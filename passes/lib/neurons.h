@@ -39,7 +39,8 @@ MT_NODISCARD mt_status mt_neuron_sums_add(struct mt_ctx *ctx, struct mt_neuron_s
 MT_NODISCARD mt_status mt_rank_falling(struct mt_ctx *ctx, const double *score, int64_t n,
                                        int32_t *order);
 /* L2-normalised rows of t[rows, cols] listed in idx[n], as floats: out[n, cols]. A zero row stays
- * zero. */
+ * zero. Elements that are NaN or infinite fail with MT_E_NUMERIC, and count as 0 with --allow-nan.
+ */
 MT_NODISCARD mt_status mt_rows_unit(struct mt_ctx *ctx, const struct mt_tensor *t,
                                     const int32_t *idx, int64_t n, float *out);
 #endif

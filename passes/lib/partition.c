@@ -27,6 +27,9 @@ static mt_status partition_cluster(struct mt_ctx *ctx, struct partition *p)
     } else {
         MT_TRY(mt_neuron_weight_score(ctx, f, p->score));
     }
+    /* --allow-nan: such neurons are shared last. */
+    for (int64_t j = 0; j < f->width; j++)
+        p->score[j] = isfinite(p->score[j]) ? p->score[j] : 0;
     MT_TRY(mt_split_share_best(ctx, p->split, p->score, p->owner, p->pool));
     MT_TRY(mt_alloc(ctx, (size_t)n, (size_t)f->hidden * sizeof(*points), "gate rows", &points));
     mt_status st = mt_rows_unit(ctx, rows, p->pool, n, points);

@@ -13,6 +13,7 @@
 struct mt_router_fit {
     int64_t d;
     int n, k;
+    bool finite; /* every norm so far */
     enum mt_router_labels labels;
     double *gram;  /* [d, d] */
     double *cross; /* [d, n] */
@@ -83,7 +84,7 @@ static mt_status fit_centroid(struct mt_ctx *ctx, const struct fit_centroids *c,
     for (; n < c->split->expert_width && idx[n] >= 0; n++) {
         MT_TRY(mt_tensor_fetch_f32(ctx, c->gate, idx[n], 1, gate));
         for (int64_t i = 0; i < c->d; i++)
-            sum[i] += (double)gate[i];
+            sum[i] += isfinite(gate[i]) ? (double)gate[i] : 0;
     }
     for (int64_t i = 0; i < c->d; i++)
         c->router[e * c->d + i] = (float)(sum[i] / (double)n);
@@ -133,6 +134,7 @@ mt_status mt_router_fit_create(struct mt_ctx *ctx, int64_t d, int n_experts, int
     f->n = n_experts;
     f->k = k;
     f->labels = labels;
+    f->finite = true;
     f->stride = (n_tokens + MT_ROUTER_SAMPLE_MAX - 1) / MT_ROUTER_SAMPLE_MAX;
     if (f->stride < 1)
         f->stride = 1;
@@ -174,6 +176,8 @@ mt_status mt_router_fit_add(struct mt_ctx *ctx, struct mt_router_fit *f, int64_t
         int64_t b = m - t0 < FIT_BLOCK ? m - t0 : FIT_BLOCK;
         const float *xb = x + t0 * f->d, *nb = norms + t0 * f->n;
 
+        for (int64_t i = 0; i < b * f->n; i++)
+            f->finite = f->finite && isfinite(nb[i]);
         for (int64_t t = 0; t < b; t++) {
             mt_router_label(f->labels, nb + t * f->n, f->n, f->k, f->label + t * f->n);
             fit_sample(f, token0 + t0 + t, xb + t * f->d, nb + t * f->n);
@@ -182,6 +186,17 @@ mt_status mt_router_fit_add(struct mt_ctx *ctx, struct mt_router_fit *f, int64_t
         MT_TRY(mt_cross_add(ctx, b, f->d, f->n, xb, f->d, f->label, f->n, f->cross));
     }
     return MT_OK;
+}
+
+bool mt_router_fit_finite(const struct mt_router_fit *f)
+{
+    bool finite = f->finite;
+
+    for (int64_t i = 0; finite && i < f->d * f->d; i++)
+        finite = isfinite(f->gram[i]);
+    for (int64_t i = 0; finite && i < f->d * f->n; i++)
+        finite = isfinite(f->cross[i]);
+    return finite;
 }
 
 mt_status mt_router_fit_solve(struct mt_ctx *ctx, struct mt_router_fit *f, float *router)

@@ -32,7 +32,8 @@ void mt_top_k(const float *v, int n, int k, int32_t *idx);
 /* Labels of one token from its norms[n], less their mean. */
 void mt_router_label(enum mt_router_labels kind, const float *norms, int n, int k, float *label);
 
-/* router[n, d]: row e is the mean of the gate rows of expert e (ExpertWeaver, arXiv 2602.15521). */
+/* router[n, d]: row e is the mean of the gate rows of expert e (ExpertWeaver, arXiv 2602.15521).
+ * Elements that are NaN or infinite count as 0, so that the router is finite whatever the gate. */
 MT_NODISCARD mt_status mt_router_centroids(struct mt_ctx *ctx, const struct mt_tensor *gate,
                                            const struct mt_split *split, float *router);
 
@@ -46,6 +47,8 @@ void mt_router_fit_free(struct mt_router_fit *f);
 /* x[m, d], norms[m, n]; token0 is the number of the first token. */
 MT_NODISCARD mt_status mt_router_fit_add(struct mt_ctx *ctx, struct mt_router_fit *f, int64_t m,
                                          int64_t token0, const float *x, const float *norms);
+/* False once an input or a norm was NaN or infinite, or sums overflowed: there is no fit then. */
+bool mt_router_fit_finite(const struct mt_router_fit *f);
 /* router[n, d], not flattened. Uses the accumulated matrices up: call once. */
 MT_NODISCARD mt_status mt_router_fit_solve(struct mt_ctx *ctx, struct mt_router_fit *f,
                                            float *router);

@@ -1,5 +1,6 @@
 #include "tests/t.h"
 #include "lib/base/rng.h"
+#include "passes/lib/neurons.h"
 #include "passes/lib/router_fit.h"
 
 #include <stdlib.h>
@@ -88,6 +89,46 @@ T_TEST(a_tiny_ridge_equals_the_hand_computed_one)
     T_OK(t, mt_router_fit_measure(&t->ctx, f, mt_target_find("glm4_moe"), router, &q));
     T_NEAR(t, q.ties, 1, 0);
     mt_router_fit_free(f);
+}
+
+/* Of NaN, infinity and sums beyond all range nothing can be learnt; the caller is told. */
+T_TEST(a_fit_tells_when_it_is_not_finite)
+{
+    static const struct {
+        float x, norm;
+        bool finite;
+    } cases[] = {
+        {2, 3, true}, {NAN, 3, false}, {INFINITY, 3, false}, {2, NAN, false}, {2, INFINITY, false}};
+    struct mt_router_fit *f;
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        const float x[] = {1, cases[i].x, -1}, norms[] = {2, 1, cases[i].norm, 1, 0, 1};
+        T_OK(t, mt_router_fit_create(&t->ctx, 1, 2, 1, MT_LABELS_MEMBERSHIP, 3, &f));
+        T_OK(t, mt_router_fit_add(&t->ctx, f, 3, 0, x, norms));
+        T_EQ_INT(t, mt_router_fit_finite(f), cases[i].finite);
+        mt_router_fit_free(f);
+    }
+}
+
+/* Rows 0 and 1 belong to expert 0, rows 2 and 3 to expert 1. */
+T_TEST(centroids_are_finite_whatever_the_gate)
+{
+    static float gate[] = {1, NAN, 3, 4, INFINITY, 2, -INFINITY, 6};
+    const float want[] = {2, 2, 0, 4};
+    const int32_t owner[] = {0, 0, 1, 1}, pool[] = {2, 0};
+    float router[4], unit[4];
+    struct mt_tensor m = {.rank = 2, .shape = {4, 2}, .dtype = MT_F32};
+    struct mt_split *split;
+
+    m.src.kind = MT_SRC_OWNED;
+    m.src.owned = gate;
+    T_OK(t, mt_split_create(&t->ctx, 4, 2, 0, &split));
+    mt_split_fill(split, owner);
+    T_OK(t, mt_router_centroids(&t->ctx, &m, split, router));
+    for (int i = 0; i < 4; i++)
+        T_NEAR(t, router[i], want[i], 0);
+    T_FAILS(t, mt_rows_unit(&t->ctx, &m, pool, 2, unit), MT_E_NUMERIC, "neuron 2 is not finite");
+    mt_split_free(split);
 }
 
 /* Norms are a monotone function of orthogonal directions of x; for such data the regression's

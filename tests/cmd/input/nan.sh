@@ -22,3 +22,13 @@ fails 1 "moetool: validate: *layers.3.gate_proj (n/model.safetensors): element 0
 nothing_at z
 moetool validate "$DENSE" n "${HELD[@]}" --allow-nan >/dev/null
 moetool eval n "${HELD[@]}" --allow-nan >/dev/null
+# --allow-nan groups neurons all the same, and makes routers of gate rows where none can be fitted.
+moetool convert n -o z --allow-nan --force --quiet >/dev/null
+moetool convert n -o z --allow-nan --force "${CALIB[@]}" --no-validate >/dev/null 2>err.txt
+expect grep -q '^warning: layer 3: activations are NaN or infinite' err.txt
+copy_dense q
+patch_nan q/model.safetensors model.layers.2.self_attn.q_proj.weight
+moetool convert q -o y2 --allow-nan --router ridge "${CALIB[@]}" --no-validate >/dev/null 2>err.txt
+expect test "$(grep -c '^warning: layer [234]: activations are NaN or infinite' err.txt)" -eq 3
+# Without it the weight is named.
+fails 1 "moetool: convert: *layers.2.q_proj (q/model.safetensors): element 0 is NaN*" moetool convert q -o y3 "${CALIB[@]}" --no-validate
