@@ -227,8 +227,9 @@ MT_NODISCARD mt_status mt_cfg_num(struct mt_ctx *ctx, const struct mt_json *cfg,
  * decoder: no biases, no qk-norm, no window, all scales 1. */
 MT_NODISCARD mt_status mt_cfg_read_common(struct mt_ctx *ctx, struct mt_model *m);
 /* The fields of a plain decoder and the token ids, for a family that reads its sizes itself;
- * hp->vocab is set before. */
-void mt_cfg_plain(struct mt_model *m);
+ * hp->vocab is set before. Ids of another type than numbers or lists fail with MT_E_FORMAT; one
+ * outside the vocabulary is told in a warning and becomes -1. */
+MT_NODISCARD mt_status mt_cfg_plain(struct mt_ctx *ctx, struct mt_model *m);
 /* Both spellings; hp->max_pos and hp->head_dim are set before. Types without a forward pass are
  * MT_E_UNSUPPORTED. Parameters by layer type (full_attention, sliding_attention) fill hp->rope and
  * hp->rope_local. longrope's lists are read by mt_cfg_read_common. */

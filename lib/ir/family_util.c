@@ -125,6 +125,19 @@ static mt_status util_rope_one(struct mt_ctx *ctx, const struct mt_json *cfg,
     return util_rope_scaling(ctx, cfg, s, hp, r);
 }
 
+/* Both spellings, where there, are objects or null: what is ignored would change all results. */
+static mt_status util_rope_kinds(struct mt_ctx *ctx, const struct mt_json *cfg)
+{
+    static const char *const keys[] = {"rope_scaling", "rope_parameters"};
+
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+        enum mt_json_kind kind = mt_json_kind(mt_json_get(cfg, keys[i]));
+        if (kind != MT_JSON_OBJECT && kind != MT_JSON_NULL && kind != MT_JSON_ABSENT)
+            return mt_fail(ctx, MT_E_FORMAT, "%s is neither an object nor null", keys[i]);
+    }
+    return MT_OK;
+}
+
 /* The dictionary that describes positions; NULL when there is none. Where a file has both
  * spellings, loaders take rope_scaling. */
 static const struct mt_json *util_rope_dict(const struct mt_json *cfg)
@@ -141,6 +154,7 @@ mt_status mt_cfg_read_rope(struct mt_ctx *ctx, const struct mt_json *cfg, struct
     const struct mt_json *s = util_rope_dict(cfg), *full = mt_json_get(s, "full_attention");
     const struct mt_json *local = mt_json_get(s, "sliding_attention");
 
+    MT_TRY(util_rope_kinds(ctx, cfg));
     for (const struct mt_json *c = mt_json_first(s); c != NULL; c = mt_json_next(c))
         if (mt_json_kind(c) == MT_JSON_OBJECT && c != full && c != local)
             return mt_fail(ctx, MT_E_UNSUPPORTED,
@@ -202,15 +216,32 @@ mt_status mt_cfg_read_act(struct mt_ctx *ctx, const struct mt_json *cfg, const c
     return mt_fail(ctx, MT_E_UNSUPPORTED, "%s \"%s\" is not known here", key, name);
 }
 
-/* An id, or the first of a list; out of range and absent are "none". */
-static int64_t util_token_id(const struct mt_json *cfg, const char *key, int64_t vocab)
+/* An id, or the first of a list; -1 where there is none, or none that the vocabulary has. */
+static mt_status util_token_id(struct mt_ctx *ctx, const struct mt_json *cfg, const char *key,
+                               int64_t vocab, int64_t *out)
 {
-    const struct mt_json *j = mt_json_get(cfg, key);
+    const struct mt_json *j = mt_json_get(cfg, key), *one;
     int64_t id;
 
-    if (mt_json_kind(j) == MT_JSON_ARRAY)
-        j = mt_json_first(j);
-    return mt_json_integer(j, &id) && id >= 0 && id < vocab ? id : -1;
+    *out = -1;
+    if (mt_json_kind(j) == MT_JSON_ABSENT || mt_json_kind(j) == MT_JSON_NULL)
+        return MT_OK;
+    one = mt_json_kind(j) == MT_JSON_ARRAY ? mt_json_first(j) : j;
+    for (bool first = true; one != NULL; one = one == j ? NULL : mt_json_next(one), first = false) {
+        if (!mt_json_integer(one, &id))
+            return mt_fail(ctx, MT_E_FORMAT, "%s is no token id: expected a number or a list", key);
+        if (first)
+            *out = id;
+    }
+    if (mt_json_kind(j) == MT_JSON_ARRAY && mt_json_count(j) == 0)
+        return MT_OK;
+    if (*out >= 0 && *out < vocab)
+        return MT_OK;
+    mt_log(ctx, MT_LOG_WARN,
+           "%s %" PRId64 " lies outside the vocabulary of %" PRId64 " and is taken for none", key,
+           *out, vocab);
+    *out = -1;
+    return MT_OK;
 }
 
 static mt_status util_read_heads(struct mt_ctx *ctx, const struct mt_json *cfg,
@@ -234,7 +265,7 @@ static mt_status util_read_heads(struct mt_ctx *ctx, const struct mt_json *cfg,
     return MT_OK;
 }
 
-void mt_cfg_plain(struct mt_model *m)
+mt_status mt_cfg_plain(struct mt_ctx *ctx, struct mt_model *m)
 {
     const struct mt_json *cfg = m->config;
     struct mt_hparams *hp = &m->hp;
@@ -248,8 +279,8 @@ void mt_cfg_plain(struct mt_model *m)
     hp->windowed = NULL;
     hp->attn_scale = hp->attn_softcap = hp->logit_softcap = hp->clip_qkv = 0;
     hp->embed_scale = hp->logit_scale = hp->residual_scale = 1;
-    hp->bos_id = util_token_id(cfg, "bos_token_id", hp->vocab);
-    hp->eos_id = util_token_id(cfg, "eos_token_id", hp->vocab);
+    MT_TRY(util_token_id(ctx, cfg, "bos_token_id", hp->vocab, &hp->bos_id));
+    return util_token_id(ctx, cfg, "eos_token_id", hp->vocab, &hp->eos_id);
 }
 
 mt_status mt_cfg_read_common(struct mt_ctx *ctx, struct mt_model *m)
@@ -273,8 +304,7 @@ mt_status mt_cfg_read_common(struct mt_ctx *ctx, struct mt_model *m)
         MT_TRY(util_rope_factors(ctx, m, s, "long_factor", &hp->rope.long_factor));
     }
     hp->n_layers = (int)layers;
-    mt_cfg_plain(m);
-    return MT_OK;
+    return mt_cfg_plain(ctx, m);
 }
 
 mt_status mt_cfg_layer_types(struct mt_ctx *ctx, struct mt_model *m, bool *windowed, bool *found)

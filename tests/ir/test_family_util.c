@@ -64,7 +64,12 @@ T_TEST(nulls_lists_and_biases)
     T_CHECK(t, hp->qkv_bias && hp->o_bias && m->ffn[0].in_bias && m->ffn[0].out_bias);
     T_CHECK(t, m->ffn[0].act == MT_ACT_GELU_TANH && hp->rope.type == MT_ROPE_DEFAULT);
     mt_model_free(m);
-    READS("llama", "\"bos_token_id\": 100, \"eos_token_id\": \"x\"");
+    READS("llama", "\"bos_token_id\": 100, \"eos_token_id\": [-2, 5]");
+    T_CHECK(t, hp->bos_id == -1 && hp->eos_id == -1);
+    T_CHECK(t, strstr(t->log, "bos_token_id 100 lies outside the vocabulary of 100") != NULL);
+    T_CHECK(t, strstr(t->log, "eos_token_id -2 lies outside the vocabulary of 100") != NULL);
+    mt_model_free(m);
+    READS("llama", "\"bos_token_id\": null, \"eos_token_id\": []");
     T_CHECK(t, hp->bos_id == -1 && hp->eos_id == -1);
     mt_model_free(m);
 }
@@ -262,6 +267,15 @@ T_TEST(nonsense_is_refused_by_key)
         {"llama", "\"rope_scaling\": {\"type\": \"longrope\", \"factor\": 8}",
          "short_factor has 0 entries", MT_E_FORMAT},
         {"llama", "\"rope_scaling\": {\"type\": 3}", "type", MT_E_FORMAT},
+        {"llama", "\"rope_scaling\": 7", "rope_scaling is neither an object", MT_E_FORMAT},
+        {"llama", "\"rope_scaling\": []", "rope_scaling is neither an object", MT_E_FORMAT},
+        {"llama", "\"rope_parameters\": \"yarn\"", "rope_parameters is neither", MT_E_FORMAT},
+        {"llama", "\"bos_token_id\": \"x\"", "bos_token_id is no token id", MT_E_FORMAT},
+        {"llama", "\"bos_token_id\": 1.5", "bos_token_id is no token id", MT_E_FORMAT},
+        {"llama", "\"eos_token_id\": true", "eos_token_id is no token id", MT_E_FORMAT},
+        {"llama", "\"eos_token_id\": [1, \"x\"]", "eos_token_id is no token id", MT_E_FORMAT},
+        {"gpt2", "\"eos_token_id\": {}, \"n_head\": 4, \"n_embd\": 64",
+         "eos_token_id is no token id", MT_E_FORMAT},
         {"llama", "\"rope_parameters\": {\"full_attention\": {\"rope_theta\": 1e4}}",
          "for layers of type full_attention alone", MT_E_UNSUPPORTED},
         {"llama", "\"hidden_act\": \"mish\"", "hidden_act \"mish\" is not known", MT_E_UNSUPPORTED},

@@ -76,7 +76,7 @@ static mt_status gpt2_read_config(struct mt_ctx *ctx, struct mt_model *m)
     bool scaled, by_layer;
 
     MT_TRY(gpt2_read_sizes(ctx, m));
-    mt_cfg_plain(m);
+    MT_TRY(mt_cfg_plain(ctx, m));
     m->hp.norm = MT_NORM_LAYER;
     m->hp.norm_bias = m->hp.qkv_bias = m->hp.o_bias = m->hp.learned_pos = true;
     m->hp.rope = (struct mt_rope_params){.theta = 10000, .factor = 1, .partial = 1};
