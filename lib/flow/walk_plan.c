@@ -126,6 +126,23 @@ static mt_status plan_units(struct mt_ctx *ctx, struct mt_walk *w)
     return MT_OK;
 }
 
+/* Loaders of plain weights under this key would try to dequantize them. */
+static void plan_drop_quantization(struct mt_ctx *ctx, struct mt_walk *w)
+{
+    static const char key[] = "quantization_config";
+    const struct mt_model *src = w->o->source, *m = w->plan;
+    bool plain = m->family != NULL;
+
+    if (mt_json_get(w->config, key) == NULL)
+        return;
+    for (size_t i = 0; plain && i < m->n_tensors; i++)
+        plain = mt_dtype_is_plain_float(m->tensors[i]->dtype);
+    if (!plain && !src->unblocked)
+        return;
+    mt_json_remove(w->config, key);
+    mt_log(ctx, MT_LOG_INFO, "%s is left out of config.json: the weights are plain numbers", key);
+}
+
 static mt_status plan_config(struct mt_ctx *ctx, struct mt_walk *w)
 {
     const struct mt_model *src = w->o->source, *m = w->plan;
@@ -134,8 +151,7 @@ static mt_status plan_config(struct mt_ctx *ctx, struct mt_walk *w)
         MT_TRY(mt_json_copy(ctx, src->config, &w->config));
     else if ((w->config = mt_json_new_object()) == NULL)
         return mt_fail(ctx, MT_E_NOMEM, "out of memory for config.json");
-    if (src->unblocked)
-        mt_json_remove(w->config, "quantization_config");
+    plan_drop_quantization(ctx, w);
     /* A plain copy keeps its config as it is, down to the keys nobody here knows. */
     if (m->family == NULL || m->family->write_config == NULL ||
         (w->passes->n == 0 && src->config != NULL))
