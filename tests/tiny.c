@@ -213,7 +213,7 @@ static void tiny_config(const struct tiny *o, FILE *f)
         fprintf(f, "  \"attention_bias\": true,\n");
     if (o->mlp_biases)
         fprintf(f, "  \"mlp_bias\": true,\n");
-    if (tiny_is(o, "mistral"))
+    if (tiny_is(o, "mistral") && (o->config == NULL || strstr(o->config, "sliding_window") == NULL))
         fprintf(f, "  \"sliding_window\": null,\n");
     if (o->config != NULL)
         fprintf(f, "  %s,\n", o->config);

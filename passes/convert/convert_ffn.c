@@ -55,8 +55,8 @@ static const struct mt_opt convert_opt_table[] = {
     MT_OPT_ENUM(struct convert_opts, labels, "labels", 0, "HOW", "membership", convert_label_names,
                 "what the ridge router learns about the contribution norms"),
     MT_OPT_ENUM(struct convert_opts, arch, "arch", 0, "A", "auto", convert_arch_names,
-                "target architecture; auto: qwen3_moe for a Qwen3 source without shared experts, "
-                "else glm4_moe"),
+                "target architecture; auto: without shared experts qwen3_moe for a Qwen3 source "
+                "and mixtral for sliding windows, else glm4_moe"),
     MT_OPT_STR(struct convert_opts, flatten, "flatten", 0, "M", "auto",
                "multiply routers by 2^-M, so that expert weights become even; auto: the smallest M "
                "of each layer that keeps them within 0.8 % of 1 on any text"),
@@ -95,12 +95,17 @@ static mt_status convert_read_flatten(struct mt_ctx *ctx, struct convert *s)
     return MT_OK;
 }
 
+static struct mt_shape_ask convert_ask(const struct convert *s)
+{
+    return (struct mt_shape_ask){.experts = s->o.experts,
+                                 .active = s->o.active,
+                                 .shared = s->o.shared,
+                                 .arch = convert_arch_names[s->o.arch]};
+}
+
 static mt_status convert_setup(struct mt_ctx *ctx, struct convert *s, const struct mt_model *src)
 {
-    const struct mt_shape_ask ask = {.experts = s->o.experts,
-                                     .active = s->o.active,
-                                     .shared = s->o.shared,
-                                     .arch = convert_arch_names[s->o.arch]};
+    const struct mt_shape_ask ask = convert_ask(s);
     struct mt_moe_shape *p = &s->shape;
 
     MT_TRY(convert_read_flatten(ctx, s));
@@ -262,6 +267,7 @@ static mt_status convert_plan_layer(struct mt_ctx *ctx, struct convert *s, struc
 static mt_status convert_plan(struct mt_ctx *ctx, void *state, struct mt_model *m)
 {
     struct convert *s = state;
+    const struct mt_shape_ask ask = convert_ask(s);
     double alpha = mt_target_alpha(s->shape.target, s->shape.k);
 
     m->family = mt_family_find(s->shape.target->family);
@@ -269,6 +275,10 @@ static mt_status convert_plan(struct mt_ctx *ctx, void *state, struct mt_model *
         return mt_fail(ctx, MT_E_UNSUPPORTED, "family %s is not known", s->shape.target->family);
     for (int l = 0; l < s->shape.n_layers; l++)
         MT_TRY(mt_wrap(ctx, convert_plan_layer(ctx, s, m, l), "layer %d", l));
+    /* Refused as soon as later, so that warnings are about what will be written. */
+    if (m->family->can_hold != NULL)
+        MT_TRY(m->family->can_hold(ctx, m));
+    mt_moe_shape_tell(ctx, &ask, &s->shape);
     enum mt_dtype dtype = s->dense[0].down->dtype;
     if (!mt_scale_is_exact(alpha) && (dtype == MT_BF16 || dtype == MT_F16))
         mt_log(ctx, MT_LOG_WARN,
@@ -561,10 +571,11 @@ static mt_status convert_report(struct mt_ctx *ctx, void *state, struct mt_json 
     mt_json_set_num(out, "alpha", mt_target_alpha(s->shape.target, s->shape.k));
     mt_json_set_num(out, "weight_bound_max", bound);
     mt_log(ctx, MT_LOG_INFO,
-           "%d of %d experts and %d shared, each %lld neurons wide, act for a token (%.1f %% of "
+           "%d of %d experts and %d shared, each %lld neuron%s wide, act for a token (%.1f %% of "
            "%lld)",
            s->shape.k, s->shape.n_experts, s->shape.n_shared, (long long)s->shape.expert_width,
-           100 * (double)active / (double)s->shape.width, (long long)s->shape.width);
+           s->shape.expert_width == 1 ? "" : "s", 100 * (double)active / (double)s->shape.width,
+           (long long)s->shape.width);
     if (s->shape.k < s->shape.n_experts)
         mt_log(ctx, MT_LOG_INFO, "expert weights differ from 1 by at most %.2g", bound);
     if (measured == 0)

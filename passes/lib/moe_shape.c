@@ -9,14 +9,32 @@
 #include <stdlib.h>
 #include <string.h>
 
-static mt_status shape_read_shared(struct mt_ctx *ctx, const struct mt_shape_ask *o, bool qwen3,
-                                   int *shared)
+/* Sliding windows over plain attention: of all targets only mixtral has them. */
+static bool shape_only_mixtral(const struct mt_model *src)
+{
+    const struct mt_hparams *hp = &src->hp;
+
+    return mt_hp_has_window(hp) && hp->windowed == NULL && hp->window_first_layer == 0 &&
+           hp->qk_norm == MT_QK_NORM_NONE && !hp->qkv_bias && !hp->o_bias && hp->rope.partial >= 1;
+}
+
+/* What --arch auto is without shared experts; where they are wanted it is glm4_moe in any case. */
+static const char *shape_auto_arch(const struct mt_model *src)
+{
+    return strcmp(src->family->name, "qwen3") == 0 ? "qwen3_moe"
+           : shape_only_mixtral(src)               ? "mixtral"
+                                                   : "glm4_moe";
+}
+
+static mt_status shape_read_shared(struct mt_ctx *ctx, const struct mt_shape_ask *o,
+                                   const struct mt_model *src, int *shared)
 {
     char *end;
 
     if (strcmp(o->shared, "auto") == 0) {
-        const struct mt_target *t = mt_target_find(o->arch);
-        *shared = t != NULL ? t->shared : !qwen3;
+        bool chosen = strcmp(o->arch, "auto") == 0;
+        const struct mt_target *t = mt_target_find(chosen ? shape_auto_arch(src) : o->arch);
+        *shared = t != NULL && t->shared;
         return MT_OK;
     }
     errno = 0;
@@ -52,11 +70,11 @@ static mt_status shape_read_active(struct mt_ctx *ctx, const char *text, struct 
     return MT_OK;
 }
 
-static mt_status shape_choose_target(struct mt_ctx *ctx, const char *name, bool qwen3,
-                                     struct mt_moe_shape *s)
+static mt_status shape_choose_target(struct mt_ctx *ctx, const char *name,
+                                     const struct mt_model *src, struct mt_moe_shape *s)
 {
     if (strcmp(name, "auto") == 0)
-        name = qwen3 && s->n_shared == 0 ? "qwen3_moe" : "glm4_moe";
+        name = s->n_shared == 0 ? shape_auto_arch(src) : "glm4_moe";
     s->target = mt_target_find(name);
     if (s->target == NULL)
         return mt_fail(ctx, MT_E_OPTION, "--arch %s: experts cannot be written for it", name);
@@ -127,23 +145,31 @@ static int shape_auto_count(const struct mt_moe_shape *s)
     return s->width < MT_SHAPE_EXPERTS_ODD ? 1 : MT_SHAPE_EXPERTS_ODD;
 }
 
-static void shape_warn_width(struct mt_ctx *ctx, const struct mt_moe_shape *s, bool chosen)
+void mt_moe_shape_tell(struct mt_ctx *ctx, const struct mt_shape_ask *ask,
+                       const struct mt_moe_shape *s)
 {
     int64_t padding = ((int64_t)s->n_experts + s->n_shared) * s->expert_width - s->width;
     char hint[64] = "";
 
+    if (s->n_shared == 0 && s->shared_width > 0)
+        mt_log(ctx, MT_LOG_INFO,
+               "%s wants a shared expert: one of zeros is written, %lld neuron%s wide, which adds "
+               "nothing to outputs",
+               s->target->family, (long long)s->expert_width, s->expert_width == 1 ? "" : "s");
     if (s->expert_width % MT_SHAPE_BLOCK == 0 && padding == 0)
         return;
-    int better = chosen ? 0 : shape_better_count(s);
+    int better = ask->experts == 0 ? 0 : shape_better_count(s);
     if (better > 0)
         snprintf(hint, sizeof(hint), "; --experts %d would fit", better);
     if (s->expert_width % MT_SHAPE_BLOCK != 0)
         mt_log(ctx, MT_LOG_WARN,
-               "experts are %lld neurons wide, not a multiple of %d: quantization and some GPU "
-               "kernels will not take them (%lld zero neurons pad each layer)%s",
-               (long long)s->expert_width, MT_SHAPE_BLOCK, (long long)padding, hint);
+               "experts are %lld neuron%s wide, not a multiple of %d: quantization and some GPU "
+               "kernels will not take them (%lld zero neuron%s each layer)%s",
+               (long long)s->expert_width, s->expert_width == 1 ? "" : "s", MT_SHAPE_BLOCK,
+               (long long)padding, padding == 1 ? " pads" : "s pad", hint);
     else
-        mt_log(ctx, MT_LOG_INFO, "%lld zero neurons pad each layer%s", (long long)padding, hint);
+        mt_log(ctx, MT_LOG_INFO, "%lld zero neuron%s each layer%s", (long long)padding,
+               padding == 1 ? " pads" : "s pad", hint);
 }
 
 mt_status mt_moe_shape_read(struct mt_ctx *ctx, const struct mt_shape_ask *ask,
@@ -151,25 +177,18 @@ mt_status mt_moe_shape_read(struct mt_ctx *ctx, const struct mt_shape_ask *ask,
 {
     memset(s, 0, sizeof(*s));
     MT_TRY(shape_check_source(ctx, src));
-    bool qwen3 = strcmp(src->family->name, "qwen3") == 0;
     s->n_layers = src->hp.n_layers;
     s->hidden = src->hp.hidden;
     s->width = src->ffn[0].width;
     s->n_experts = (int)ask->experts;
-    MT_TRY(shape_read_shared(ctx, ask, qwen3, &s->n_shared));
-    MT_TRY(shape_choose_target(ctx, ask->arch, qwen3, s));
+    MT_TRY(shape_read_shared(ctx, ask, src, &s->n_shared));
+    MT_TRY(shape_choose_target(ctx, ask->arch, src, s));
     if (s->n_experts == 0)
         s->n_experts = shape_auto_count(s);
     MT_TRY(mt_split_width(ctx, s->width, s->n_experts, s->n_shared, &s->expert_width));
     MT_TRY(shape_read_active(ctx, ask->active, s));
     s->shared_width = s->n_shared * s->expert_width;
-    if (s->shared_width == 0 && s->target->shared_required) {
+    if (s->shared_width == 0 && s->target->shared_required)
         s->shared_width = s->expert_width;
-        mt_log(ctx, MT_LOG_INFO,
-               "%s wants a shared expert: one of zeros is written, %lld neurons wide, which adds "
-               "nothing to outputs",
-               s->target->family, (long long)s->expert_width);
-    }
-    shape_warn_width(ctx, s, ask->experts == 0);
     return MT_OK;
 }

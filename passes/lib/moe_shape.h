@@ -19,8 +19,8 @@ struct mt_shape_ask {
     int64_t experts;    /* 0: chosen from the width */
     const char *active; /* "4" experts, or "50%" of the FFN's width, shared experts included */
     const char *shared; /* "auto": 1 where the target has them; or a number */
-    const char *arch;   /* a target's name, or "auto": qwen3_moe for a Qwen3 source without shared
-                           experts, else glm4_moe */
+    const char *arch;   /* a target's name, or "auto": without shared experts qwen3_moe for
+                           a Qwen3 source and mixtral for windowed attention, else glm4_moe */
 };
 
 struct mt_moe_shape {
@@ -31,7 +31,11 @@ struct mt_moe_shape {
     int64_t shared_width;  /* as stored: S * I, or I zero neurons where the target insists */
 };
 
-/* Logs a warning when the width suits no quantization block, and what would. */
 MT_NODISCARD mt_status mt_moe_shape_read(struct mt_ctx *ctx, const struct mt_shape_ask *ask,
                                          const struct mt_model *src, struct mt_moe_shape *out);
+
+/* Logs what is remarkable about a shape: zeros in it, and a width that suits no quantization block,
+ * with a count that would. Apart from reading, so that errors in other options come first. */
+void mt_moe_shape_tell(struct mt_ctx *ctx, const struct mt_shape_ask *ask,
+                       const struct mt_moe_shape *s);
 #endif

@@ -39,6 +39,36 @@ static void convert_is_exact(struct t *t, const struct mt_model *src, const char
     mt_walk_result_free(&r);
 }
 
+/* Whoever asked for the impossible reads that, and not first what the result would be like. */
+T_TEST(errors_come_before_remarks)
+{
+    static const char *const bad[] = {"experts=5 active=2 router=zero", "experts=5 router=ridge",
+                                      "experts=5 arch=mixtral shared=1", "experts=5 flatten=x"};
+    struct mt_walk_result r;
+    struct mt_model *src = dense(t, &(struct tiny){.seed = 3});
+
+    T_CHECK(t, src != NULL);
+    for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+        T_FAILS(t, run_pass(&t->ctx, "convert-ffn", bad[i], src, NULL, &r), MT_E_OPTION, "");
+        T_CHECK(t, t->log == NULL || strstr(t->log, "zero neuron") == NULL);
+    }
+    T_OK(t, run_pass(&t->ctx, "convert-ffn", "experts=5 active=2", src, NULL, &r));
+    T_CHECK(t, strstr(t->log, "zero neuron") != NULL);
+    mt_walk_result_free(&r);
+    mt_model_free(src);
+}
+
+/* Only mixtral has its windows, so that is what it becomes unasked. */
+T_TEST(a_windowed_mistral_converts_unasked)
+{
+    struct mt_model *src =
+        dense(t, &(struct tiny){.family = "mistral", .config = "\"sliding_window\": 8", .seed = 3});
+
+    T_CHECK(t, src != NULL);
+    convert_is_exact(t, src, "experts=4 active=4");
+    mt_model_free(src);
+}
+
 T_TEST(all_experts_active_is_the_dense_model)
 {
     static const struct {

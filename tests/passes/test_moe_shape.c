@@ -62,18 +62,29 @@ T_TEST(the_target_follows_source_and_shared_experts)
     static const struct {
         const char *family, *arch, *shared, *target;
         int n_shared;
+        const char *config;
     } cases[] = {
-        {"llama", "auto", "auto", "glm4_moe", 1},    {"llama", "auto", "0", "glm4_moe", 0},
-        {"llama", "mixtral", "auto", "mixtral", 0},  {"qwen3", "auto", "auto", "qwen3_moe", 0},
-        {"qwen3", "auto", "2", "glm4_moe", 2},       {"qwen3", "glm4_moe", "auto", "glm4_moe", 1},
-        {"qwen3", "qwen3_moe", "0", "qwen3_moe", 0}, {"qwen2", "auto", "auto", "glm4_moe", 1},
+        {"mistral", "auto", "auto", "mixtral", 0, "\"sliding_window\": 8"},
+        {"mistral", "auto", "0", "mixtral", 0, "\"sliding_window\": 8"},
+        {"mistral", "auto", "1", "glm4_moe", 1, "\"sliding_window\": 8"},
+        {"mistral", "glm4_moe", "auto", "glm4_moe", 1, "\"sliding_window\": 8"},
+        {"mistral", "auto", "auto", "glm4_moe", 1, NULL},
+        {"llama", "auto", "auto", "glm4_moe", 1, NULL},
+        {"llama", "auto", "0", "glm4_moe", 0, NULL},
+        {"llama", "mixtral", "auto", "mixtral", 0, NULL},
+        {"qwen3", "auto", "auto", "qwen3_moe", 0, NULL},
+        {"qwen3", "auto", "2", "glm4_moe", 2, NULL},
+        {"qwen3", "glm4_moe", "auto", "glm4_moe", 1, NULL},
+        {"qwen3", "qwen3_moe", "0", "qwen3_moe", 0, NULL},
+        {"qwen2", "auto", "auto", "glm4_moe", 1, NULL},
     };
 
     for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
         const struct mt_shape_ask ask = {
             .experts = 6, .active = "2", .shared = cases[i].shared, .arch = cases[i].arch};
-        struct mt_model *m =
-            tiny_open(t, tiny_write(t, "m", &(struct tiny){.family = cases[i].family}));
+        struct mt_model *m = tiny_open(
+            t, tiny_write(t, "m",
+                          &(struct tiny){.family = cases[i].family, .config = cases[i].config}));
         struct mt_moe_shape s;
         T_CHECK(t, m != NULL);
         T_OK(t, mt_moe_shape_read(&t->ctx, &ask, m, &s));
