@@ -117,13 +117,18 @@ static void convert_close(struct convert *c)
 
 /* ---- validation, before the output gets its name ---- */
 
+/* The original pruned to `width`; `dry`: planned only. */
 static mt_status convert_prune(struct mt_ctx *ctx, struct convert *c, const char *select,
-                               int64_t width)
+                               int64_t width, bool dry, struct mt_walk_result *out)
 {
     const struct mt_pass *p = mt_pass_find("prune-ffn");
     struct mt_walk_pass step = {.pass = p};
-    const struct mt_walk_opts o = {
-        .source = c->src, .passes = &step, .n_passes = 1, .data = &c->data, .dev = c->dev};
+    const struct mt_walk_opts o = {.source = c->src,
+                                   .passes = &step,
+                                   .n_passes = 1,
+                                   .data = &c->data,
+                                   .dev = c->dev,
+                                   .dry_run = dry};
     char text[24];
     mt_status st;
     void *opts;
@@ -137,7 +142,7 @@ static mt_status convert_prune(struct mt_ctx *ctx, struct convert *c, const char
     if (st == MT_OK)
         st = mt_opt_set(ctx, p->opts, opts, "select", select);
     if (st == MT_OK)
-        st = mt_walk_run(ctx, &o, &c->base[c->n_base]);
+        st = mt_walk_run(ctx, &o, out);
     mt_free(opts);
     return st;
 }
@@ -162,7 +167,8 @@ static mt_status convert_make_baselines(struct mt_ctx *ctx, struct convert *c,
     for (int i = 0; i < CONVERT_BASELINES; i++) {
         mt_log(ctx, MT_LOG_INFO, "for comparison: the original pruned to %lld neurons by %s",
                (long long)width, convert_baselines[i]);
-        mt_status st = convert_prune(ctx, c, convert_baselines[i], width);
+        mt_status st =
+            convert_prune(ctx, c, convert_baselines[i], width, false, &c->base[c->n_base]);
         if (st == MT_E_CANCELLED || st == MT_E_NOMEM || st == MT_E_LIMIT)
             return st;
         if (st != MT_OK) {
@@ -175,6 +181,40 @@ static mt_status convert_make_baselines(struct mt_ctx *ctx, struct convert *c,
         c->n_base++;
     }
     return MT_OK;
+}
+
+/* What making each baseline takes while those before it are kept, and the comparison of all. */
+static mt_status convert_finish_bytes(struct mt_ctx *ctx, void *arg, const struct mt_model *plan,
+                                      uint64_t *bytes)
+{
+    struct mt_walk_result base[CONVERT_BASELINES];
+    const struct mt_model *cand[1 + CONVERT_BASELINES] = {plan};
+    struct convert *c = arg;
+    int64_t width = convert_equal_width(&plan->ffn[0]);
+    uint64_t before = mt_mem_used(ctx), walk = 0, kept;
+    mt_status st = MT_OK;
+    int n = 0;
+
+    *bytes = 0;
+    if (!c->has_data || c->o->no_validate)
+        return MT_OK;
+    for (int i = 0; i < CONVERT_BASELINES && width < c->src->ffn[0].width && st == MT_OK; i++) {
+        st = convert_prune(ctx, c, convert_baselines[i], width, true, &base[n]);
+        if (st == MT_OK) {
+            walk = base[n].memory_bytes - before > walk ? base[n].memory_bytes - before : walk;
+            cand[n + 1] = base[n].plan;
+            n++;
+        } else if (st != MT_E_CANCELLED && st != MT_E_NOMEM && st != MT_E_LIMIT) {
+            st = MT_OK; /* told when it is made */
+        }
+    }
+    kept = mt_mem_used(ctx) - before;
+    if (st == MT_OK)
+        st = mt_compare_bytes(ctx, c->src, cand, 1 + n, 1, c->dev, convert_eval_data(c), bytes);
+    *bytes = *bytes + kept > walk ? *bytes + kept : walk;
+    for (int i = 0; i < n; i++)
+        mt_walk_result_free(&base[i]);
+    return mt_wrap(ctx, st, "validation");
 }
 
 static mt_status convert_validate(struct mt_ctx *ctx, struct convert *c,
@@ -425,6 +465,7 @@ static mt_status convert_go(struct mt_ctx *ctx, struct convert *c)
         .dry_run = c->o->dry_run,
         .keep_on_failure = true,
         .finish = convert_finish,
+        .finish_bytes = convert_finish_bytes,
         .finish_arg = c,
     };
 

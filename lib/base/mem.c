@@ -43,10 +43,10 @@ static mt_status mem_over(struct mt_ctx *ctx, uint64_t bytes, const char *what)
 {
     char a[24], b[24], c[24];
 
-    return mt_fail(ctx, MT_E_LIMIT, "%s needs %s, but --memory allows %s and %s are in use", what,
-                   mt_format_bytes(bytes, a, sizeof a),
-                   mt_format_bytes(mt_mem_limit(ctx), b, sizeof b),
-                   mt_format_bytes(mt_mem_used(ctx), c, sizeof c));
+    return mt_fail(
+        ctx, MT_E_LIMIT, "%s needs %s, but --memory allows %s and %s are in use; raise --memory",
+        what, mt_format_bytes(bytes, a, sizeof a), mt_format_bytes(mt_mem_limit(ctx), b, sizeof b),
+        mt_format_bytes(mt_mem_used(ctx), c, sizeof c));
 }
 
 mt_status mt_alloc(struct mt_ctx *ctx, size_t n, size_t size, const char *what, void *out)

@@ -51,7 +51,12 @@ struct mt_walk_opts {
      * output becomes part of it. May be NULL. */
     mt_status (*finish)(struct mt_ctx *ctx, void *arg, const struct mt_model *result,
                         const struct mt_json *manifest, struct mt_outdir *out);
-    void *finish_arg;
+    /* Counted bytes that `finish` needs at the least, beside what is in use when it is asked, which
+     * is before output is opened: what `finish` could not do is refused then. `plan` has its final
+     * shapes, and pending sources. May be NULL. */
+    mt_status (*finish_bytes)(struct mt_ctx *ctx, void *arg, const struct mt_model *plan,
+                              uint64_t *bytes);
+    void *finish_arg; /* of both */
 };
 
 struct mt_walk_result {

@@ -183,6 +183,22 @@ static mt_status plan_memory(struct mt_ctx *ctx, struct mt_walk *w)
     return mt_mem_fits(ctx, w->work_bytes + streams, what);
 }
 
+/* What `finish` computes comes after the streams went, but a pass may have kept something, and the
+ * result is opened beside the plan. */
+static mt_status plan_finish_memory(struct mt_ctx *ctx, struct mt_walk *w)
+{
+    uint64_t bytes = 0, all;
+
+    if (w->o->format == NULL || w->o->finish_bytes == NULL)
+        return MT_OK;
+    MT_TRY(w->o->finish_bytes(ctx, w->o->finish_arg, w->plan, &bytes));
+    bytes += PLAN_TEXT_BYTES + 4 * PLAN_RECORD_BYTES * w->plan->n_tensors;
+    all = mt_mem_used(ctx) + bytes;
+    if (all > w->memory_bytes)
+        w->memory_bytes = all;
+    return mt_mem_fits(ctx, bytes, "validation, after this work,");
+}
+
 static uint64_t plan_file_bytes(const char *path, bool blocks)
 {
     struct stat sb;
@@ -323,6 +339,7 @@ mt_status walk_plan(struct mt_ctx *ctx, struct mt_walk *w)
     MT_TRY(plan_units(ctx, w));
     MT_TRY(plan_config(ctx, w));
     MT_TRY(plan_memory(ctx, w));
+    MT_TRY(plan_finish_memory(ctx, w));
     if (o->format != NULL) {
         if (o->format->plan == NULL)
             return mt_fail(ctx, MT_E_UNSUPPORTED, "%s can be read but not written",

@@ -84,14 +84,6 @@ static uint64_t stream_work_bytes(const struct mt_walk *w)
            block * (uint64_t)s->width_max * per;
 }
 
-/* What a stream cannot do without: a compressed chunk, and a few words for each chunk. Twice the
- * chunk, because it first takes a third of what it finds. */
-static uint64_t stream_least_bytes(const struct walk_streams *s)
-{
-    return 2 * (uint64_t)s->batches.tokens_max * (uint64_t)s->hidden * sizeof(float) + (1u << 16) +
-           64 * (uint64_t)s->batches.n;
-}
-
 mt_status walk_streams_plan(struct mt_ctx *ctx, struct mt_walk *w, uint64_t *bytes,
                             uint64_t *stream_bytes)
 {
@@ -116,7 +108,7 @@ mt_status walk_streams_plan(struct mt_ctx *ctx, struct mt_walk *w, uint64_t *byt
         s->width_max = stream_dense_width_max(src);
     *bytes = stream_work_bytes(w);
     n_streams = (s->teacher.rounds > 0 ? 1u : 0u) + (s->student.rounds > 0 ? 1u : 0u);
-    *stream_bytes = n_streams * stream_least_bytes(s);
+    *stream_bytes = n_streams * mt_stream_least_bytes(&s->batches, s->hidden);
     return MT_OK;
 }
 
@@ -164,8 +156,10 @@ mt_status walk_streams_begin(struct mt_ctx *ctx, struct mt_walk *w, const char *
     size_t block = rows < (size_t)s->block ? rows : (size_t)s->block;
 
     if (s->teacher.rounds > 0)
-        MT_TRY(stream_create(ctx, w, scratch_dir, s->student.rounds > 0 ? stream_least_bytes(s) : 0,
-                             &s->teacher.x));
+        MT_TRY(
+            stream_create(ctx, w, scratch_dir,
+                          s->student.rounds > 0 ? mt_stream_least_bytes(&s->batches, s->hidden) : 0,
+                          &s->teacher.x));
     if (s->student.rounds > 0)
         MT_TRY(stream_create(ctx, w, scratch_dir, 0, &s->student.x));
     MT_TRY(stream_alloc(ctx, s, rows * hidden, &s->x, &s->host_x));

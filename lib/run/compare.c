@@ -3,7 +3,8 @@
 #include "lib/base/clock.h"
 #include "lib/base/pool.h"
 
-#define CMP_LOGITS_ELEMS (1u << 23) /* logits of one model on the host at a time */
+/* Logits of one model on the host at a time: as many as a runner computes at a time. */
+#define CMP_LOGITS_ELEMS (1u << 22)
 
 size_t cmp_n_predicted(const struct mt_dataset *d)
 {
@@ -38,17 +39,10 @@ static mt_status cmp_check_same(struct mt_ctx *ctx, const struct mt_model *ref,
 static mt_status cmp_open_model(struct mt_ctx *ctx, struct cmp *c, const struct mt_model *m,
                                 struct cmp_model *out)
 {
-    size_t elems;
-
-    if (out == &c->ref) {
-        MT_TRY(mt_runner_open(ctx, m, c->dev, &out->r));
-        MT_TRY(mt_batches_make(ctx, c->data, mt_runner_batch_tokens(out->r), &c->batches));
-    } else {
-        MT_TRY(mt_runner_open_with(ctx, m, c->ref.r, &out->r));
-    }
-    elems = (size_t)c->batches.tokens_max * (size_t)c->hidden;
-    MT_TRY(c->dev->ops->alloc(ctx, c->dev, elems, &out->x));
-    return MT_OK;
+    if (out != &c->ref)
+        return mt_runner_open_with(ctx, m, c->ref.r, &out->r);
+    MT_TRY(mt_runner_open(ctx, m, c->dev, &out->r));
+    return mt_batches_make(ctx, c->data, mt_runner_batch_tokens(out->r), &c->batches);
 }
 
 static mt_status cmp_open_sums(struct mt_ctx *ctx, struct cmp *c, const struct mt_model *m,
@@ -76,6 +70,9 @@ static mt_status cmp_open_buffers(struct mt_ctx *ctx, struct cmp *c)
 {
     size_t m = (size_t)c->batches.tokens_max, elems = m * (size_t)c->hidden;
 
+    MT_TRY(c->dev->ops->alloc(ctx, c->dev, elems, &c->ref.x));
+    for (int i = 0; i < c->n_cand; i++)
+        MT_TRY(c->dev->ops->alloc(ctx, c->dev, elems, &c->cand[i].x));
     MT_TRY(c->dev->ops->alloc(ctx, c->dev, elems, &c->n));
     MT_TRY(c->dev->ops->alloc(ctx, c->dev, elems, &c->y));
     if (c->n_cand > 0)
@@ -90,28 +87,72 @@ static mt_status cmp_open_buffers(struct mt_ctx *ctx, struct cmp *c)
     return mt_alloc(ctx, m, sizeof(int32_t), "results of a batch", &c->domain);
 }
 
-static mt_status cmp_open_logits(struct mt_ctx *ctx, struct cmp *c)
+int64_t cmp_head_rows(const struct cmp *c)
 {
     int64_t rows = CMP_LOGITS_ELEMS / (int64_t)c->vocab;
-    size_t elems;
 
-    rows = rows < 1 ? 1 : rows > c->batches.tokens_max ? c->batches.tokens_max : rows;
-    elems = (size_t)rows * c->vocab;
+    return rows < 1 ? 1 : rows > c->batches.tokens_max ? c->batches.tokens_max : rows;
+}
+
+static mt_status cmp_open_logits(struct mt_ctx *ctx, struct cmp *c)
+{
+    int64_t rows = cmp_head_rows(c);
+    size_t elems = (size_t)rows * c->vocab;
+
     c->head_rows = rows;
     MT_TRY(mt_alloc(ctx, (size_t)rows, sizeof *c->tokens, "results of a batch", &c->tokens));
     MT_TRY(mt_alloc(ctx, elems, sizeof(float), "logits", &c->logits_ref));
     return c->n_cand > 0 ? mt_alloc(ctx, elems, sizeof(float), "logits", &c->logits_cand) : MT_OK;
 }
 
-/* Streams come last: they take their share of what is left. */
+/* What comes later, and the streams still to come at the least, is held out while one stream
+ * looks for memory. Experts make do with less than they would like: no more is held out than a
+ * stream can spare. */
+static mt_status cmp_open_stream(struct mt_ctx *ctx, struct cmp *c, struct cmp_model *m,
+                                 int to_come)
+{
+    uint64_t limit = mt_mem_limit(ctx), used = mt_mem_used(ctx), held, free, own;
+    void *reserved = NULL;
+
+    if (limit != UINT64_MAX) {
+        own = mt_stream_least_bytes(&c->batches, c->hidden);
+        held = cmp_late_bytes(ctx, c, 0) + (uint64_t)to_come * own;
+        free = used < limit ? limit - used : 0;
+        free = free > 2 * own ? free - 2 * own : 0;
+        MT_TRY(mt_alloc(ctx, 1, held < free ? held : free, "this work", &reserved));
+    }
+    mt_status st = mt_stream_create(ctx, &c->batches, c->hidden, c->scratch_dir, &m->stream);
+    mt_free(reserved);
+    return st;
+}
+
 static mt_status cmp_open_streams(struct mt_ctx *ctx, struct cmp *c)
 {
     MT_TRY(mt_runner_reserve(ctx, c->ref.r, c->batches.tokens_max));
     for (int i = 0; i < c->n_cand; i++)
         MT_TRY(mt_runner_reserve(ctx, c->cand[i].r, c->batches.tokens_max));
-    MT_TRY(mt_stream_create(ctx, &c->batches, c->hidden, c->scratch_dir, &c->ref.stream));
+    MT_TRY(cmp_open_stream(ctx, c, &c->ref, c->n_cand));
     for (int i = 0; i < c->n_cand; i++)
-        MT_TRY(mt_stream_create(ctx, &c->batches, c->hidden, c->scratch_dir, &c->cand[i].stream));
+        MT_TRY(cmp_open_stream(ctx, c, &c->cand[i], c->n_cand - 1 - i));
+    return MT_OK;
+}
+
+mt_status cmp_open_models(struct mt_ctx *ctx, struct cmp *c, const struct mt_model *ref,
+                          const struct mt_model *const *cand, int n_cand, struct mt_device *dev,
+                          const struct mt_dataset *data)
+{
+    *c = (struct cmp){.dev = dev, .data = data};
+    c->hidden = ref->hp.hidden;
+    c->vocab = (size_t)ref->hp.vocab;
+    if (data->n_windows == 0)
+        return mt_fail(ctx, MT_E_OPTION, "the data set has no tokens to predict");
+    for (int i = 0; i < n_cand; i++)
+        MT_TRY(cmp_check_same(ctx, ref, cand[i]));
+    MT_TRY(mt_alloc0(ctx, (size_t)n_cand, sizeof *c->cand, "candidates", &c->cand));
+    c->n_cand = n_cand;
+    MT_TRY(cmp_open_model(ctx, c, ref, &c->ref));
+    for (int i = 0; i < n_cand; i++)
+        MT_TRY(mt_wrap(ctx, cmp_open_model(ctx, c, cand[i], &c->cand[i]), "candidate %d", i + 1));
     return MT_OK;
 }
 
@@ -121,22 +162,12 @@ mt_status cmp_open(struct mt_ctx *ctx, struct cmp *c, const struct mt_model *ref
 {
     size_t n_sums = n_cand > 0 ? (size_t)n_cand : 1;
 
-    *c = (struct cmp){.dev = dev, .data = data, .scratch_dir = scratch_dir};
-    c->hidden = ref->hp.hidden;
-    c->vocab = (size_t)ref->hp.vocab;
-    if (data->n_windows == 0)
-        return mt_fail(ctx, MT_E_OPTION, "the data set has no tokens to predict");
-    for (int i = 0; i < n_cand; i++)
-        MT_TRY(cmp_check_same(ctx, ref, cand[i]));
+    MT_TRY(cmp_open_models(ctx, c, ref, cand, n_cand, dev, data));
+    c->scratch_dir = scratch_dir;
     if (data->window_len_max > ref->hp.max_pos && ref->hp.max_pos > 0)
         mt_log(ctx, MT_LOG_WARN, "windows of %d tokens are longer than the model's context of %lld",
                (int)data->window_len_max, (long long)ref->hp.max_pos);
-    MT_TRY(mt_alloc0(ctx, (size_t)n_cand, sizeof *c->cand, "candidates", &c->cand));
     MT_TRY(mt_alloc0(ctx, n_sums, sizeof *c->sums, "results", &c->sums));
-    c->n_cand = n_cand;
-    MT_TRY(cmp_open_model(ctx, c, ref, &c->ref));
-    for (int i = 0; i < n_cand; i++)
-        MT_TRY(mt_wrap(ctx, cmp_open_model(ctx, c, cand[i], &c->cand[i]), "candidate %d", i + 1));
     for (size_t i = 0; i < n_sums; i++)
         MT_TRY(cmp_open_sums(ctx, c, n_cand > 0 ? cand[i] : ref, &c->sums[i]));
     MT_TRY(cmp_open_buffers(ctx, c));

@@ -13,6 +13,7 @@
  * candidates are compared at once.
  *
  * Memory: one hidden-state stream per model, one layer of each, and the buffers of one batch.
+ * Streams leave what the rest needs and spill.
  * scratch_dir: see stream.h.
  *
  * The candidate must have the reference's vocabulary, hidden size and layer count (MT_E_FORMAT
@@ -54,6 +55,13 @@ MT_NODISCARD mt_status mt_compare(struct mt_ctx *ctx, const struct mt_model *ref
                                   const struct mt_model *const *cand, int n_cand,
                                   struct mt_device *dev, const struct mt_dataset *data,
                                   const char *scratch_dir, struct mt_compare_report *out);
+/* Counted bytes that mt_compare needs at the least, streams spilled, beside what is in use before;
+ * a limit that leaves as much suffices. For plans: candidates may have pending sources, and of the
+ * first n_stored it is assumed that they will be read from files. */
+MT_NODISCARD mt_status mt_compare_bytes(struct mt_ctx *ctx, const struct mt_model *ref,
+                                        const struct mt_model *const *cand, int n_cand,
+                                        int n_stored, struct mt_device *dev,
+                                        const struct mt_dataset *data, uint64_t *bytes);
 void mt_compare_free(struct mt_compare_report *r);
 
 /* Perplexity of one model, the same way: nll per domain and over all. */

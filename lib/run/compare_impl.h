@@ -65,6 +65,14 @@ struct cmp {
 };
 
 size_t cmp_n_predicted(const struct mt_dataset *d);
+/* Checks, runners and batches alone: enough to know what the rest needs. */
+MT_NODISCARD mt_status cmp_open_models(struct mt_ctx *ctx, struct cmp *c,
+                                       const struct mt_model *ref,
+                                       const struct mt_model *const *cand, int n_cand,
+                                       struct mt_device *dev, const struct mt_dataset *data);
+int64_t cmp_head_rows(const struct cmp *c); /* tokens of one chunk of logits */
+/* Bytes that are taken after the streams are there: layers, embeddings, routing, reports. */
+uint64_t cmp_late_bytes(const struct mt_ctx *ctx, const struct cmp *c, int n_stored);
 MT_NODISCARD mt_status cmp_open(struct mt_ctx *ctx, struct cmp *c, const struct mt_model *ref,
                                 const struct mt_model *const *cand, int n_cand,
                                 struct mt_device *dev, const struct mt_dataset *data,

@@ -78,6 +78,21 @@ uint64_t mt_runner_batch_bytes(const struct mt_runner *r, int64_t m)
     return sum * r->dev->elem_bytes;
 }
 
+uint64_t mt_runner_shared_bytes(const struct mt_runner *const *r, int n, int64_t m)
+{
+    size_t most[RUN_SLOTS] = {0}, need[RUN_SLOTS];
+    uint64_t sum = 0;
+
+    for (int i = 0; i < n; i++) {
+        runner_slots(r[i], m, need);
+        for (int s = 0; s < RUN_SLOTS; s++)
+            most[s] = runner_max(most[s], need[s]);
+    }
+    for (int s = 0; s < RUN_SLOTS; s++)
+        sum += most[s];
+    return sum * r[0]->dev->elem_bytes;
+}
+
 mt_status mt_runner_reserve(struct mt_ctx *ctx, struct mt_runner *r, int64_t m)
 {
     size_t need[RUN_SLOTS];

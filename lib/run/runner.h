@@ -56,6 +56,8 @@ struct mt_device *mt_runner_device(const struct mt_runner *r);
 
 /* Anonymous bytes a batch of m tokens needs beside the weights (for planning). */
 uint64_t mt_runner_batch_bytes(const struct mt_runner *r, int64_t m);
+/* The same for models that share scratch buffers. */
+uint64_t mt_runner_shared_bytes(const struct mt_runner *const *r, int n, int64_t m);
 /* Takes those bytes now instead of at the first batch, so that what is left can be shared out. */
 MT_NODISCARD mt_status mt_runner_reserve(struct mt_ctx *ctx, struct mt_runner *r, int64_t m);
 /* Tokens per batch that make good use of the device: from the model's shapes alone (256 to 2048),

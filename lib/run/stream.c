@@ -135,6 +135,12 @@ static void stream_lay_out(struct mt_ctx *ctx, struct mt_stream *s, const struct
     }
 }
 
+uint64_t mt_stream_least_bytes(const struct mt_batches *b, int64_t hidden)
+{
+    return 2 * (uint64_t)b->tokens_max * (uint64_t)hidden * sizeof(float) + (1u << 16) +
+           64 * (uint64_t)b->n;
+}
+
 mt_status mt_stream_create(struct mt_ctx *ctx, const struct mt_batches *b, int64_t hidden,
                            const char *scratch_dir, struct mt_stream **out)
 {

@@ -34,6 +34,9 @@ struct mt_stream;
 MT_NODISCARD mt_status mt_stream_create(struct mt_ctx *ctx, const struct mt_batches *b,
                                         int64_t hidden, const char *scratch_dir,
                                         struct mt_stream **out);
+/* What a stream cannot do without: a compressed chunk, and a few words for each chunk. Twice the
+ * chunk, because it first takes a third of what it finds. */
+uint64_t mt_stream_least_bytes(const struct mt_batches *b, int64_t hidden);
 void mt_stream_free(struct mt_stream *s);
 MT_NODISCARD mt_status mt_stream_get(struct mt_ctx *ctx, struct mt_stream *s, size_t batch,
                                      float *x);

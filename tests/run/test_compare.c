@@ -261,6 +261,42 @@ T_TEST(threads_and_spilled_streams_change_no_bit)
 }
 
 /* What one candidate gets does not depend on the others beside it. */
+/* The bytes that are told suffice, streams spilled, and are not far from what is taken. */
+T_TEST(the_memory_that_is_told_suffices)
+{
+    const struct toy spec = {
+        .seed = 5, .layers = 2, .experts = 4, .k = 2, .rule = {.renorm = true}};
+    struct mt_dataset d = set_make(6, 61, 800, 60);
+    struct mt_compare_report all, spilled;
+    struct mt_model *m, *plan;
+    struct mt_ctx ctx;
+    const struct mt_model *cand;
+    struct mt_device *dev;
+    uint64_t bytes, before = mt_mem_used(&t->ctx);
+
+    T_OK(t, toy_model(&t->ctx, &spec, &m));
+    plan = scaled_plan(t, m, 0, 0.9f);
+    T_CHECK(t, plan != NULL);
+    cand = plan;
+    T_OK(t, mt_device_open(&t->ctx, "cpu", &dev));
+    T_OK(t, mt_compare_bytes(&t->ctx, m, &cand, 1, 0, dev, &d, &bytes));
+    mt_device_close(dev);
+    if (compare_in(&ctx, 2, 0, m, plan, &d, t->dir, &all) != MT_OK)
+        T_FAIL(t, "%s", mt_error(&ctx));
+    printf("    told %llu KiB, unbounded peak %llu KiB\n", (unsigned long long)bytes / 1024,
+           (unsigned long long)mt_mem_peak(&ctx) / 1024);
+    T_CHECK(t, bytes < 2 * mt_mem_peak(&ctx));
+    mt_compare_free(&all);
+    mt_ctx_close(&ctx);
+    if (compare_in(&ctx, 2, bytes + (64u << 10), m, plan, &d, t->dir, &spilled) != MT_OK)
+        T_FAIL(t, "%s", mt_error(&ctx));
+    mt_compare_free(&spilled);
+    mt_ctx_close(&ctx);
+    mt_model_free(plan);
+    mt_model_free(m);
+    T_EQ_INT(t, mt_mem_used(&t->ctx), before);
+}
+
 T_TEST(candidates_together_are_as_alone)
 {
     struct mt_dataset d = set_make(5, 61, 60, 50);
