@@ -16,6 +16,7 @@
 
 #define OUTDIR_SUFFIX ".partial"
 #define OUTDIR_LOCK "lock"
+#define OUTDIR_JOURNAL "moetool.journal"
 #define OUTDIR_COPY_BYTES (1u << 20)
 
 struct mt_outfile {
@@ -161,7 +162,7 @@ static mt_status outdir_remove_tree(struct mt_ctx *ctx, const char *dir)
 }
 
 struct outdir_look {
-    bool model, nested, any;
+    bool model, nested, any, ours;
 };
 
 static mt_status outdir_look_one(struct mt_ctx *ctx, void *arg, const char *name, const char *path)
@@ -172,6 +173,7 @@ static mt_status outdir_look_one(struct mt_ctx *ctx, void *arg, const char *name
     (void)ctx;
     look->any = true;
     look->model |= strcmp(name, "config.json") == 0 || strcmp(name, "moetool.json") == 0;
+    look->ours |= strcmp(name, OUTDIR_LOCK) == 0 || strcmp(name, OUTDIR_JOURNAL) == 0;
     look->nested |= lstat(path, &sb) == 0 && S_ISDIR(sb.st_mode);
     return MT_OK;
 }
@@ -197,6 +199,25 @@ static mt_status outdir_may_replace(struct mt_ctx *ctx, const char *path, bool f
                        "%s: exists and does not look like a model (%s); --force will not replace "
                        "it, remove it yourself",
                        path, look.nested ? "it holds directories" : "no config.json");
+    return MT_OK;
+}
+
+/* What an unfinished run left carries its lock or its journal; anything else of that name is not
+ * ours to continue in or to empty. */
+static mt_status outdir_may_empty(struct mt_ctx *ctx, const char *work)
+{
+    struct outdir_look look = {0};
+    struct stat sb;
+
+    if (lstat(work, &sb) != 0)
+        return MT_OK;
+    if (S_ISDIR(sb.st_mode))
+        MT_TRY(outdir_each(ctx, work, &look, outdir_look_one));
+    if (!S_ISDIR(sb.st_mode) || (look.any && (look.nested || !look.ours)))
+        return mt_fail(ctx, MT_E_IO,
+                       "%s: not left by an unfinished run (no lock or journal of one in it); "
+                       "remove it yourself or choose another output",
+                       work);
     return MT_OK;
 }
 
@@ -251,7 +272,7 @@ static mt_status outdir_check(struct mt_ctx *ctx, const struct mt_outdir *o)
                        "%s: left by an unfinished run; use --resume to continue it or --force to "
                        "start anew",
                        o->work);
-    return MT_OK;
+    return outdir_may_empty(ctx, o->work);
 }
 
 static mt_status outdir_lock(struct mt_ctx *ctx, struct mt_outdir *o)

@@ -6,7 +6,8 @@
  * it to OUT; with MT_OUT_FORCE an existing OUT is swapped out first and removed only after.
  * The directory holds a lock file: two processes cannot write one OUT. Commit keeps what this run
  * opened, wrote or copied and removes whatever else a resumed OUT.partial holds (its journal).
- * FORCE replaces models (a flat directory with a config.json) and empty directories only.
+ * FORCE replaces models (a flat directory with a config.json) and empty directories only. An
+ * OUT.partial is continued or emptied only when it is empty or holds a lock or a journal of ours.
  *
  * mt_outdir_close without commit removes OUT.partial unless `keep` is set (a journal makes it
  * worth keeping for --resume). Writes are pwrite to fixed offsets, so any thread may write any

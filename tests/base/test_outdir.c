@@ -247,6 +247,25 @@ T_TEST(force_starts_a_killed_run_anew)
     free(got);
 }
 
+T_TEST(a_partial_of_unknown_origin_is_left_alone)
+{
+    const unsigned flags[] = {MT_OUT_FORCE, MT_OUT_RESUME, MT_OUT_FORCE | MT_OUT_RESUME};
+
+    T_CHECK(t, mkdir(t_path(t, "out.partial"), 0777) == 0);
+    t_write_file(t, t_path(t, "out.partial/thesis.txt"), "words", 5);
+    for (int i = 0; i < 3; i++) {
+        struct mt_outdir *o;
+        T_FAILS(t, mt_outdir_open(&t->ctx, t_path(t, "out"), flags[i], &o), MT_E_IO,
+                "not left by an unfinished run");
+        T_FAILS(t, mt_outdir_probe(&t->ctx, t_path(t, "out"), flags[i]), MT_E_IO,
+                "not left by an unfinished run");
+    }
+    T_CHECK(t, access(t_path(t, "out.partial/thesis.txt"), F_OK) == 0);
+    T_CHECK(t, access(t_path(t, "out.partial/lock"), F_OK) != 0);
+    T_CHECK(t, unlink(t_path(t, "out.partial/thesis.txt")) == 0);
+    T_OK(t, out_write_model(&t->ctx, t_path(t, "out"), MT_OUT_FORCE, "x"));
+}
+
 T_TEST(closing_keeps_what_may_be_resumed)
 {
     struct mt_outdir *o;
