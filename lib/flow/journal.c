@@ -140,8 +140,15 @@ static const char *journal_value(const char *key, size_t key_n, const char *line
     return NULL;
 }
 
+/* How much of a value to print: of a checksum enough to tell it from others. */
+static int journal_shown(const char *v, size_t n)
+{
+    return n == 64 && strspn(v, "0123456789abcdef") >= 64 ? 12 : (int)n;
+}
+
 /* Appends "name: A then, B now" for lines of `a` that `b` lacks or has otherwise. With `reverse`
- * only lines that `b` lacks, told the other way round. */
+ * only lines that `b` lacks, told the other way round. The layout is told only where nothing else
+ * explains it. */
 static int journal_tell(const char *a, size_t an, const char *b, size_t bn, bool reverse, int told,
                         char *buf, size_t size)
 {
@@ -155,18 +162,21 @@ static int journal_tell(const char *a, size_t an, const char *b, size_t bn, bool
         if (eq == NULL || eq > eol)
             continue;
         int name_n = (int)(eq - a), then_n = (int)(eol - eq - 3);
+        int shown = journal_shown(eq + 3, (size_t)then_n);
         size_t now_n = 0, used = strlen(buf);
         now = journal_value(b, bn, a, (size_t)name_n, &now_n);
         if (now != NULL &&
             (reverse || (now_n == (size_t)then_n && memcmp(now, eq + 3, now_n) == 0)))
             continue;
+        if (told > 0 && name_n == 6 && memcmp(a, "layout", 6) == 0)
+            continue;
         if (now == NULL)
             snprintf(buf + used, size - used, "%s%.*s: %s%.*s%s", told ? "; " : "", name_n, a,
-                     reverse ? "not given then, " : "", then_n, eq + 3,
+                     reverse ? "not given then, " : "", shown, eq + 3,
                      reverse ? " now" : " then, not given now");
         else
             snprintf(buf + used, size - used, "%s%.*s: %.*s then, %.*s now", told ? "; " : "",
-                     name_n, a, then_n, eq + 3, (int)now_n, now);
+                     name_n, a, shown, eq + 3, journal_shown(now, now_n), now);
         told++;
     }
     return told;

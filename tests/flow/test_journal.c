@@ -135,6 +135,31 @@ T_TEST(a_changed_byte_is_noticed)
     free(text);
 }
 
+/* Checksums are told by their first digits, and the layout only where nothing else explains it. */
+T_TEST(differences_are_told_briefly)
+{
+    static const char sum[] = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+    static const char other[] = "f123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+    struct mt_journal_key k = {0};
+    struct mt_journal *j;
+
+    T_OK(t, mt_journal_key_add(&t->ctx, &k, "--data", sum));
+    T_OK(t, mt_journal_key_add(&t->ctx, &k, "layout", sum));
+    T_OK(t, mt_journal_open(&t->ctx, t->dir, &k, 6, false, &j));
+    mt_journal_close(j);
+    mt_journal_key_free(&k);
+    T_OK(t, mt_journal_key_add(&t->ctx, &k, "--data", other));
+    T_OK(t, mt_journal_key_add(&t->ctx, &k, "layout", other));
+    T_FAILS(t, mt_journal_open(&t->ctx, t->dir, &k, 6, true, &j), MT_E_OPTION,
+            "(--data: 0123456789ab then, f123456789ab now)");
+    mt_journal_key_free(&k);
+    T_OK(t, mt_journal_key_add(&t->ctx, &k, "--data", sum));
+    T_OK(t, mt_journal_key_add(&t->ctx, &k, "layout", other));
+    T_FAILS(t, mt_journal_open(&t->ctx, t->dir, &k, 6, true, &j), MT_E_OPTION,
+            "(layout: 0123456789ab then, f123456789ab now)");
+    mt_journal_key_free(&k);
+}
+
 T_TEST(other_settings_are_refused_and_named)
 {
     struct mt_journal_key k;
