@@ -353,8 +353,9 @@ static mt_status header_data(struct header *h)
         uint64_t room = h->map->bytes - g->data_offset;
         if (r->begin > room || r->bytes > room - r->begin)
             return mt_fail(h->ctx, MT_E_FORMAT,
-                           "%s: tensor %s ends %" PRIu64 " bytes past the end of the file",
-                           h->map->path, mt_show_name(r->name, show), r->begin + r->bytes - room);
+                           "%s: tensor %s ends %" PRIu64 " byte%s past the end of the file",
+                           h->map->path, mt_show_name(r->name, show), r->begin + r->bytes - room,
+                           r->begin + r->bytes - room == 1 ? "" : "s");
     }
     return MT_OK;
 }
@@ -368,8 +369,8 @@ mt_status mt_gguf_header_read(struct mt_ctx *ctx, const struct mt_map *map, stru
     memset(out, 0, sizeof *out);
     out->map = map;
     if (map->bytes < 24)
-        return mt_fail(ctx, MT_E_FORMAT, "%s: %" PRIu64 " bytes is too short for a GGUF file",
-                       map->path, map->bytes);
+        return mt_fail(ctx, MT_E_FORMAT, "%s: %" PRIu64 " byte%s too short for a GGUF file",
+                       map->path, map->bytes, map->bytes == 1 ? " is" : "s are");
     if (memcmp(map->base, "GGUF", 4) != 0)
         return mt_fail(ctx, MT_E_FORMAT, "%s: does not begin with GGUF", map->path);
     h.at = 4;

@@ -230,9 +230,9 @@ static mt_status st_check_place(struct mt_ctx *ctx, const char *where,
     if (r->begin > from)
         return mt_fail(ctx, MT_E_FORMAT,
                        "%s: tensor \"%s\": begins at byte %llu of the data, leaving a hole of "
-                       "%llu bytes before it",
+                       "%llu byte%s before it",
                        where, show, (unsigned long long)r->begin,
-                       (unsigned long long)(r->begin - from));
+                       (unsigned long long)(r->begin - from), r->begin - from == 1 ? "" : "s");
     if (r->begin < from)
         return mt_fail(ctx, MT_E_FORMAT,
                        "%s: tensor \"%s\": begins at byte %llu of the data and overlaps \"%s\", "
@@ -286,12 +286,13 @@ static mt_status st_check_end(struct mt_ctx *ctx, const struct mt_map *map,
 
     if (want > have)
         return mt_fail(ctx, MT_E_FORMAT,
-                       "%s: the file ends %llu bytes before its data do; it is cut off, fetch it "
+                       "%s: the file ends %llu byte%s before its data do; it is cut off, fetch it "
                        "again",
-                       map->path, (unsigned long long)(want - have));
+                       map->path, (unsigned long long)(want - have), want - have == 1 ? "" : "s");
     if (want < have)
-        return mt_fail(ctx, MT_E_FORMAT, "%s: %llu bytes follow the data; nothing may stand there",
-                       map->path, (unsigned long long)(have - want));
+        return mt_fail(ctx, MT_E_FORMAT, "%s: %llu byte%s the data; nothing may stand there",
+                       map->path, (unsigned long long)(have - want),
+                       have - want == 1 ? " follows" : "s follow");
     return MT_OK;
 }
 
@@ -314,8 +315,8 @@ static mt_status st_find(struct mt_ctx *ctx, const struct mt_map *map, uint64_t 
 
     if (map->bytes < 8)
         return mt_fail(ctx, MT_E_FORMAT,
-                       "%s: %llu bytes are too few for a safetensors file; fetch it again",
-                       map->path, (unsigned long long)map->bytes);
+                       "%s: %llu byte%s too few for a safetensors file; fetch it again", map->path,
+                       (unsigned long long)map->bytes, map->bytes == 1 ? " is" : "s are");
     if (map->bytes >= sizeof lfs && memcmp(map->base, lfs, sizeof lfs - 1) == 0)
         return mt_fail(ctx, MT_E_FORMAT,
                        "%s: is a Git LFS pointer, not the file itself; run git lfs pull",

@@ -25,7 +25,9 @@ done
 mkdir -p "$out"
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 [[ -t 1 ]] || say() { printf '\n%s\n' "$*"; }
-run() { printf '$ moetool'; printf ' %q' "$@" | sed -E 's/( --(eval-)?data [^ ]+){2,}/ --data ... --eval-data .../'; echo; "$moetool" "$@"; }
+# Arguments as a user would type them; none here holds a quote.
+quoted() { local a; for a; do [[ $a == *' '* ]] && printf ' "%s"' "$a" || printf ' %s' "$a"; done; }
+run() { printf '$ moetool'; quoted "$@" | sed -E 's/( --(eval-)?data [^ ]+){2,}/ --data ... --eval-data .../'; echo; "$moetool" "$@"; }
 
 say "1. The dense model"
 run inspect "$dense"

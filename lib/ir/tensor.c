@@ -171,9 +171,9 @@ static mt_status tensor_bad_slice(struct mt_ctx *ctx, const struct mt_tensor *t)
 {
     char label[128];
 
-    return mt_fail(ctx, MT_E_FORMAT, "%s: data lies past the end of %s (%" PRIu64 " bytes)",
+    return mt_fail(ctx, MT_E_FORMAT, "%s: data lies past the end of %s (%" PRIu64 " byte%s)",
                    mt_tensor_label(t, label, sizeof label), t->src.slice.map->path,
-                   t->src.slice.map->bytes);
+                   t->src.slice.map->bytes, t->src.slice.map->bytes == 1 ? "" : "s");
 }
 
 static mt_status tensor_not_rows(struct mt_ctx *ctx, const struct mt_tensor *t)

@@ -122,7 +122,7 @@ T_TEST(a_header_without_data_is_told_apart_from_a_truncated_file)
     release(&arena, &h, copy);
     gg_pad(&g, 32);
     gg_data(&g, 63);
-    REFUSED(MT_E_FORMAT, "tensor x ends 1 bytes past the end");
+    REFUSED(MT_E_FORMAT, "tensor x ends 1 byte past the end");
 }
 
 T_TEST(every_cut_is_refused_or_a_header)

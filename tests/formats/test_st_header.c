@@ -132,7 +132,7 @@ T_TEST(check_5_ranges_follow_each_other)
     BAD(t, "{\"a\":" FX_ENTRY("U8", "4", 4, 8) "}", 8,
         "tensor \"a\": begins at byte 4 of the data, leaving a hole of 4 bytes");
     BAD(t, "{\"a\":" FX_ENTRY("U8", "4", 0, 4) ",\"b\":" FX_ENTRY("U8", "4", 5, 9) "}", 9,
-        "tensor \"b\": begins at byte 5 of the data, leaving a hole of 1 bytes");
+        "tensor \"b\": begins at byte 5 of the data, leaving a hole of 1 byte");
     BAD(t, "{\"a\":" FX_ENTRY("U8", "4", 0, 4) ",\"b\":" FX_ENTRY("U8", "4", 3, 7) "}", 7,
         "tensor \"b\": begins at byte 3 of the data and overlaps \"a\"");
     BAD(t, "{\"a\":" FX_ENTRY("U8", "4", 0, 4) ",\"b\":" FX_ENTRY("U8", "4", 0, 4) "}", 4,
@@ -180,8 +180,8 @@ T_TEST(check_8_the_range_is_as_long_as_dtype_and_shape_say)
 T_TEST(check_9_the_data_end_where_the_file_ends)
 {
     BAD(t, "{\"a\":" FX_ENTRY("U8", "4", 0, 4) "}", 2, "ends 2 bytes before its data do");
-    BAD(t, "{\"a\":" FX_ENTRY("U8", "4", 0, 4) "}", 5, "1 bytes follow the data");
-    BAD(t, "{}", 1, "1 bytes follow the data");
+    BAD(t, "{\"a\":" FX_ENTRY("U8", "4", 0, 4) "}", 5, "1 byte follows the data");
+    BAD(t, "{}", 1, "1 byte follows the data");
     /* A zip archive behind the tensors: one file, two readings. */
     BAD(t, "{\"a\":" FX_ENTRY("U8", "4", 0, 4) "}", 4 + 22, "22 bytes follow the data");
 }
