@@ -1,24 +1,16 @@
 #include "cmd/sink.h"
 
+#include "lib/base/clock.h"
 #include "lib/base/path.h"
 
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #define SINK_DELAY_S 0.5
 #define SINK_REDRAW_S 0.1
 #define SINK_PLAIN_S 10.0
 #define SINK_BAR 24
-
-static double sink_now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static void sink_erase(struct cmd_sink *s)
 {
@@ -134,7 +126,7 @@ static void sink_end(struct cmd_sink *s, double now)
 static void sink_progress(void *self, const struct mt_progress_event *ev)
 {
     struct cmd_sink *s = self;
-    double now = sink_now();
+    double now = mt_clock_seconds();
 
     if (s->quiet)
         return;
@@ -170,7 +162,7 @@ void cmd_sink_open(struct cmd_sink *s, bool quiet, bool verbose)
 {
     *s = (struct cmd_sink){.quiet = quiet, .verbose = verbose};
     s->terminal = isatty(STDERR_FILENO) == 1;
-    s->last = sink_now();
+    s->last = mt_clock_seconds();
 }
 
 struct mt_sink cmd_sink_callbacks(struct cmd_sink *s)
