@@ -240,6 +240,7 @@ int main(int argc, char **argv)
 {
     const char *word = argc > 1 ? argv[1] : "";
 
+    mt_mem_return_freed();
     mt_blas_prepare(argc, argv);
     main_catch_all();
     if (argc < 2) {

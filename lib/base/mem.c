@@ -9,8 +9,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 #define MEM_ALIGN 64
+#define MEM_RETURN (1 << 20) /* blocks that go back to the system when freed */
 
 /* In front of every block; one alignment unit, so that the block itself stays aligned. */
 struct mem_head {
@@ -127,6 +131,13 @@ void mt_free(void *ptr)
     struct mem_head *h = mem_head_of(ptr);
     atomic_fetch_sub(&h->budget->used, h->bytes);
     free(h);
+}
+
+void mt_mem_return_freed(void)
+{
+#ifdef __GLIBC__
+    mallopt(M_MMAP_THRESHOLD, MEM_RETURN);
+#endif
 }
 
 uint64_t mt_mem_used(const struct mt_ctx *ctx)

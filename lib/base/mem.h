@@ -39,6 +39,11 @@ uint64_t mt_mem_limit(const struct mt_ctx *ctx);
  * Charges nothing. */
 MT_NODISCARD mt_status mt_mem_fits(struct mt_ctx *ctx, uint64_t bytes, const char *what);
 
+/* Makes the process give blocks of 1 MiB and more back to the system when they are freed, so that
+ * what it holds is what is counted. By itself glibc keeps freed blocks of up to 32 MiB: at a limit
+ * of 145M a conversion held 151 MiB so. Once, before other threads start; for programs. */
+void mt_mem_return_freed(void);
+
 /* The n-th allocation from now fails (1 = the next); 0 switches injection off. Process-wide. */
 void mt_fault_alloc(uint64_t n);
 

@@ -174,3 +174,43 @@ T_TEST(arrays_grow_by_doubling)
     mt_free(v);
     T_CHECK(t, mt_mem_used(&t->ctx) == before);
 }
+
+static long mem_anon_kib(void)
+{
+    char line[128];
+    long kib = 0;
+    FILE *f = fopen("/proc/self/status", "r");
+
+    while (f != NULL && fgets(line, sizeof line, f) != NULL) {
+        if (sscanf(line, "RssAnon: %ld kB", &kib) == 1)
+            break;
+    }
+    if (f != NULL)
+        fclose(f);
+    return kib;
+}
+
+/* The first block is what teaches glibc to keep those after it. */
+T_TEST(freed_blocks_go_back_to_the_system)
+{
+    const size_t mib = (size_t)1 << 20;
+    void *block[8], *first, *pin;
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    T_SKIP(t, "sanitizers hold on to memory that was freed");
+#endif
+    if (mem_anon_kib() == 0)
+        T_SKIP(t, "this system does not tell RssAnon");
+    mt_mem_return_freed();
+    T_OK(t, mt_alloc0(&t->ctx, 24, mib, "block", &first));
+    mt_free(first);
+    long before = mem_anon_kib();
+    for (int i = 0; i < 8; i++)
+        T_OK(t, mt_alloc0(&t->ctx, 8, mib, "block", &block[i]));
+    T_OK(t, mt_alloc0(&t->ctx, 1, 64, "pin", &pin));
+    T_CHECK(t, mem_anon_kib() > before + 60 * 1024);
+    for (int i = 0; i < 8; i++)
+        mt_free(block[i]);
+    T_CHECK(t, mem_anon_kib() < before + 4 * 1024);
+    mt_free(pin);
+}
