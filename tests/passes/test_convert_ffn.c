@@ -5,6 +5,7 @@
 #include "tests/t.h"
 #include "tests/tiny.h"
 
+#include <stddef.h>
 #include <stdlib.h>
 
 static const char *const partitions[] = {"contiguous", "random", "cluster"};
@@ -451,9 +452,10 @@ T_TEST(a_resumed_walk_takes_reports_back)
     const struct mt_pass *p = mt_pass_find("convert-ffn");
     static struct noise_data data;
     struct mt_walk_result r;
-    void *opts = calloc(1, p->opts_size), *state;
+    static _Alignas(max_align_t) char opts[512];
+    void *state;
 
-    T_CHECK(t, src != NULL && opts != NULL);
+    T_CHECK(t, src != NULL && p->opts_size <= sizeof opts);
     noise_data(&data, 4, 64, 5);
     T_OK(t, run_pass(&t->ctx, "convert-ffn", "experts=8", src, &data.set, &r));
     mt_opt_defaults(p->opts, opts);
@@ -473,7 +475,6 @@ T_TEST(a_resumed_walk_takes_reports_back)
         mt_json_free(again);
     }
     p->destroy(state);
-    free(opts);
     mt_walk_result_free(&r);
     mt_model_free(src);
 }
