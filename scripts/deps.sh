@@ -36,7 +36,9 @@ find_missing() {
     if ! command -v cc >/dev/null 2>&1; then
         missing+=(libopenblas-dev liblapacke-dev libzstd-dev libpcre2-dev libutf8proc-dev)
     fi
-    mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u | sed '/^$/d')
+    # Package names hold no spaces; each once.
+    # shellcheck disable=SC2207
+    missing=($(printf '%s\n' "${missing[@]}" | sort -u))
 }
 
 find_missing
