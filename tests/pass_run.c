@@ -44,6 +44,7 @@ static mt_status pass_walk(struct mt_ctx *ctx, const char *pass, const char *opt
         st = mt_walk_run(ctx, o, out);
     if (o->dev != NULL)
         mt_device_close(o->dev);
+    o->passes = NULL;
     free(opts);
     free(text);
     return st;

@@ -19,7 +19,7 @@ static mt_status model_type(struct mt_ctx *ctx, const struct mt_json *j, const c
 
 mt_status mt_text_model_open(struct mt_ctx *ctx, const struct mt_json *j, struct mt_text_model *m)
 {
-    const char *type;
+    const char *type = "";
 
     MT_TRY(model_type(ctx, j, &type));
     if (strcmp(type, "WordPiece") == 0) {

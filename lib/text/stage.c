@@ -78,7 +78,7 @@ mt_status mt_stage_each(struct mt_ctx *ctx, const struct mt_json *obj, const cha
 {
     const char *const known[] = {"type", list, NULL};
     const struct mt_json *stages;
-    const char *type = NULL;
+    const char *type = "";
 
     if (mt_json_kind(obj) == MT_JSON_ABSENT || mt_json_kind(obj) == MT_JSON_NULL)
         return MT_OK;
