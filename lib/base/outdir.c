@@ -123,10 +123,23 @@ static mt_status outdir_remove_one(struct mt_ctx *ctx, void *keep, const char *n
     return unlink(path) == 0 ? MT_OK : outdir_fail(ctx, errno, path);
 }
 
+/* The lock tells whose directory it is, so it is the last to go: a kill in between leaves one that
+ * a later run knows as ours. */
+static mt_status outdir_remove_lock(struct mt_ctx *ctx, const char *dir)
+{
+    char *path;
+
+    MT_TRY(mt_path_join(ctx, dir, OUTDIR_LOCK, &path));
+    mt_status st = unlink(path) == 0 || errno == ENOENT ? MT_OK : outdir_fail(ctx, errno, path);
+    mt_free(path);
+    return st;
+}
+
 /* Flat: what we write has no directories, and what has is never ours to remove. */
 static mt_status outdir_remove_tree(struct mt_ctx *ctx, const char *dir)
 {
-    MT_TRY(outdir_each(ctx, dir, NULL, outdir_remove_one));
+    MT_TRY(outdir_each(ctx, dir, OUTDIR_LOCK, outdir_remove_one));
+    MT_TRY(outdir_remove_lock(ctx, dir));
     return rmdir(dir) == 0 ? MT_OK : outdir_fail(ctx, errno, dir);
 }
 
@@ -142,7 +155,9 @@ static mt_status outdir_look_one(struct mt_ctx *ctx, void *arg, const char *name
     (void)ctx;
     look->any = true;
     look->model |= strcmp(name, "config.json") == 0 || strcmp(name, "moetool.json") == 0;
-    look->ours |= strcmp(name, OUTDIR_LOCK) == 0 || strcmp(name, OUTDIR_JOURNAL) == 0;
+    /* The manifest alone: killed between taking the lock away and the last rename. */
+    look->ours |= strcmp(name, OUTDIR_LOCK) == 0 || strcmp(name, OUTDIR_JOURNAL) == 0 ||
+                  strcmp(name, "moetool.json") == 0;
     look->nested |= lstat(path, &sb) == 0 && S_ISDIR(sb.st_mode);
     return MT_OK;
 }
@@ -359,7 +374,7 @@ static mt_status outdir_sweep_one(struct mt_ctx *ctx, void *arg, const char *nam
 {
     const struct mt_outdir *o = arg;
 
-    if (outdir_find(o, name) != NULL)
+    if (outdir_find(o, name) != NULL || strcmp(name, OUTDIR_LOCK) == 0)
         return MT_OK;
     return unlink(path) == 0 ? MT_OK : outdir_fail(ctx, errno, path);
 }
@@ -433,8 +448,9 @@ mt_status mt_outdir_commit(struct mt_ctx *ctx, struct mt_outdir *out)
             MT_TRY(outdir_finish_file(ctx, f, MT_OK));
     }
     MT_TRY(mt_outdir_settle(ctx, out));
-    /* The lock file goes too; the lock lasts until its descriptor is closed. */
     MT_TRY(outdir_each(ctx, out->work, out, outdir_sweep_one));
+    if (out->result == NULL)
+        MT_TRY(outdir_remove_lock(ctx, out->work)); /* held until its descriptor is closed */
     MT_TRY(outdir_sync_dir(ctx, out->work));
     return out->result != NULL ? outdir_move_file(ctx, out) : outdir_swap(ctx, out);
 }
@@ -447,9 +463,12 @@ void mt_outdir_close(struct mt_outdir *out, bool keep)
         DIR *d = opendir(out->work);
         struct dirent *e;
         while (d != NULL && (e = readdir(d)) != NULL) {
-            if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
+            if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0 &&
+                strcmp(e->d_name, OUTDIR_LOCK) != 0)
                 unlinkat(dirfd(d), e->d_name, 0);
         }
+        if (d != NULL)
+            unlinkat(dirfd(d), OUTDIR_LOCK, 0);
         if (d != NULL)
             closedir(d);
         rmdir(out->work);
