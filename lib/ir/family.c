@@ -161,7 +161,7 @@ mt_status mt_model_bind(struct mt_ctx *ctx, struct mt_model *m)
     m->family = NULL;
     if (m->config == NULL)
         return MT_OK;
-    m->family = family_of_config(m);
+    m->family = m->base = family_of_config(m);
     if (m->family == NULL)
         return MT_OK;
     MT_TRY(

@@ -121,6 +121,8 @@ mt_status mt_cfg_hold_ffn(struct mt_ctx *ctx, const struct mt_model *m, const st
 
         if (!x->gated)
             return mt_cfg_cannot(ctx, f, "FFNs without a gate", NULL);
+        if (mt_ffn_special(x) != NULL)
+            return mt_cfg_cannot(ctx, f, mt_ffn_special(x), NULL);
         if (f->moe && (x->in_bias || x->out_bias))
             return mt_cfg_cannot(ctx, f, "biases in FFNs", NULL);
         if (f->moe && x->act != MT_ACT_SILU) {

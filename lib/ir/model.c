@@ -17,7 +17,7 @@ static struct mt_tensor model_buried; /* marks a slot whose record was removed *
 
 static size_t model_hash(struct mt_role r)
 {
-    uint64_t h = (uint64_t)r.kind << 1 | (uint64_t)r.part;
+    uint64_t h = (uint64_t)r.kind << 4 | (uint64_t)r.part;
 
     h = h << 28 ^ (uint64_t)(uint32_t)r.layer << 14 ^ (uint64_t)(uint32_t)r.expert;
     h *= 0x9E3779B97F4A7C15u;
@@ -262,6 +262,7 @@ mt_status mt_model_plan(struct mt_ctx *ctx, const struct mt_model *src, struct m
     m->path = src->path;
     m->format = src->format;
     m->family = src->family;
+    m->base = src->base != NULL ? src->base : src->family;
     m->model_type = src->model_type;
     m->hp = src->hp;
     m->config = src->config;
@@ -335,8 +336,11 @@ void mt_model_measure(const struct mt_model *m, struct mt_model_size *out)
                    t->role.layer < m->hp.n_layers) {
             const struct mt_ffn *f = &m->ffn[t->role.layer];
 
-            /* Experts 0..k-1 stand for whichever k are chosen: all have one shape. */
-            active = t->role.expert < f->k ? n : 0;
+            /* Experts 0..k-1 stand for whichever k are chosen where all have one shape. */
+            if (f->widths == NULL)
+                active = t->role.expert < f->k ? n : 0;
+            else
+                active = (uint64_t)((double)n * f->k / f->n_experts);
         }
         out->params_total += n;
         out->params_active += active;

@@ -101,6 +101,8 @@ struct mt_model {
     const char *path;               /* as the user gave it */
     const char *format;             /* "safetensors" */
     const struct mt_family *family; /* NULL: unknown; every record is MT_ROLE_OTHER */
+    const struct mt_family *base;   /* whose config and names hold for all but FFNs: that of the
+                                       native layout's source; else `family` */
     const char *model_type;         /* config's own word, also when unknown */
     struct mt_hparams hp;
     struct mt_ffn *ffn;            /* [hp.n_layers] */

@@ -2,11 +2,13 @@
  *
  * A role is (kind, layer, expert, part). Layer is -1 outside layers. Expert is the routed expert's
  * number, MT_EXPERT_NONE for tensors that belong to no expert (a dense FFN, attention), or
- * MT_EXPERT_SHARED. Part tells weight from bias and, later, from the parts of quantized tensors.
+ * MT_EXPERT_SHARED. Part tells weight from bias, and from the parts of matrices that are stored as
+ * factors or as planes of bits (ffn.h).
  */
 #ifndef MT_IR_ROLE_H
 #define MT_IR_ROLE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -38,7 +40,10 @@
     X(FFN_DOWN, "down_proj")                                                                       \
     X(ROUTER, "router")                                                                            \
     X(ROUTER_BIAS, "router_selection_bias")                                                        \
-    X(SHARED_GATE, "shared_expert_gate")
+    X(SHARED_GATE, "shared_expert_gate")                                                           \
+    X(ROUTER_HIDDEN, "router_hidden")                                                              \
+    X(ROUTER_GATE, "router_gate")                                                                  \
+    X(ROUTER_SKIP, "router_skip")
 
 enum mt_role_kind {
 #define MT_ROLE_ENUM(name, label) MT_ROLE_##name,
@@ -47,7 +52,26 @@ enum mt_role_kind {
         MT_ROLE_COUNT
 };
 
-enum mt_part { MT_PART_WEIGHT, MT_PART_BIAS };
+/* X(PART, "label") */
+#define MT_PART_LIST(X)                                                                            \
+    X(WEIGHT, "weight")                                                                            \
+    X(BIAS, "bias")                                                                                \
+    X(LEFT, "left")                                                                                \
+    X(RIGHT, "right")                                                                              \
+    X(SPARSE, "sparse")                                                                            \
+    X(SPARSE_ROWS, "sparse_rows")                                                                  \
+    X(CODES, "codes")                                                                              \
+    X(SCALE, "scale")                                                                              \
+    X(ZERO, "zero")                                                                                \
+    X(PLANES, "planes")                                                                            \
+    X(PLANE_SCALE, "plane_scale")
+
+enum mt_part {
+#define MT_PART_ENUM(name, label) MT_PART_##name,
+    MT_PART_LIST(MT_PART_ENUM)
+#undef MT_PART_ENUM
+        MT_PART_COUNT
+};
 
 #define MT_EXPERT_NONE (-1)
 #define MT_EXPERT_SHARED (-2)
@@ -64,7 +88,16 @@ static inline struct mt_role mt_role(enum mt_role_kind kind, int layer, int expe
     return (struct mt_role){.kind = kind, .layer = layer, .expert = expert};
 }
 
+static inline struct mt_role mt_role_part(struct mt_role role, enum mt_part part)
+{
+    role.part = part;
+    return role;
+}
+
 const char *mt_role_label(enum mt_role_kind kind); /* "gate_proj" */
+const char *mt_part_label(enum mt_part part);      /* "bias" */
+/* Routers and what chooses experts: kept in the dtype they have. */
+bool mt_role_is_routing(enum mt_role_kind kind);
 /* "layers.3.experts.7.up_proj", "layers.0.q_proj.bias", "embed_tokens"; into buf; returns buf. */
 const char *mt_role_print(struct mt_role role, char *buf, size_t n);
 #endif

@@ -10,7 +10,7 @@
 static mt_status verify_shape(struct mt_ctx *ctx, const struct mt_tensor *t, int rank,
                               const int64_t *want)
 {
-    char got[192], label[128], expect[64];
+    char got[192], label[128], expect[96];
     size_t n = 0;
     bool same = t->rank == rank;
 
@@ -22,10 +22,10 @@ static mt_status verify_shape(struct mt_ctx *ctx, const struct mt_tensor *t, int
     for (int i = 0; i < t->rank && n < sizeof got; i++)
         n +=
             (size_t)snprintf(got + n, sizeof got - n, "%s%" PRId64, i > 0 ? ", " : "", t->shape[i]);
-    if (rank == 1)
-        snprintf(expect, sizeof expect, "%" PRId64, want[0]);
-    else
-        snprintf(expect, sizeof expect, "%" PRId64 ", %" PRId64, want[0], want[1]);
+    n = 0;
+    for (int i = 0; i < rank; i++)
+        n += (size_t)snprintf(expect + n, sizeof expect - n, "%s%" PRId64, i > 0 ? ", " : "",
+                              want[i]);
     return mt_fail(ctx, MT_E_FORMAT, "%s%s%s%s has shape [%s], but the config gives [%s]",
                    mt_tensor_label(t, label, sizeof label), t->name != NULL ? " (" : "",
                    t->name != NULL ? t->name : "", t->name != NULL ? ")" : "", got, expect);
@@ -141,19 +141,100 @@ static mt_status verify_attention(struct mt_ctx *ctx, const struct mt_model *m, 
     return hp->mla.kv_rank > 0 ? verify_latent(ctx, m, l) : verify_qkv(ctx, m, l);
 }
 
+static const enum mt_role_kind verify_ffn_kinds[MT_FFN_MATRICES] = {
+    MT_ROLE_FFN_GATE, MT_ROLE_FFN_UP, MT_ROLE_FFN_DOWN};
+
+/* Factors of one matrix; the rank is what the tensors say, which must agree. */
+static mt_status verify_factors(struct mt_ctx *ctx, const struct mt_model *m, struct mt_role role,
+                                const struct mt_factors *how, int64_t rows, int64_t cols)
+{
+    const struct mt_tensor *t = mt_model_find(m, mt_role_part(role, MT_PART_LEFT));
+    int64_t rank = t != NULL && t->rank == 2 ? t->shape[1] : 1, n;
+    char label[128];
+
+    MT_TRY(verify_needed(ctx, m, mt_role_part(role, MT_PART_LEFT), 2, rows, rank));
+    MT_TRY(verify_needed(ctx, m, mt_role_part(role, MT_PART_RIGHT), 2, rank, cols));
+    if (!how->sparse)
+        return MT_OK;
+    t = mt_model_find(m, mt_role_part(role, MT_PART_SPARSE_ROWS));
+    n = t != NULL && t->rank == 1 ? t->shape[0] : 1;
+    MT_TRY(verify_needed(ctx, m, mt_role_part(role, MT_PART_SPARSE_ROWS), 1, n, 0));
+    if (t->dtype != MT_I32)
+        return mt_fail(ctx, MT_E_FORMAT, "%s is stored as %s, expected I32",
+                       mt_tensor_label(t, label, sizeof label), mt_dtype_name(t->dtype));
+    return verify_needed(ctx, m, mt_role_part(role, MT_PART_SPARSE), 2, n, cols);
+}
+
+static mt_status verify_rank3(struct mt_ctx *ctx, const struct mt_model *m, struct mt_role role,
+                              int64_t a, int64_t b, int64_t c)
+{
+    const int64_t want[3] = {a, b, c};
+    struct mt_tensor *t = mt_model_find(m, role);
+    char label[128];
+
+    if (t == NULL)
+        return mt_fail(ctx, MT_E_FORMAT, "%s is missing", mt_role_print(role, label, sizeof label));
+    return verify_shape(ctx, t, 3, want);
+}
+
+static mt_status verify_bytes(struct mt_ctx *ctx, const struct mt_model *m, struct mt_role role)
+{
+    const struct mt_tensor *t = mt_model_find(m, role);
+    char label[128];
+
+    if (t->dtype == MT_U8)
+        return MT_OK;
+    return mt_fail(ctx, MT_E_FORMAT, "%s is stored as %s, expected U8",
+                   mt_role_print(role, label, sizeof label), mt_dtype_name(t->dtype));
+}
+
+/* Codes and planes of one matrix; rows begin on whole bytes. */
+static mt_status verify_planes(struct mt_ctx *ctx, const struct mt_model *m, struct mt_role role,
+                               const struct mt_planes *p, int64_t rows, int64_t cols)
+{
+    int64_t groups = (cols + p->group - 1) / p->group;
+
+    MT_TRY(verify_needed(ctx, m, mt_role_part(role, MT_PART_CODES), 2, rows,
+                         (cols * p->bits + 7) / 8));
+    MT_TRY(verify_bytes(ctx, m, mt_role_part(role, MT_PART_CODES)));
+    MT_TRY(verify_needed(ctx, m, mt_role_part(role, MT_PART_SCALE), 2, rows, groups));
+    MT_TRY(verify_needed(ctx, m, mt_role_part(role, MT_PART_ZERO), 2, rows, groups));
+    if (p->n == 0)
+        return MT_OK;
+    MT_TRY(verify_rank3(ctx, m, mt_role_part(role, MT_PART_PLANES), p->n, rows, (cols + 7) / 8));
+    MT_TRY(verify_bytes(ctx, m, mt_role_part(role, MT_PART_PLANES)));
+    return verify_rank3(ctx, m, mt_role_part(role, MT_PART_PLANE_SCALE), p->n, rows, groups);
+}
+
+/* A matrix of a block, whole or in the parts that the layer declares for routed experts. */
+static mt_status verify_stored(struct mt_ctx *ctx, const struct mt_model *m, int l, int expert,
+                               enum mt_ffn_matrix which, int64_t rows, int64_t cols)
+{
+    const struct mt_ffn *f = &m->ffn[l];
+    struct mt_role role = mt_role(verify_ffn_kinds[which], l, expert);
+
+    if (expert >= 0 && f->factors[which].on)
+        return verify_factors(ctx, m, role, &f->factors[which], rows, cols);
+    if (expert >= 0 && f->planes.bits > 0)
+        return verify_planes(ctx, m, role, &f->planes, rows, cols);
+    return verify_needed(ctx, m, role, 2, rows, cols);
+}
+
 static mt_status verify_expert(struct mt_ctx *ctx, const struct mt_model *m, int l, int expert,
                                int64_t width)
 {
     const struct mt_ffn *f = &m->ffn[l];
     int64_t d = m->hp.hidden;
 
-    if (f->gated) {
-        MT_TRY(verify_matrix(ctx, m, MT_ROLE_FFN_GATE, l, expert, width, d));
-        MT_TRY(verify_bias(ctx, m, MT_ROLE_FFN_GATE, l, expert, f->in_bias, width));
+    if (width > 0) {
+        if (f->gated) {
+            MT_TRY(verify_stored(ctx, m, l, expert, MT_FFN_GATE, width, d));
+            MT_TRY(verify_bias(ctx, m, MT_ROLE_FFN_GATE, l, expert, f->in_bias, width));
+        }
+        MT_TRY(verify_stored(ctx, m, l, expert, MT_FFN_UP, width, d));
+        MT_TRY(verify_stored(ctx, m, l, expert, MT_FFN_DOWN, d, width));
+        MT_TRY(verify_bias(ctx, m, MT_ROLE_FFN_UP, l, expert, f->in_bias, width));
     }
-    MT_TRY(verify_matrix(ctx, m, MT_ROLE_FFN_UP, l, expert, width, d));
-    MT_TRY(verify_matrix(ctx, m, MT_ROLE_FFN_DOWN, l, expert, d, width));
-    MT_TRY(verify_bias(ctx, m, MT_ROLE_FFN_UP, l, expert, f->in_bias, width));
     return verify_bias(ctx, m, MT_ROLE_FFN_DOWN, l, expert, f->out_bias, d);
 }
 
@@ -164,8 +245,49 @@ static mt_status verify_selection_bias(struct mt_ctx *ctx, const struct mt_model
     const struct mt_tensor *t = mt_model_find(m, role);
 
     if (t != NULL && t->rank == 2 && t->shape[0] == 1)
-        return verify_needed(ctx, m, role, 2, 1, m->ffn[l].n_experts);
-    return verify_needed(ctx, m, role, 1, m->ffn[l].n_experts, 0);
+        return verify_needed(ctx, m, role, 2, 1, mt_ffn_rows(&m->ffn[l]));
+    return verify_needed(ctx, m, role, 1, mt_ffn_rows(&m->ffn[l]), 0);
+}
+
+/* A matrix of a router and its bias. */
+static mt_status verify_router_part(struct mt_ctx *ctx, const struct mt_model *m,
+                                    enum mt_role_kind kind, int l, int64_t rows, int64_t cols,
+                                    bool bias)
+{
+    MT_TRY(verify_matrix(ctx, m, kind, l, MT_EXPERT_NONE, rows, cols));
+    return verify_bias(ctx, m, kind, l, MT_EXPERT_NONE, bias, rows);
+}
+
+static mt_status verify_router(struct mt_ctx *ctx, const struct mt_model *m, int l)
+{
+    const struct mt_ffn *f = &m->ffn[l];
+    const struct mt_router *r = &f->router;
+    int64_t rows = mt_ffn_rows(f), d = m->hp.hidden;
+
+    if (r->kind == MT_ROUTER_MLP) {
+        MT_TRY(verify_router_part(ctx, m, MT_ROLE_ROUTER_HIDDEN, l, r->width, d, r->hidden_bias));
+        if (r->skip)
+            MT_TRY(verify_router_part(ctx, m, MT_ROLE_ROUTER_SKIP, l, rows, d, false));
+        return verify_router_part(ctx, m, MT_ROLE_ROUTER, l, rows, r->width, f->router_bias);
+    }
+    if (r->kind == MT_ROUTER_SPECTRAL)
+        rows *= r->width;
+    if (r->kind != MT_ROUTER_LINEAR && r->gated)
+        MT_TRY(verify_router_part(ctx, m, MT_ROLE_ROUTER_GATE, l, rows, d, r->hidden_bias));
+    return verify_router_part(ctx, m, MT_ROLE_ROUTER, l, rows, d, f->router_bias);
+}
+
+/* What routed experts of a layer have in common: the shared factor, the layer's output bias. */
+static mt_status verify_common(struct mt_ctx *ctx, const struct mt_model *m, int l)
+{
+    const struct mt_ffn *f = &m->ffn[l];
+    int64_t d = m->hp.hidden;
+
+    for (int i = 0; i < MT_FFN_MATRICES; i++)
+        if (f->factors[i].on && f->factors[i].base)
+            MT_TRY(verify_matrix(ctx, m, verify_ffn_kinds[i], l, MT_EXPERT_NONE,
+                                 i == MT_FFN_DOWN ? d : f->width, i == MT_FFN_DOWN ? f->width : d));
+    return verify_bias(ctx, m, MT_ROLE_FFN_DOWN, l, MT_EXPERT_NONE, f->layer_bias, d);
 }
 
 static mt_status verify_ffn(struct mt_ctx *ctx, const struct mt_model *m, int l)
@@ -174,20 +296,46 @@ static mt_status verify_ffn(struct mt_ctx *ctx, const struct mt_model *m, int l)
 
     if (!f->moe)
         return verify_expert(ctx, m, l, MT_EXPERT_NONE, f->width);
-    if (f->k < 1 || f->k > f->n_experts)
+    if (f->k < 1 || f->k > mt_ffn_rows(f))
         return mt_fail(ctx, MT_E_FORMAT, "layers.%d: %d of %d experts per token", l, f->k,
-                       f->n_experts);
-    MT_TRY(verify_matrix(ctx, m, MT_ROLE_ROUTER, l, MT_EXPERT_NONE, f->n_experts, m->hp.hidden));
-    MT_TRY(verify_bias(ctx, m, MT_ROLE_ROUTER, l, MT_EXPERT_NONE, f->router_bias, f->n_experts));
+                       mt_ffn_rows(f));
+    MT_TRY(verify_router(ctx, m, l));
     if (f->rule.has_bias)
         MT_TRY(verify_selection_bias(ctx, m, l));
+    MT_TRY(verify_common(ctx, m, l));
     for (int e = 0; e < f->n_experts; e++)
-        MT_TRY(verify_expert(ctx, m, l, e, f->width));
+        MT_TRY(verify_expert(ctx, m, l, e, mt_ffn_expert_width(f, e)));
     if (f->shared_width > 0)
         MT_TRY(verify_expert(ctx, m, l, MT_EXPERT_SHARED, f->shared_width));
     if (f->shared_width > 0 && f->shared_gated)
         MT_TRY(verify_matrix(ctx, m, MT_ROLE_SHARED_GATE, l, MT_EXPERT_NONE, 1, m->hp.hidden));
     return MT_OK;
+}
+
+/* Whether a layer's block has a place for a matrix or vector of FFN_GATE, _UP or _DOWN. */
+static bool verify_expected_ffn(const struct mt_ffn *f, struct mt_role r)
+{
+    enum mt_ffn_matrix which = r.kind == MT_ROLE_FFN_GATE ? MT_FFN_GATE
+                               : r.kind == MT_ROLE_FFN_UP ? MT_FFN_UP
+                                                          : MT_FFN_DOWN;
+    const struct mt_factors *how = &f->factors[which];
+
+    if (r.kind == MT_ROLE_FFN_GATE && !f->gated)
+        return false;
+    if (r.part > MT_PART_BIAS) {
+        if (r.expert < 0 || r.expert >= f->n_experts)
+            return false;
+        if (r.part <= MT_PART_SPARSE_ROWS)
+            return how->on && (r.part <= MT_PART_RIGHT || how->sparse);
+        return f->planes.bits > 0 && !how->on && (r.part <= MT_PART_ZERO || f->planes.n > 0);
+    }
+    if (r.expert == MT_EXPERT_SHARED)
+        return f->moe && f->shared_width > 0;
+    if (r.expert >= 0)
+        return f->moe && r.expert < f->n_experts &&
+               (r.part == MT_PART_BIAS || (!how->on && f->planes.bits == 0));
+    return !f->moe || (r.part == MT_PART_WEIGHT ? how->on && how->base
+                                                : r.kind == MT_ROLE_FFN_DOWN && f->layer_bias);
 }
 
 /* Whether the hyper-parameters leave room for a record of this role. */
@@ -218,6 +366,12 @@ static bool verify_expected(const struct mt_model *m, struct mt_role r)
         return m->hp.sinks;
     case MT_ROLE_ROUTER:
         return f->moe;
+    case MT_ROLE_ROUTER_HIDDEN:
+        return f->moe && f->router.kind == MT_ROUTER_MLP;
+    case MT_ROLE_ROUTER_SKIP:
+        return f->moe && f->router.kind == MT_ROUTER_MLP && f->router.skip;
+    case MT_ROLE_ROUTER_GATE:
+        return f->moe && f->router.kind >= MT_ROUTER_REPRESENTATIVE && f->router.gated;
     case MT_ROLE_ROUTER_BIAS:
         return f->moe && f->rule.has_bias;
     case MT_ROLE_SHARED_GATE:
@@ -225,9 +379,7 @@ static bool verify_expected(const struct mt_model *m, struct mt_role r)
     case MT_ROLE_FFN_GATE:
     case MT_ROLE_FFN_UP:
     case MT_ROLE_FFN_DOWN:
-        if (r.expert == MT_EXPERT_SHARED)
-            return f->moe && f->shared_width > 0;
-        return r.expert == MT_EXPERT_NONE ? !f->moe : f->moe && r.expert < f->n_experts;
+        return verify_expected_ffn(f, r);
     default:
         return r.expert == MT_EXPERT_NONE;
     }

@@ -39,11 +39,6 @@ static mt_status cast_create(struct mt_ctx *ctx, const void *opts, const struct 
     return MT_OK;
 }
 
-static bool cast_is_routing(const struct mt_tensor *t)
-{
-    return t->role.kind == MT_ROLE_ROUTER || t->role.kind == MT_ROLE_ROUTER_BIAS;
-}
-
 static mt_status cast_plan(struct mt_ctx *ctx, void *state, struct mt_model *m)
 {
     struct cast *c = state;
@@ -52,9 +47,10 @@ static mt_status cast_plan(struct mt_ctx *ctx, void *state, struct mt_model *m)
         struct mt_tensor *t = m->tensors[i];
         enum mt_dtype want = cast_types[c->dtype];
 
-        if (!mt_dtype_is_plain_float(t->dtype) || t->dtype == want)
+        if (!mt_dtype_is_plain_float(t->dtype) || t->dtype == want ||
+            t->role.part >= MT_PART_CODES) /* scales belong to their codes */
             continue;
-        if (cast_is_routing(t))
+        if (mt_role_is_routing(t->role.kind))
             want = MT_F32;
         if (t->dtype == want || t->src.kind != MT_SRC_ALIAS)
             continue;
