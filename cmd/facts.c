@@ -7,7 +7,8 @@
 
 static const char *const facts_rope[] = {"default", "linear", "dynamic",
                                          "llama3",  "yarn",   "longrope"};
-static const char *const facts_score[] = {"softmax", "sigmoid", "softmax over the chosen"};
+static const char *const facts_score[] = {"softmax", "sigmoid", "softmax over the chosen",
+                                          "logits"};
 static const char *const facts_qk_norm[] = {"none", "per head", "whole"};
 
 /* ---- feed-forward ---- */

@@ -284,7 +284,8 @@ static mt_status cmp_add_norms(struct mt_ctx *ctx, struct cmp *c, const float *a
 static void cmp_add_routing(struct cmp_layer *s, const struct mt_routing *r)
 {
     for (int64_t i = 0; i < r->m * r->k; i++)
-        s->slots[r->expert[i]]++;
+        if (r->expert[i] >= 0)
+            s->slots[r->expert[i]]++;
 }
 
 /* y = the model's block at the states in x. */

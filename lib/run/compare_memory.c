@@ -20,7 +20,7 @@ static uint64_t memory_routing(const struct mt_model *m, int64_t tokens)
 
     for (int l = 0; l < m->hp.n_layers; l++) {
         const struct mt_ffn *f = &m->ffn[l];
-        uint64_t row = f->moe ? 8 * (uint64_t)f->n_experts + 32 * (uint64_t)f->k : 0;
+        uint64_t row = f->moe ? 8 * (uint64_t)mt_ffn_rows(f) + 32 * (uint64_t)f->k : 0;
         if (row > most)
             most = row;
     }

@@ -225,16 +225,18 @@ static void ffn_bucket(struct mt_run_layer *l)
 
     memset(l->offset, 0, ((size_t)n + 1) * sizeof *l->offset);
     for (int64_t i = 0; i < slots; i++)
-        l->offset[l->expert[i]]++;
+        if (l->expert[i] >= 0)
+            l->offset[l->expert[i]]++;
     for (int e = 0; e <= n; e++) {
         int64_t count = l->offset[e];
         l->offset[e] = sum;
         sum += count;
     }
     for (int64_t i = 0; i < slots; i++) {
-        int64_t row = l->offset[l->expert[i]]++;
+        int64_t row = l->expert[i] < 0 ? -1 : l->offset[l->expert[i]]++;
         l->row_of_slot[i] = (int32_t)row;
-        l->token_of_row[row] = (int32_t)(i / l->ffn->k);
+        if (row >= 0)
+            l->token_of_row[row] = (int32_t)(i / l->ffn->k);
     }
     /* Filling moved each start to the next one's. */
     memmove(l->offset + 1, l->offset, (size_t)n * sizeof *l->offset);
@@ -253,7 +255,8 @@ static mt_status ffn_route(struct mt_ctx *ctx, struct mt_run_layer *l, mt_buf n,
     MT_TRY(ops->gemm(ctx, r->dev, logits, n, m, l->router.h, false));
     MT_TRY(ffn_bias(ctx, r, logits, m, &l->router_bias));
     MT_TRY(ops->download_f64(ctx, r->dev, l->logits, logits, elems));
-    l->routing = (struct mt_routing){m, l->ffn->k, l->expert, l->weight, l->logits};
+    l->routing =
+        (struct mt_routing){m, l->ffn->k, l->expert, l->weight, l->logits, l->ffn->n_experts};
     MT_TRY(mt_pool_run(ctx, (m + FFN_ROUTE_ROWS - 1) / FFN_ROUTE_ROWS, ffn_route_rows, l));
     ffn_bucket(l);
     return MT_OK;
@@ -399,7 +402,7 @@ static mt_status ffn_experts(struct mt_ctx *ctx, struct mt_run_layer *l, mt_buf 
     MT_TRY(mt_run_slot(ctx, r, RUN_SLOT_B, inner, &gate));
     if (l->ffn->gated)
         MT_TRY(mt_run_slot(ctx, r, RUN_SLOT_C, inner, &up));
-    MT_TRY(ops->gather_rows(ctx, r->dev, rows, n, slots, hidden, l->token_of_row));
+    MT_TRY(ops->gather_rows(ctx, r->dev, rows, n, l->offset[n_experts], hidden, l->token_of_row));
     for (int first = 0; first < n_experts; first = end) {
         end = ffn_range(ctx, l, first);
         MT_TRY(ffn_load_range(ctx, l, first, end));

@@ -3,7 +3,7 @@
 #include <math.h>
 #include <string.h>
 
-/* Scores of all experts; for softmax-after-top-k the logits themselves, because the softmax keeps
+/* Scores of all rows; for softmax-after-top-k the logits themselves, because the softmax keeps
  * their order. */
 static void router_scores(const struct mt_router_rule *rule, const double *logits, int n,
                           double *score)
@@ -16,6 +16,7 @@ static void router_scores(const struct mt_router_rule *rule, const double *logit
             score[i] = 1.0 / (1.0 + exp(-logits[i]));
         return;
     case MT_SCORE_SOFTMAX_TOPK:
+    case MT_SCORE_LOGIT:
         memcpy(score, logits, (size_t)n * sizeof *score);
         return;
     case MT_SCORE_SOFTMAX:
@@ -97,6 +98,24 @@ static void router_weights(const struct mt_router_rule *rule, int k, double *wei
     }
 }
 
+/* How many of the k chosen, best first, the rule's threshold leaves. A NaN never passes one. */
+static int router_cut(const struct mt_router_rule *rule, const double *pick, int k,
+                      const int32_t *expert)
+{
+    double at = rule->cut_at, best = pick[expert[0]];
+    int n = 0;
+
+    if (rule->cut == MT_CUT_NONE)
+        return k;
+    if (rule->cut == MT_CUT_RATIO)
+        at *= best;
+    if (rule->cut == MT_CUT_MARGIN)
+        at = best - at;
+    while (n < k && pick[expert[n]] >= at)
+        n++;
+    return n < rule->cut_min ? (rule->cut_min < k ? rule->cut_min : k) : n;
+}
+
 /* Heaviest first, ties to the lowest index; k is small. */
 static void router_sort(int k, int32_t *expert, double *weight)
 {
@@ -137,8 +156,41 @@ void mt_router_apply(const struct mt_router_rule *rule, const double *logits, co
         expert[s] = e;
         weight[s] = score[e];
     }
-    router_weights(rule, k, weight);
-    router_sort(k, expert, weight);
+    n = router_cut(rule, pick, k, expert);
+    for (int s = n; s < k; s++) {
+        expert[s] = -1;
+        weight[s] = 0;
+    }
+    if (rule->unit)
+        for (int s = 0; s < n; s++)
+            weight[s] = rule->scale;
+    else if (n > 0)
+        router_weights(rule, n, weight);
+    router_sort(n, expert, weight);
+}
+
+void mt_router_join(const int32_t *map, int k, int32_t *expert, double *weight)
+{
+    int n = 0;
+
+    for (int s = 0; s < k && expert[s] >= 0; s++) {
+        int32_t e = map[expert[s]];
+        double w = weight[s];
+        int j = 0;
+        while (j < n && expert[j] != e)
+            j++;
+        if (j == n) {
+            expert[n] = e;
+            weight[n++] = w;
+        } else {
+            weight[j] += w;
+        }
+    }
+    for (int s = n; s < k; s++) {
+        expert[s] = -1;
+        weight[s] = 0;
+    }
+    router_sort(n, expert, weight);
 }
 
 bool mt_router_fits(const struct mt_router_rule *rule, int n, int k)

@@ -129,11 +129,11 @@ static mt_status runner_check_moe(struct mt_ctx *ctx, const struct mt_model *m, 
 {
     const struct mt_ffn *f = &m->ffn[layer];
 
-    if (f->moe && !mt_router_fits(&f->rule, f->n_experts, f->k))
+    if (f->moe && !mt_router_fits(&f->rule, mt_ffn_rows(f), f->k))
         return mt_fail(ctx, MT_E_UNSUPPORTED,
                        "layer %d: %d of %d experts in %d of %d groups cannot be routed (at most %d "
                        "experts)",
-                       layer, f->k, f->n_experts, f->rule.topk_group, f->rule.n_group,
+                       layer, f->k, mt_ffn_rows(f), f->rule.topk_group, f->rule.n_group,
                        MT_ROUTER_EXPERTS_MAX);
     return MT_OK;
 }

@@ -35,9 +35,11 @@ struct mt_seqs {
 struct mt_routing {
     int64_t m;
     int k;
-    const int32_t *expert; /* [m*k] in order of weight, heaviest first */
-    const double *weight;  /* [m*k] after normalisation and scale */
-    const double *logits;  /* [m*n_experts] */
+    const int32_t *expert; /* [m*k] in order of weight, heaviest first; -1 in slots left empty by a
+                              threshold or by rows that share an expert: they stand last */
+    const double *weight;  /* [m*k] after normalisation and scale; 0 in empty slots */
+    const double *logits;  /* [m*n_rows] */
+    int n_rows;            /* of the router: the number of experts, unless mt_ffn.map says else */
 };
 
 /* Keys and values of earlier positions, for generation. */
@@ -107,12 +109,16 @@ void mt_kv_free(struct mt_kv_cache *kv);
 /* The rule of a router applied to logits[n] (host). Chosen experts in order of weight, heaviest
  * first, ties to the lowest index. bias NULL: none. With groups, an expert outside the best
  * `topk_group` is never selected; a group is worth the sum of its two best selection scores, or
- * for an unbiased softmax (DeepSeek-V2) its best one. Exposed because tests check it against
+ * for an unbiased softmax (DeepSeek-V2) its best one. Slots that the rule's threshold drops are -1
+ * and stand last. Exposed because tests check it against
  * hand-computed vectors and passes simulate targets with it. Needs mt_router_fits. */
 #define MT_ROUTER_EXPERTS_MAX 4096
 #define MT_ROUTER_GROUPS_MAX 256
 void mt_router_apply(const struct mt_router_rule *rule, const double *logits, const double *bias,
                      int n, int k, int32_t *expert, double *weight);
+/* Chosen rows become the experts they stand for: rows of one expert become one slot with the sum
+ * of their weights; slots left over are -1. */
+void mt_router_join(const int32_t *map, int k, int32_t *expert, double *weight);
 /* True when k experts of n can be chosen by the rule: sizes within the limits, whole groups, and
  * at least k experts in the groups that are kept. */
 bool mt_router_fits(const struct mt_router_rule *rule, int n, int k);
