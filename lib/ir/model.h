@@ -18,6 +18,7 @@
 #include "lib/ir/tensor.h"
 
 struct mt_family;
+struct mt_profile;
 
 enum mt_norm { MT_NORM_RMS, MT_NORM_LAYER };
 enum mt_qk_norm { MT_QK_NORM_NONE, MT_QK_NORM_HEAD, MT_QK_NORM_FULL };
@@ -109,6 +110,10 @@ struct mt_model {
     struct mt_json *config;        /* the source's config.json; NULL when there is none */
     const struct mt_model *source; /* of a plan; NULL otherwise. A plan's config and sidecars are
                                       borrowed from it */
+
+    /* Statistics the caller hands to passes beside the weights (lib/flow/profile.h), checked to be
+     * of this model; borrowed. NULL: none, also in plans, whose source has them. */
+    const struct mt_profile *profile;
 
     struct mt_cut *cuts; /* in the arena; of a plan: NULL */
     bool unblocked;      /* FP8 blocks are read as BF16; quantization_config no longer holds */
