@@ -9,18 +9,31 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Where a tensor's bytes go: `begin` counts from the start of its shard's data. */
+/* A tensor of the output: one record, or those that its family stores as one. */
+struct st_slot {
+    const char *name;
+    enum mt_dtype dtype;
+    int rank;
+    int64_t shape[MT_RANK_MAX];
+    uint64_t begin, bytes; /* from the start of its shard's data */
+    size_t shard;
+};
+
+/* Where a record's bytes go. */
 struct st_place {
     const struct mt_tensor *t;
-    uint64_t begin, bytes;
-    size_t shard;
+    const char *name; /* of its slot */
+    bool fused;
+    uint64_t at, bytes; /* from the start of its slot */
+    size_t lead;        /* the slot's first place */
+    struct st_slot *slot;
 };
 
 struct st_shard {
     char name[64];
     struct mt_outfile *file;
     const struct mt_map *map; /* owned by the plan; NULL until something is reread */
-    size_t first, n;          /* places[first .. first + n), in the order of their bytes */
+    size_t first, n;          /* sorted[first .. first + n), in the order of their bytes */
     uint64_t header_bytes;    /* n of the file, padding included */
     uint64_t data_bytes;
     _Atomic bool dirty;
@@ -29,9 +42,12 @@ struct st_shard {
 struct mt_writer {
     struct mt_outdir *out;
     struct mt_model *m;
-    struct st_place *places;  /* by shard, then by place in it */
+    struct st_place *places;  /* of m's records, in their order */
     struct st_place **by_ptr; /* by address of the tensor: what `put` looks up, from any thread */
     size_t n;
+    struct st_slot *slots;   /* in the order of their first records */
+    struct st_slot **sorted; /* by shard, then by place in it */
+    size_t n_slots;
     struct st_shard *shards;
     size_t n_shards;
     uint64_t total; /* tensor bytes */
@@ -95,13 +111,13 @@ static mt_status st_add_string(struct mt_ctx *ctx, struct st_text *s, const char
     return st_add(ctx, s, "\"", 1);
 }
 
-static mt_status st_add_entry(struct mt_ctx *ctx, struct st_text *s, const struct st_place *p)
+static mt_status st_add_entry(struct mt_ctx *ctx, struct st_text *s, const struct st_slot *p)
 {
     MT_TRY(st_add(ctx, s, ",", 1));
-    MT_TRY(st_add_string(ctx, s, p->t->name));
-    MT_TRY(st_addf(ctx, s, ":{\"dtype\":\"%s\",\"shape\":[", mt_dtype_name(p->t->dtype)));
-    for (int i = 0; i < p->t->rank; i++)
-        MT_TRY(st_addf(ctx, s, "%s%" PRId64, i > 0 ? "," : "", p->t->shape[i]));
+    MT_TRY(st_add_string(ctx, s, p->name));
+    MT_TRY(st_addf(ctx, s, ":{\"dtype\":\"%s\",\"shape\":[", mt_dtype_name(p->dtype)));
+    for (int i = 0; i < p->rank; i++)
+        MT_TRY(st_addf(ctx, s, "%s%" PRId64, i > 0 ? "," : "", p->shape[i]));
     return st_addf(ctx, s, "],\"data_offsets\":[%" PRIu64 ",%" PRIu64 "]}", p->begin,
                    p->begin + p->bytes);
 }
@@ -115,7 +131,7 @@ static mt_status st_header_text(struct mt_ctx *ctx, const struct mt_writer *w,
     MT_TRY(st_add(ctx, s, "00000000", 8));
     MT_TRY(st_add(ctx, s, meta, sizeof meta - 1));
     for (size_t i = 0; i < shard->n; i++)
-        MT_TRY(st_add_entry(ctx, s, &w->places[shard->first + i]));
+        MT_TRY(st_add_entry(ctx, s, w->sorted[shard->first + i]));
     MT_TRY(st_add(ctx, s, "}", 1));
     while (s->n % 8 != 0)
         MT_TRY(st_add(ctx, s, " ", 1));
@@ -126,15 +142,15 @@ static mt_status st_header_text(struct mt_ctx *ctx, const struct mt_writer *w,
 
 /* ---- plan ---- */
 
-static int st_by_place(const void *a, const void *b)
+static int st_by_slot(const void *a, const void *b)
 {
-    const struct st_place *x = a, *y = b;
+    const struct st_slot *x = *(struct st_slot *const *)a, *y = *(struct st_slot *const *)b;
 
     if (x->shard != y->shard)
         return x->shard < y->shard ? -1 : 1;
-    if (x->t->dtype != y->t->dtype)
-        return x->t->dtype > y->t->dtype ? -1 : 1;
-    return strcmp(x->t->name, y->t->name);
+    if (x->dtype != y->dtype)
+        return x->dtype > y->dtype ? -1 : 1;
+    return strcmp(x->name, y->name);
 }
 
 static int st_by_ptr(const void *a, const void *b)
@@ -145,35 +161,98 @@ static int st_by_ptr(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
+/* By name, then in the order of the model. */
 static int st_by_name(const void *a, const void *b)
 {
-    return strcmp((*(struct st_place *const *)a)->t->name, (*(struct st_place *const *)b)->t->name);
+    const struct st_place *x = *(struct st_place *const *)a, *y = *(struct st_place *const *)b;
+    int order = strcmp(x->name, y->name);
+
+    return order != 0 ? order : x < y ? -1 : x > y;
 }
 
-/* Leaves by_ptr in order of names. */
-static mt_status st_check_names(struct mt_ctx *ctx, struct mt_writer *w)
+static int st_slot_by_name(const void *a, const void *b)
+{
+    return strcmp((*(struct st_slot *const *)a)->name, (*(struct st_slot *const *)b)->name);
+}
+
+static mt_status st_place_one(struct mt_ctx *ctx, struct mt_writer *w, size_t i)
+{
+    struct st_place *p = &w->places[i];
+    struct mt_fused_place whole;
+    char show[MT_SHOW_BYTES];
+
+    p->t = w->m->tensors[i];
+    p->name = p->t->name;
+    p->bytes = mt_tensor_bytes(p->t);
+    p->lead = i;
+    mt_assert(p->name != NULL);
+    if (mt_dtype_is_block(p->t->dtype))
+        return mt_fail(ctx, MT_E_UNSUPPORTED,
+                       "%s: safetensors has no %s blocks; only GGUF holds them",
+                       mt_show_name(p->name, show), mt_dtype_name(p->t->dtype));
+    MT_TRY(mt_family_fused_place(ctx, w->m, p->t, &whole, &p->fused));
+    if (!p->fused)
+        return MT_OK;
+    p->name = whole.name;
+    p->at = (uint64_t)whole.at * (mt_dtype_bits(p->t->dtype) / 8);
+    return MT_OK;
+}
+
+/* Records under one name: a name is used once, or by all parts of one tensor. */
+static mt_status st_join(struct mt_ctx *ctx, struct mt_writer *w)
 {
     char show[MT_SHOW_BYTES];
 
-    for (size_t i = 0; i < w->n; i++) {
-        mt_assert(w->places[i].t->name != NULL);
-        if (mt_dtype_is_block(w->places[i].t->dtype))
-            return mt_fail(
-                ctx, MT_E_UNSUPPORTED, "%s: safetensors has no %s blocks; only GGUF holds them",
-                mt_show_name(w->places[i].t->name, show), mt_dtype_name(w->places[i].t->dtype));
+    for (size_t i = 0; i < w->n; i++)
         w->by_ptr[i] = &w->places[i];
-    }
     if (w->n > 0)
         qsort(w->by_ptr, w->n, sizeof(struct st_place *), st_by_name);
     for (size_t i = 1; i < w->n; i++) {
-        const struct mt_tensor *a = w->by_ptr[i - 1]->t, *b = w->by_ptr[i]->t;
-        if (strcmp(a->name, b->name) == 0)
+        const struct st_place *a = w->by_ptr[i - 1], *b = w->by_ptr[i];
+        if (strcmp(a->name, b->name) != 0)
+            continue;
+        if (!a->fused || !b->fused)
             return mt_fail(ctx, MT_E_FORMAT,
                            "two tensors would be written as \"%s\" (from %s and %s); a name can "
                            "be used once",
                            mt_show_name(a->name, show),
-                           a->planner != NULL ? a->planner : "the source",
-                           b->planner != NULL ? b->planner : "the source");
+                           a->t->planner != NULL ? a->t->planner : "the source",
+                           b->t->planner != NULL ? b->t->planner : "the source");
+        if (a->t->dtype != b->t->dtype)
+            return mt_fail(ctx, MT_E_UNSUPPORTED,
+                           "%s: its parts are %s and %s, but models of family %s store them as one "
+                           "tensor; choose one type with --dtype",
+                           mt_show_name(a->name, show), mt_dtype_name(a->t->dtype),
+                           mt_dtype_name(b->t->dtype), w->m->family->name);
+        w->by_ptr[i]->lead = a->lead;
+    }
+    return MT_OK;
+}
+
+/* One slot for each name, in model order. */
+static mt_status st_slots(struct mt_ctx *ctx, struct mt_writer *w)
+{
+    MT_TRY(mt_alloc0(ctx, w->n, sizeof *w->slots, "layout of the output", &w->slots));
+    MT_TRY(mt_alloc0(ctx, w->n, sizeof(struct st_slot *), "layout of the output", &w->sorted));
+    for (size_t i = 0; i < w->n; i++) {
+        struct st_place *p = &w->places[i];
+        struct mt_fused_place whole;
+        bool fused = false;
+        if (p->lead < i) {
+            p->slot = w->places[p->lead].slot;
+            p->slot->bytes += p->bytes;
+            continue;
+        }
+        p->slot = &w->slots[w->n_slots++];
+        *p->slot = (struct st_slot){
+            .name = p->name, .dtype = p->t->dtype, .rank = p->t->rank, .bytes = p->bytes};
+        memcpy(p->slot->shape, p->t->shape, sizeof p->t->shape);
+        if (p->fused)
+            MT_TRY(mt_family_fused_place(ctx, w->m, p->t, &whole, &fused));
+        if (fused) {
+            p->slot->rank = whole.rank;
+            memcpy(p->slot->shape, whole.shape, sizeof whole.shape);
+        }
     }
     return MT_OK;
 }
@@ -184,10 +263,9 @@ static mt_status st_assign(struct mt_ctx *ctx, struct mt_writer *w, uint64_t byt
     uint64_t filled = 0;
 
     w->n_shards = 1;
-    for (size_t i = 0; i < w->n; i++) {
-        struct st_place *p = &w->places[i];
-        p->t = w->m->tensors[i];
-        p->bytes = mt_tensor_bytes(p->t);
+    for (size_t i = 0; i < w->n_slots; i++) {
+        struct st_slot *p = &w->slots[i];
+        w->sorted[i] = p;
         if (bytes_max > 0 && filled > 0 &&
             (p->bytes > bytes_max || filled > bytes_max - p->bytes)) {
             w->n_shards++;
@@ -208,8 +286,8 @@ static mt_status st_layout(struct mt_ctx *ctx, struct mt_writer *w)
 {
     size_t at = 0;
 
-    if (w->n > 0)
-        qsort(w->places, w->n, sizeof *w->places, st_by_place);
+    if (w->n_slots > 0)
+        qsort(w->sorted, w->n_slots, sizeof(struct st_slot *), st_by_slot);
     for (size_t s = 0; s < w->n_shards; s++) {
         struct st_shard *sh = &w->shards[s];
         struct st_text text = {0};
@@ -220,9 +298,9 @@ static mt_status st_layout(struct mt_ctx *ctx, struct mt_writer *w)
         else
             snprintf(sh->name, sizeof sh->name, "model-%05zu-of-%05zu" MT_ST_SUFFIX, s + 1,
                      w->n_shards);
-        for (sh->first = at; at < w->n && w->places[at].shard == s; at++, sh->n++) {
-            w->places[at].begin = sh->data_bytes;
-            sh->data_bytes += w->places[at].bytes;
+        for (sh->first = at; at < w->n_slots && w->sorted[at]->shard == s; at++, sh->n++) {
+            w->sorted[at]->begin = sh->data_bytes;
+            sh->data_bytes += w->sorted[at]->bytes;
         }
         st = st_header_text(ctx, w, sh, &text);
         sh->header_bytes = text.n - (text.n > 8 ? 8 : text.n);
@@ -234,7 +312,7 @@ static mt_status st_layout(struct mt_ctx *ctx, struct mt_writer *w)
                            " bytes, the format allows %u; choose a smaller --max-shard-size",
                            sh->name, sh->header_bytes, MT_ST_HEADER_MAX);
     }
-    mt_assert(at == w->n);
+    mt_assert(at == w->n_slots);
     return MT_OK;
 }
 
@@ -254,12 +332,13 @@ static mt_status st_plan_all(struct mt_ctx *ctx, struct mt_writer *w,
     w->n = w->m->n_tensors;
     MT_TRY(mt_alloc0(ctx, w->n, sizeof *w->places, "layout of the output", &w->places));
     MT_TRY(mt_alloc0(ctx, w->n, sizeof(struct st_place *), "layout of the output", &w->by_ptr));
+    for (size_t i = 0; i < w->n; i++)
+        MT_TRY(st_place_one(ctx, w, i));
+    MT_TRY(st_join(ctx, w));
+    MT_TRY(st_slots(ctx, w));
     MT_TRY(st_assign(ctx, w, opts->shard_bytes_max));
-    MT_TRY(st_check_names(ctx, w));
     MT_TRY(mt_alloc0(ctx, w->n_shards, sizeof *w->shards, "layout of the output", &w->shards));
     MT_TRY(st_layout(ctx, w));
-    for (size_t i = 0; i < w->n; i++)
-        w->by_ptr[i] = &w->places[i];
     if (w->n > 0)
         qsort(w->by_ptr, w->n, sizeof(struct st_place *), st_by_ptr);
     return st_open_files(ctx, w);
@@ -287,6 +366,8 @@ void mt_st_writer_free(struct mt_writer *w)
         return;
     mt_free(w->places);
     mt_free(w->by_ptr);
+    mt_free(w->slots);
+    mt_free(w->sorted);
     mt_free(w->shards);
     mt_free(w);
 }
@@ -307,11 +388,12 @@ mt_status mt_st_put(struct mt_ctx *ctx, struct mt_writer *w, const struct mt_ten
                     uint64_t offset, const void *bytes, size_t n)
 {
     const struct st_place *p = st_find(w, t);
-    struct st_shard *sh = &w->shards[p->shard];
+    struct st_shard *sh = &w->shards[p->slot->shard];
+    uint64_t to = 8 + sh->header_bytes + p->slot->begin + p->at + offset;
 
     mt_assert(offset <= p->bytes && n <= p->bytes - offset);
     atomic_store(&sh->dirty, true);
-    return mt_outfile_write(ctx, sh->file, 8 + sh->header_bytes + p->begin + offset, bytes, n);
+    return mt_outfile_write(ctx, sh->file, to, bytes, n);
 }
 
 mt_status mt_st_sync(struct mt_ctx *ctx, struct mt_writer *w)
@@ -326,7 +408,7 @@ mt_status mt_st_sync(struct mt_ctx *ctx, struct mt_writer *w)
 mt_status mt_st_reread(struct mt_ctx *ctx, struct mt_writer *w, struct mt_tensor *t)
 {
     const struct st_place *p = st_find(w, t);
-    struct st_shard *sh = &w->shards[p->shard];
+    struct st_shard *sh = &w->shards[p->slot->shard];
 
     if (sh->map == NULL) {
         struct mt_map *map;
@@ -336,7 +418,7 @@ mt_status mt_st_reread(struct mt_ctx *ctx, struct mt_writer *w, struct mt_tensor
     }
     t->src.kind = MT_SRC_SLICE;
     t->src.slice.map = sh->map;
-    t->src.slice.offset = 8 + sh->header_bytes + p->begin;
+    t->src.slice.offset = 8 + sh->header_bytes + p->slot->begin + p->at;
     mt_st_strides(t, t->src.slice.stride);
     return MT_OK;
 }
@@ -358,14 +440,14 @@ static mt_status st_write_header(struct mt_ctx *ctx, const struct mt_writer *w, 
 }
 
 static mt_status st_index_text(struct mt_ctx *ctx, const struct mt_writer *w,
-                               struct st_place *const *sorted, struct st_text *s)
+                               struct st_slot *const *sorted, struct st_text *s)
 {
     MT_TRY(st_addf(
         ctx, s, "{\n  \"metadata\": {\n    \"total_size\": %" PRIu64 "\n  },\n  \"weight_map\": {",
         w->total));
-    for (size_t i = 0; i < w->n; i++) {
+    for (size_t i = 0; i < w->n_slots; i++) {
         MT_TRY(st_addf(ctx, s, "%s\n    ", i > 0 ? "," : ""));
-        MT_TRY(st_add_string(ctx, s, sorted[i]->t->name));
+        MT_TRY(st_add_string(ctx, s, sorted[i]->name));
         MT_TRY(st_addf(ctx, s, ": \"%s\"", w->shards[sorted[i]->shard].name));
     }
     return st_addf(ctx, s, "\n  }\n}\n");
@@ -374,12 +456,12 @@ static mt_status st_index_text(struct mt_ctx *ctx, const struct mt_writer *w,
 static mt_status st_write_index(struct mt_ctx *ctx, const struct mt_writer *w)
 {
     struct st_text text = {0};
-    struct st_place **sorted;
+    struct st_slot **sorted;
     mt_status st;
 
-    MT_TRY(mt_alloc(ctx, w->n, sizeof(struct st_place *), "index of the output", &sorted));
-    memcpy(sorted, w->by_ptr, w->n * sizeof(struct st_place *));
-    qsort(sorted, w->n, sizeof(struct st_place *), st_by_name);
+    MT_TRY(mt_alloc(ctx, w->n_slots, sizeof(struct st_slot *), "index of the output", &sorted));
+    memcpy(sorted, w->sorted, w->n_slots * sizeof(struct st_slot *));
+    qsort(sorted, w->n_slots, sizeof(struct st_slot *), st_slot_by_name);
     st = st_index_text(ctx, w, sorted, &text);
     if (st == MT_OK)
         st = mt_outdir_text(ctx, w->out, MT_ST_INDEX, text.p, text.n);
@@ -400,13 +482,13 @@ static mt_status st_write_config(struct mt_ctx *ctx, const struct mt_writer *w,
     return st;
 }
 
-static bool st_same(const struct st_place *p, const struct mt_st_record *r)
+static bool st_same(const struct st_slot *p, const struct mt_st_record *r)
 {
-    bool same = strcmp(p->t->name, r->name) == 0 && (uint8_t)p->t->dtype == r->dtype &&
-                p->t->rank == r->rank && p->begin == r->begin && p->begin + p->bytes == r->end;
+    bool same = strcmp(p->name, r->name) == 0 && (uint8_t)p->dtype == r->dtype &&
+                p->rank == r->rank && p->begin == r->begin && p->begin + p->bytes == r->end;
 
-    for (int i = 0; same && i < p->t->rank; i++)
-        same = p->t->shape[i] == (int64_t)r->shape[i];
+    for (int i = 0; same && i < p->rank; i++)
+        same = p->shape[i] == (int64_t)r->shape[i];
     return same;
 }
 
@@ -426,10 +508,10 @@ static mt_status st_verify(struct mt_ctx *ctx, const struct mt_writer *w, const 
         st = mt_fail(ctx, MT_E_IO, "%s: %zu tensors were written, but %zu are there", map->path,
                      sh->n, h.n);
     for (size_t i = 0; st == MT_OK && i < h.n; i++) {
-        const struct st_place *p = &w->places[sh->first + i];
+        const struct st_slot *p = w->sorted[sh->first + i];
         if (!st_same(p, &h.v[i]))
             st = mt_fail(ctx, MT_E_IO, "%s: tensor \"%s\" is not as planned", map->path,
-                         mt_show_name(p->t->name, show));
+                         mt_show_name(p->name, show));
     }
     mt_st_header_free(&h);
     mt_arena_free(&arena);

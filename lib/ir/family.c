@@ -78,19 +78,13 @@ static bool family_row_is(const struct mt_name_row *row, struct mt_role role)
            (strstr(row->pattern, "%l") != NULL) == (role.layer >= 0);
 }
 
-mt_status mt_family_print(struct mt_ctx *ctx, const struct mt_family *f, struct mt_model *m,
-                          struct mt_role role, const char **name)
+mt_status family_print_pattern(struct mt_ctx *ctx, struct mt_model *m, const char *pattern,
+                               struct mt_role role, const char **name)
 {
-    char buf[FAMILY_NAME_MAX], label[128];
-    const struct mt_name_row *row = f->names;
+    char buf[FAMILY_NAME_MAX];
     size_t n = 0;
 
-    while (row->pattern != NULL && !family_row_is(row, role))
-        row++;
-    if (row->pattern == NULL)
-        return mt_fail(ctx, MT_E_UNSUPPORTED, "%s has no name for %s", f->name,
-                       mt_role_print(role, label, sizeof label));
-    for (const char *p = row->pattern; *p != 0; p++) {
+    for (const char *p = pattern; *p != 0; p++) {
         mt_assert(n + 16 < sizeof buf); /* patterns are ours */
         if (*p == '%')
             n += (size_t)snprintf(buf + n, sizeof buf - n, "%" PRId32,
@@ -99,6 +93,20 @@ mt_status mt_family_print(struct mt_ctx *ctx, const struct mt_family *f, struct 
             buf[n++] = *p;
     }
     return mt_arena_strndup(ctx, &m->arena, buf, n, name);
+}
+
+mt_status mt_family_print(struct mt_ctx *ctx, const struct mt_family *f, struct mt_model *m,
+                          struct mt_role role, const char **name)
+{
+    const struct mt_name_row *row = f->names;
+    char label[128];
+
+    while (row->pattern != NULL && !family_row_is(row, role))
+        row++;
+    if (row->pattern == NULL)
+        return mt_fail(ctx, MT_E_UNSUPPORTED, "%s has no name for %s", f->name,
+                       mt_role_print(role, label, sizeof label));
+    return family_print_pattern(ctx, m, row->pattern, role, name);
 }
 
 mt_status mt_model_rename(struct mt_ctx *ctx, struct mt_model *m, const struct mt_family *f)

@@ -100,6 +100,19 @@ MT_NODISCARD mt_status mt_model_rename(struct mt_ctx *ctx, struct mt_model *m,
  * not. The plan can then be written, and no longer run. */
 MT_NODISCARD mt_status mt_model_restack(struct mt_ctx *ctx, struct mt_model *plan);
 
+/* Where a record lies in a stored tensor of its family that holds several (`fused` rows). */
+struct mt_fused_place {
+    const char *name; /* of the whole, in the arena of m */
+    int rank;
+    int64_t shape[3];
+    int64_t at; /* elements from its start; the record lies there contiguous */
+};
+/* For writers, after mt_model_rename. *fused false: the record is stored by itself. Only families
+ * whose tensors are stacks and rows one after the other can be written. */
+MT_NODISCARD mt_status mt_family_fused_place(struct mt_ctx *ctx, struct mt_model *m,
+                                             const struct mt_tensor *t,
+                                             struct mt_fused_place *place, bool *fused);
+
 /* Shared pieces for family files (family_util.c). */
 
 #define MT_LAYERS_MAX 10000
@@ -267,6 +280,11 @@ MT_NODISCARD mt_status mt_cfg_set_moe(struct mt_ctx *ctx, struct mt_model *m,
 /* Granite: the four multipliers, dense blocks, experts and router (not the shared expert). */
 MT_NODISCARD mt_status mt_cfg_read_granite(struct mt_ctx *ctx, struct mt_model *m,
                                            struct mt_ffn *moe);
+/* The keys of mt_cfg_read_granite, and what its code can hold; a shared expert is the caller's. */
+MT_NODISCARD mt_status mt_cfg_hold_granite(struct mt_ctx *ctx, const struct mt_model *m,
+                                           const struct mt_family *f, const struct mt_ffn **moe);
+void mt_cfg_write_granite(const struct mt_model *m, const struct mt_family *f,
+                          struct mt_json *config);
 /* sliding_window (default dflt; null is none) on all but every `every`th layer, unless layer_types
  * says otherwise. Read_common comes before. */
 MT_NODISCARD mt_status mt_cfg_read_alternate(struct mt_ctx *ctx, struct mt_model *m, int64_t dflt,
@@ -289,6 +307,7 @@ struct mt_attn_limits {
     bool partial;     /* rotary positions on a part of each head */
     bool window;      /* a sliding window */
     bool window_from; /* ... from some layer on */
+    bool scales;      /* factors on embeddings, residuals, attention scores and logits */
 };
 MT_NODISCARD mt_status mt_cfg_hold_attention(struct mt_ctx *ctx, const struct mt_model *m,
                                              const struct mt_family *f,

@@ -174,6 +174,50 @@ mt_status family_cut(struct mt_ctx *ctx, struct mt_model *m, struct mt_tensor *t
     return MT_OK;
 }
 
+static enum mt_name_expert cut_expert_of(struct mt_role role)
+{
+    return role.expert == MT_EXPERT_SHARED ? MT_NAME_SHARED
+           : role.expert >= 0              ? MT_NAME_ROUTED
+                                           : MT_NAME_NO_EXPERT;
+}
+
+mt_status mt_family_fused_place(struct mt_ctx *ctx, struct mt_model *m, const struct mt_tensor *t,
+                                struct mt_fused_place *p, bool *fused)
+{
+    const struct mt_fused_row *row = m->family != NULL ? m->family->fused : NULL;
+    int64_t rows = 0, first = -1;
+
+    *fused = false;
+    for (; row != NULL && row->pattern != NULL; row++) {
+        if (t->role.kind == MT_ROLE_OTHER || row->part != t->role.part ||
+            row->expert != cut_expert_of(t->role))
+            continue;
+        for (int i = 0; i < MT_FUSED_MAX && row->kinds[i] != MT_ROLE_OTHER; i++) {
+            if (row->kinds[i] == t->role.kind)
+                first = rows;
+            rows += cut_rows_of(m, row->kinds[i], t->role.layer, row->expert);
+        }
+        if (first >= 0)
+            break;
+        rows = 0;
+    }
+    if (first < 0)
+        return MT_OK;
+    mt_assert((row->flags & ~(unsigned)MT_FUSED_STACK) == 0);
+    bool stack = (row->flags & MT_FUSED_STACK) != 0;
+    int64_t cols = row->part == MT_PART_BIAS ? 1 : t->shape[t->rank - 1];
+    *fused = true;
+    *p = (struct mt_fused_place){.at = first * cols};
+    if (stack) {
+        p->shape[p->rank++] = m->ffn[t->role.layer].n_experts;
+        p->at += t->role.expert * rows * cols;
+    }
+    p->shape[p->rank++] = rows;
+    if (row->part != MT_PART_BIAS)
+        p->shape[p->rank++] = cols;
+    return family_print_pattern(ctx, m, row->pattern, t->role, &p->name);
+}
+
 /* Whether the plan's record is `part` itself or only another dtype of it. */
 static bool cut_untouched(const struct mt_tensor *planned, const struct mt_tensor *part)
 {

@@ -7,6 +7,11 @@
 /* Whether `name` is of the row's pattern; fills the role. */
 bool family_match(const struct mt_name_row *row, const char *name, struct mt_role *role);
 
+/* The pattern with a role's numbers in it, in the arena of m. */
+MT_NODISCARD mt_status family_print_pattern(struct mt_ctx *ctx, struct mt_model *m,
+                                            const char *pattern, struct mt_role role,
+                                            const char **name);
+
 /* Lists the parts of a tensor that holds several roles in its place; *cut tells whether it was one.
  * What does not fit the hyper-parameters stays as it is, so that verification names what lacks. */
 mt_status family_cut(struct mt_ctx *ctx, struct mt_model *m, struct mt_tensor *t, bool *cut);

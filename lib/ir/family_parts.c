@@ -30,6 +30,44 @@ mt_status mt_cfg_read_granite(struct mt_ctx *ctx, struct mt_model *m, struct mt_
     return MT_OK;
 }
 
+mt_status mt_cfg_hold_granite(struct mt_ctx *ctx, const struct mt_model *m,
+                              const struct mt_family *f, const struct mt_ffn **moe)
+{
+    const struct mt_attn_limits can = {
+        .qkv_bias = true, .o_bias = true, .bias_together = true, .scales = true};
+    struct mt_ffn routed;
+
+    MT_TRY(mt_cfg_hold_attention(ctx, m, f, &can));
+    MT_TRY(mt_cfg_hold_ffn(ctx, m, f, moe));
+    for (int l = 0; l < m->hp.n_layers; l++)
+        if (!m->ffn[l].moe)
+            return mt_cfg_cannot(ctx, f, "dense layers beside sparse ones", "glm4_moe");
+    if ((*moe)->shared_gated)
+        return mt_cfg_cannot(ctx, f, "a gated shared expert", "qwen2_moe");
+    routed = **moe;
+    routed.shared_width = 0;
+    return mt_cfg_hold_softmax(ctx, f, &routed, true);
+}
+
+void mt_cfg_write_granite(const struct mt_model *m, const struct mt_family *f,
+                          struct mt_json *config)
+{
+    const struct mt_ffn *moe = mt_model_first_moe(m);
+    const struct mt_hparams *hp = &m->hp;
+
+    mt_cfg_write_common(m, f, config);
+    mt_json_set_bool(config, "attention_bias", hp->qkv_bias);
+    mt_json_set_num(config, "embedding_multiplier", hp->embed_scale);
+    mt_json_set_num(config, "residual_multiplier", hp->residual_scale);
+    /* Absent is 1, not the usual root. */
+    mt_json_set_num(config, "attention_multiplier",
+                    hp->attn_scale > 0 ? hp->attn_scale : 1 / sqrt((double)hp->head_dim));
+    mt_json_set_num(config, "logits_scaling", 1 / hp->logit_scale);
+    mt_json_set_int(config, "intermediate_size", moe->width);
+    mt_json_set_int(config, "num_local_experts", moe->n_experts);
+    mt_json_set_int(config, "num_experts_per_tok", moe->k);
+}
+
 mt_status mt_cfg_read_alternate(struct mt_ctx *ctx, struct mt_model *m, int64_t dflt, int64_t every)
 {
     int64_t window;

@@ -47,9 +47,12 @@ mt_status mt_cfg_hold_attention(struct mt_ctx *ctx, const struct mt_model *m,
 
     if (hp->norm != MT_NORM_RMS || hp->norm_offset != 0)
         return mt_cfg_cannot(ctx, f, "these norms (plain RMSNorm only)", NULL);
-    if (hp->embed_scale != 1 || hp->logit_scale != 1 || hp->residual_scale != 1 ||
-        hp->attn_scale != 0)
-        return mt_cfg_cannot(ctx, f, "scaled embeddings, residuals, attention or logits", NULL);
+    if (!can->scales && (hp->embed_scale != 1 || hp->logit_scale != 1 || hp->residual_scale != 1 ||
+                         hp->attn_scale != 0))
+        return mt_cfg_cannot(ctx, f, "scaled embeddings, residuals, attention or logits",
+                             f->moe ? "granitemoeshared" : NULL);
+    if (hp->embed_scale_rounded)
+        return mt_cfg_cannot(ctx, f, "embeddings scaled by a rounded factor", NULL);
     if (hp->attn_softcap != 0 || hp->logit_softcap != 0 || (hp->clip_qkv != 0 && !can->clip) ||
         hp->sinks)
         return mt_cfg_cannot(ctx, f, "soft-capped, clipped or sunk attention", NULL);
@@ -316,6 +319,10 @@ static const char *const write_stale[] = {
     "n_shared_experts",
     "shared_expert_intermediate_size",
     "shared_intermediate_size",
+    "embedding_multiplier",
+    "residual_multiplier",
+    "attention_multiplier",
+    "logits_scaling",
     "qkv_bias",
     "clip_qkv",
     "norm_topk_prob",

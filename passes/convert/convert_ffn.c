@@ -9,7 +9,7 @@
 #include "lib/flow/pass.h"
 #include "passes/lib/expert_norms.h"
 #include "passes/lib/layer_numbers.h"
-#include "passes/lib/moe_shape.h"
+#include "passes/lib/moe_plan.h"
 #include "passes/lib/partition.h"
 #include "passes/lib/router_fit.h"
 
@@ -23,8 +23,9 @@ enum convert_router { CONVERT_AUTO, CONVERT_ZERO, CONVERT_CENTROID, CONVERT_RIDG
 static const char *const convert_partition_names[] = {"contiguous", "random", "cluster", NULL};
 static const char *const convert_router_names[] = {"auto", "zero", "centroid", "ridge", NULL};
 static const char *const convert_label_names[] = {"membership", "lognorm", NULL};
-static const char *const convert_arch_names[] = {"auto",    "glm4_moe",  "dots1",
-                                                 "mixtral", "qwen3_moe", NULL};
+static const char *const convert_arch_names[] = {
+    "auto",      "glm4_moe", "dots1", "granitemoeshared", "granitemoe", "mixtral", "qwen3_moe",
+    "qwen2_moe", "olmoe",    NULL};
 
 /* Share of tokens with undecided choices that is worth a warning. */
 #define CONVERT_TIES_MAX 0.05
@@ -215,60 +216,22 @@ static uint64_t convert_memory(const void *state, const struct mt_model *m)
 
 /* ---- plan ---- */
 
-static mt_status convert_plan_expert(struct mt_ctx *ctx, const struct convert *s,
-                                     struct mt_model *m, int layer, int expert, int64_t width)
-{
-    const struct mt_dense_ffn *f = &s->dense[layer];
-    const int64_t in[2] = {width, s->shape.hidden}, out[2] = {s->shape.hidden, width};
-    struct mt_tensor *t;
-
-    MT_TRY(
-        mt_model_add(ctx, m, mt_role(MT_ROLE_FFN_GATE, layer, expert), f->gate->dtype, 2, in, &t));
-    MT_TRY(mt_model_add(ctx, m, mt_role(MT_ROLE_FFN_UP, layer, expert), f->up->dtype, 2, in, &t));
-    return mt_model_add(ctx, m, mt_role(MT_ROLE_FFN_DOWN, layer, expert), f->down->dtype, 2, out,
-                        &t);
-}
-
 static mt_status convert_plan_layer(struct mt_ctx *ctx, struct convert *s, struct mt_model *m,
                                     int layer)
 {
-    struct mt_dense_ffn *f = &s->dense[layer];
-    const int64_t router[2] = {s->shape.n_experts, s->shape.hidden};
-    struct mt_ffn *ffn = &m->ffn[layer];
-    struct mt_tensor *t;
-
-    if (ffn->moe || ffn->width != s->shape.width)
+    if (m->ffn[layer].moe || m->ffn[layer].width != s->shape.width)
         return mt_fail(ctx, MT_E_UNSUPPORTED,
                        "convert-ffn must come before passes that change FFNs: run them in a "
                        "second command");
-    MT_TRY(mt_dense_ffn_find(ctx, m, layer, f));
-    MT_TRY(mt_model_add(ctx, m, mt_role(MT_ROLE_ROUTER, layer, MT_EXPERT_NONE), MT_F32, 2, router,
-                        &t));
-    if (s->shape.target->rule.has_bias)
-        MT_TRY(mt_model_add(ctx, m, mt_role(MT_ROLE_ROUTER_BIAS, layer, MT_EXPERT_NONE), MT_F32, 1,
-                            router, &t));
-    for (int e = 0; e < s->shape.n_experts; e++)
-        MT_TRY(convert_plan_expert(ctx, s, m, layer, e, s->shape.expert_width));
-    if (s->shape.shared_width > 0)
-        MT_TRY(convert_plan_expert(ctx, s, m, layer, MT_EXPERT_SHARED, s->shape.shared_width));
-    mt_model_remove(m, f->gate);
-    mt_model_remove(m, f->up);
-    mt_model_remove(m, f->down);
-    ffn->moe = true;
-    ffn->width = s->shape.expert_width;
-    ffn->n_experts = s->shape.n_experts;
-    ffn->k = s->shape.k;
-    ffn->shared_width = s->shape.shared_width;
-    ffn->shared_gated = false;
-    ffn->rule = s->shape.target->rule;
-    return MT_OK;
+    MT_TRY(mt_dense_ffn_find(ctx, m, layer, &s->dense[layer]));
+    return mt_moe_plan_layer(ctx, &s->shape, &s->dense[layer], m, layer);
 }
 
 static mt_status convert_plan(struct mt_ctx *ctx, void *state, struct mt_model *m)
 {
     struct convert *s = state;
     const struct mt_shape_ask ask = convert_ask(s);
-    double alpha = mt_target_alpha(s->shape.target, s->shape.k);
+    double alpha = mt_target_alpha(s->shape.target, s->shape.n_experts, s->shape.k);
 
     m->family = mt_family_find(s->shape.target->family);
     if (m->family == NULL)
@@ -282,9 +245,10 @@ static mt_status convert_plan(struct mt_ctx *ctx, void *state, struct mt_model *
     enum mt_dtype dtype = s->dense[0].down->dtype;
     if (!mt_scale_is_exact(alpha) && (dtype == MT_BF16 || dtype == MT_F16))
         mt_log(ctx, MT_LOG_WARN,
-               "%s divides expert weights by their sum, so down_proj is multiplied by %d, which "
-               "rounds in %s: inexact; --active with a power of two, or --arch glm4_moe, is exact",
-               s->shape.target->family, s->shape.k, mt_dtype_name(dtype));
+               "%s gives weights that are not 1, so down_proj is multiplied by %d, which rounds in "
+               "%s: inexact; --%s with a power of two, or --arch glm4_moe, is exact",
+               s->shape.target->family, (int)alpha, mt_dtype_name(dtype),
+               s->shape.target->alpha == MT_ALPHA_EXPERTS ? "experts" : "active");
     return MT_OK;
 }
 
@@ -441,37 +405,19 @@ static mt_status convert_flatten(struct mt_ctx *ctx, struct convert *s, const st
     if (s->flatten < 0 && isnan(l))
         shift = CONVERT_FLATTEN_MAX / 2;
     while (s->flatten < 0 && !isnan(l) && shift < CONVERT_FLATTEN_MAX &&
-           mt_target_weight_bound(p->target, p->k, ldexp(l, -shift)) > CONVERT_WEIGHT_ERROR_MAX)
+           mt_target_weight_bound(p->target, p->n_experts, p->k, ldexp(l, -shift)) >
+               CONVERT_WEIGHT_ERROR_MAX)
         shift++;
     for (int64_t i = 0; i < p->n_experts * p->hidden; i++)
         router[i] = ldexpf(router[i], -shift);
     out->flatten = shift;
-    out->weight_bound = mt_target_weight_bound(p->target, p->k, ldexp(l, -shift));
+    out->weight_bound = mt_target_weight_bound(p->target, p->n_experts, p->k, ldexp(l, -shift));
     if (s->fit == NULL)
         return MT_OK;
     return mt_router_fit_measure(ctx, s->fit, p->target, router, &out->fit);
 }
 
 /* ---- layer ---- */
-
-static mt_status convert_set_expert(struct mt_ctx *ctx, const struct convert *s, struct mt_model *m,
-                                    int expert, const int32_t *idx, int64_t n, float scale)
-{
-    const struct mt_dense_ffn *f = &s->dense[s->layer];
-    struct mt_tensor *gate, *up, *down;
-
-    MT_TRY(mt_model_need(ctx, m, mt_role(MT_ROLE_FFN_GATE, s->layer, expert), &gate));
-    MT_TRY(mt_model_need(ctx, m, mt_role(MT_ROLE_FFN_UP, s->layer, expert), &up));
-    MT_TRY(mt_model_need(ctx, m, mt_role(MT_ROLE_FFN_DOWN, s->layer, expert), &down));
-    if (idx == NULL) {
-        MT_TRY(mt_recipe_fill(ctx, m, gate, 0));
-        MT_TRY(mt_recipe_fill(ctx, m, up, 0));
-        return mt_recipe_fill(ctx, m, down, 0);
-    }
-    MT_TRY(mt_recipe_gather_rows(ctx, m, gate, f->gate, idx, n, 1));
-    MT_TRY(mt_recipe_gather_rows(ctx, m, up, f->up, idx, n, 1));
-    return mt_recipe_gather_cols(ctx, m, down, f->down, idx, n, scale);
-}
 
 static mt_status convert_set_router(struct mt_ctx *ctx, struct convert *s, struct mt_model *m,
                                     struct mt_layer_numbers *out)
@@ -489,17 +435,15 @@ static mt_status convert_set_router(struct mt_ctx *ctx, struct convert *s, struc
     if (st == MT_OK)
         st = mt_source_floats(ctx, m, t, router);
     mt_free(router);
-    if (st != MT_OK || !s->shape.target->rule.has_bias)
-        return st;
-    MT_TRY(mt_model_need(ctx, m, mt_role(MT_ROLE_ROUTER_BIAS, s->layer, MT_EXPERT_NONE), &t));
-    return mt_recipe_fill(ctx, m, t, 0);
+    return st;
 }
 
 static mt_status convert_layer(struct mt_ctx *ctx, void *state, struct mt_model *m, int layer)
 {
     struct convert *s = state;
     struct mt_layer_numbers *out = &s->numbers[layer];
-    float alpha = (float)mt_target_alpha(s->shape.target, s->shape.k);
+    const struct mt_moe_shape *p = &s->shape;
+    const struct mt_dense_ffn *f = &s->dense[layer];
 
     if (s->split == NULL)
         MT_TRY(convert_decide(ctx, s));
@@ -510,14 +454,13 @@ static mt_status convert_layer(struct mt_ctx *ctx, void *state, struct mt_model 
     if (s->o.partition == MT_PARTITION_CLUSTER && out->shared > 0)
         out->shared_by = s->sums.tokens > 0 ? MT_SHARED_BY_ACTIVATIONS : MT_SHARED_BY_WEIGHTS;
     MT_TRY(convert_set_router(ctx, s, m, out));
-    for (int e = 0; e < s->shape.n_experts; e++)
-        MT_TRY(convert_set_expert(ctx, s, m, e, mt_split_expert(s->split, e), s->shape.expert_width,
-                                  alpha));
-    if (s->shape.n_shared > 0)
-        MT_TRY(convert_set_expert(ctx, s, m, MT_EXPERT_SHARED, mt_split_shared(s->split),
-                                  s->shape.shared_width, 1));
-    else if (s->shape.shared_width > 0)
-        MT_TRY(convert_set_expert(ctx, s, m, MT_EXPERT_SHARED, NULL, 0, 1));
+    MT_TRY(mt_moe_set_constants(ctx, p, m, layer));
+    for (int e = 0; e < p->n_experts; e++)
+        MT_TRY(mt_moe_set_expert(ctx, p, f, m, layer, e, mt_split_expert(s->split, e),
+                                 p->expert_width));
+    if (p->n_shared > 0)
+        MT_TRY(mt_moe_set_expert(ctx, p, f, m, layer, MT_EXPERT_SHARED, mt_split_shared(s->split),
+                                 p->shared_width));
     convert_end_layer(s);
     return MT_OK;
 }
@@ -568,7 +511,7 @@ static mt_status convert_report(struct mt_ctx *ctx, void *state, struct mt_json 
     mt_json_set_int(out, "zero_shared_width", s->shape.n_shared == 0 ? s->shape.shared_width : 0);
     mt_json_set_num(out, "active_share", (double)active / (double)s->shape.width);
     mt_json_set_int(out, "flatten_max", flatten);
-    mt_json_set_num(out, "alpha", mt_target_alpha(s->shape.target, s->shape.k));
+    mt_json_set_num(out, "alpha", mt_target_alpha(s->shape.target, s->shape.n_experts, s->shape.k));
     mt_json_set_num(out, "weight_bound_max", bound);
     mt_log(ctx, MT_LOG_INFO,
            "%d of %d experts and %d shared, each %lld neuron%s wide, act for a token (%.1f %% of "

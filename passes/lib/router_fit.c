@@ -226,7 +226,7 @@ static void fit_measure_token(const struct mt_router_fit *f, const struct mt_tar
                               const float *norms, const double *logits, double gap_min,
                               int32_t *picks, double *weight, struct fit_tally *y)
 {
-    double alpha = mt_target_alpha(target, f->k);
+    double alpha = mt_target_alpha(target, f->n, f->k);
     int32_t *mine = picks, *oracle = picks + f->n;
 
     mt_router_apply(&target->rule, logits, NULL, f->n, f->k, mine, weight);

@@ -3,36 +3,47 @@
 #include <math.h>
 #include <string.h>
 
+/* 2 * sigmoid(0) = 1 for any number of experts and any k. */
+#define TARGET_SIGMOID                                                                             \
+    {                                                                                              \
+        .score = MT_SCORE_SIGMOID, .renorm_eps = 1e-20, .scale = 2, .has_bias = true,              \
+        .n_group = 1, .topk_group = 1                                                              \
+    }
+/* A softmax over all experts: 1/N each, or 1/k where the chosen are renormalised. */
+#define TARGET_SOFTMAX(sum_to_one)                                                                 \
+    {                                                                                              \
+        .score = MT_SCORE_SOFTMAX, .renorm = (sum_to_one), .scale = 1, .n_group = 1,               \
+        .topk_group = 1                                                                            \
+    }
+#define TARGET_SOFTMAX_TOPK                                                                        \
+    {                                                                                              \
+        .score = MT_SCORE_SOFTMAX_TOPK, .scale = 1, .n_group = 1, .topk_group = 1                  \
+    }
+
 static const struct mt_target target_all[] = {
-    /* 2 * sigmoid(0) = 1 for any number of experts and any k. */
-    {.family = "glm4_moe",
-     .rule = {.score = MT_SCORE_SIGMOID,
-              .renorm_eps = 1e-20,
-              .scale = 2,
-              .has_bias = true,
-              .n_group = 1,
-              .topk_group = 1},
+    {.family = "glm4_moe", .rule = TARGET_SIGMOID, .shared = true, .shared_required = true},
+    {.family = "dots1", .rule = TARGET_SIGMOID, .shared = true, .shared_required = true},
+    {.family = "granitemoeshared",
+     .rule = TARGET_SOFTMAX_TOPK,
+     .alpha = MT_ALPHA_ACTIVE,
+     .shared = true},
+    {.family = "granitemoe", .rule = TARGET_SOFTMAX_TOPK, .alpha = MT_ALPHA_ACTIVE},
+    {.family = "mixtral", .rule = TARGET_SOFTMAX(true), .alpha = MT_ALPHA_ACTIVE},
+    /* llama.cpp renormalises whatever the config says. */
+    {.family = "qwen3_moe", .rule = TARGET_SOFTMAX(true), .alpha = MT_ALPHA_ACTIVE},
+    /* ... and never does for these two. */
+    {.family = "qwen2_moe",
+     .rule = TARGET_SOFTMAX(false),
+     .alpha = MT_ALPHA_EXPERTS,
      .shared = true,
-     .shared_required = true},
-    /* The same router; its code builds a shared expert in every MoE layer. */
-    {.family = "dots1",
-     .rule = {.score = MT_SCORE_SIGMOID,
-              .renorm_eps = 1e-20,
-              .scale = 2,
-              .has_bias = true,
-              .n_group = 1,
-              .topk_group = 1},
-     .shared = true,
-     .shared_required = true},
-    {.family = "mixtral",
-     .rule = {.score = MT_SCORE_SOFTMAX, .renorm = true, .scale = 1, .n_group = 1, .topk_group = 1},
-     .alpha_is_k = true},
-    {.family = "qwen3_moe",
-     .rule = {.score = MT_SCORE_SOFTMAX, .renorm = true, .scale = 1, .n_group = 1, .topk_group = 1},
-     .alpha_is_k = true},
+     .shared_required = true,
+     .shared_gated = true},
+    {.family = "olmoe", .rule = TARGET_SOFTMAX(false), .alpha = MT_ALPHA_EXPERTS},
 };
 
-const char *const mt_target_names[] = {"glm4_moe", "dots1", "mixtral", "qwen3_moe", NULL};
+const char *const mt_target_names[] = {"glm4_moe",   "dots1",   "granitemoeshared",
+                                       "granitemoe", "mixtral", "qwen3_moe",
+                                       "qwen2_moe",  "olmoe",   NULL};
 
 const struct mt_target *mt_target_find(const char *family)
 {
@@ -42,19 +53,26 @@ const struct mt_target *mt_target_find(const char *family)
     return NULL;
 }
 
-double mt_target_alpha(const struct mt_target *t, int k)
+double mt_target_alpha(const struct mt_target *t, int n, int k)
 {
-    return t->alpha_is_k ? k : 1;
+    return t->alpha == MT_ALPHA_ONE ? 1 : t->alpha == MT_ALPHA_ACTIVE ? k : n;
 }
 
-double mt_target_weight_bound(const struct mt_target *t, int k, double l)
+double mt_target_shared_alpha(const struct mt_target *t)
 {
+    return t->shared_gated ? 2 : 1;
+}
+
+double mt_target_weight_bound(const struct mt_target *t, int n, int k, double l)
+{
+    int parts = t->alpha == MT_ALPHA_ACTIVE ? k : n;
+
     /* 2 sigmoid(z) - 1 = tanh(z / 2). */
-    if (!t->rule.renorm)
+    if (t->alpha == MT_ALPHA_ONE)
         return tanh(l / 2);
-    /* k e^z / sum: most when one chosen logit is at l and the others at -l; the mirrored case is
-     * below 1 and nearer to it. */
-    return k == 1 ? 0 : k / (1 + (k - 1) * exp(-2 * l)) - 1;
+    /* parts e^z / sum: most when one chosen logit is at l and the others at -l; the mirrored case
+     * is below 1 and nearer to it. */
+    return parts == 1 ? 0 : parts / (1 + (parts - 1) * exp(-2 * l)) - 1;
 }
 
 bool mt_scale_is_exact(double scale)

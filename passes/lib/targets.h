@@ -1,31 +1,42 @@
-/* targets.h: what a dense FFN cut into experts needs from the format it is written in.
+/* targets.h: what a dense FFN cut into experts needs from the architecture it is written as.
  *
- * A converted FFN wants every chosen expert with weight 1. Formats weigh experts by their router
- * score, so alpha goes into the routed down_proj and the router is flattened by 2^-m until the
- * remaining weights are even; then weight * alpha is 1 but for an error that the bound below
- * holds (spec dense_to_moe section 3, formats 3.4).
+ * A converted FFN wants every chosen expert with weight 1. Architectures weigh experts by their
+ * router score, so alpha goes into the routed down_proj and the router is flattened by 2^-m until
+ * the remaining weights are even; then weight * alpha is 1 but for an error that the bound below
+ * holds (spec dense_to_moe section 3, formats 3.4). Alpha is exact when it is a power of two.
  */
 #ifndef MT_PASSES_TARGETS_H
 #define MT_PASSES_TARGETS_H
 
 #include "lib/ir/ffn.h"
 
+/* What even weights leave to alpha: nothing, 1/k (they sum to one) or 1/N (a softmax over all). */
+enum mt_alpha { MT_ALPHA_ONE, MT_ALPHA_ACTIVE, MT_ALPHA_EXPERTS };
+
+/* A gate of the shared expert that decides nothing: sigmoid(1e-20 sum(x)) is one half in fp32, and
+ * alpha of the shared down_proj 2. Exact zeros are NaN in llama.cpp, which divides by the logit,
+ * and so are subnormal ones where they are flushed (formats 3.4, trap 1). */
+#define MT_SHARED_GATE_VALUE 1e-20f
+
 struct mt_target {
     const char *family; /* name for mt_family_find */
     struct mt_router_rule rule;
-    bool alpha_is_k;      /* alpha is k, else 1 */
+    enum mt_alpha alpha;
     bool shared;          /* can hold a shared expert */
-    bool shared_required; /* llama.cpp's loader wants one (formats 3.4, trap 2) */
+    bool shared_required; /* its code, or llama.cpp's loader, wants one (formats 3.4, trap 2) */
+    bool shared_gated;    /* ... times the sigmoid of a gate */
 };
 
 /* NULL when the name is not a target. Names of all, NULL-ended. */
 const struct mt_target *mt_target_find(const char *family);
 extern const char *const mt_target_names[];
 
-double mt_target_alpha(const struct mt_target *t, int k);
+/* Of the routed experts' down_proj, for k of n of them; and of the shared expert's. */
+double mt_target_alpha(const struct mt_target *t, int n, int k);
+double mt_target_shared_alpha(const struct mt_target *t);
 
 /* Largest |weight * alpha - 1| when every logit lies within [-l, l] (l after flattening). */
-double mt_target_weight_bound(const struct mt_target *t, int k, double l);
+double mt_target_weight_bound(const struct mt_target *t, int n, int k, double l);
 
 /* True when multiplying by `scale` is exact in binary floating point (a power of two). */
 bool mt_scale_is_exact(double scale);

@@ -41,11 +41,20 @@ static struct mt_model *plain(struct t *t, const char *family)
             m->ffn[l].rule = softmax;
         }
     }
-    if (strcmp(family, "olmoe") == 0)
+    if (strcmp(family, "olmoe") == 0) {
         m->hp.qk_norm = MT_QK_NORM_FULL;
+        m->hp.head_dim = 16; /* its norms are as wide as the hidden state */
+    }
     for (int l = 0; strcmp(family, "qwen2_moe") == 0 && l < 4; l++) {
         m->ffn[l].shared_width = 30;
         m->ffn[l].shared_gated = true;
+    }
+    if (strncmp(family, "granite", 7) == 0) {
+        m->hp.attn_scale = 0.125; /* its config always tells one */
+        for (int l = 0; l < 4; l++)
+            m->ffn[l].rule.score = MT_SCORE_SOFTMAX_TOPK;
+        for (int l = 0; l < 4; l++)
+            m->ffn[l].rule.renorm = false;
     }
     if (strcmp(family, "glm4_moe") == 0 || strcmp(family, "dots1") == 0)
         for (int l = 0; l < 4; l++) {

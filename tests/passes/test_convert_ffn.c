@@ -87,6 +87,13 @@ T_TEST(all_experts_active_is_the_dense_model)
         {"qwen3", "arch=qwen3_moe experts=4 active=4 shared=0"},
         {"qwen3", "arch=dots1 experts=6 active=6 shared=1"},
         {"qwen3", "arch=dots1 experts=4 active=4 shared=0"},
+        {"llama", "arch=granitemoeshared experts=4 active=4"},
+        {"llama", "arch=granitemoeshared experts=8 active=8 shared=2"},
+        {"llama", "arch=granitemoeshared experts=2 active=2 shared=0"},
+        {"mistral", "arch=granitemoe experts=4 active=4 shared=0"},
+        {"qwen2", "arch=qwen2_moe experts=4 active=4"},
+        {"llama", "arch=qwen2_moe experts=8 active=8 shared=2"},
+        {"qwen2", "arch=qwen2_moe experts=4 active=4 shared=0"},
     };
     char options[160];
 

@@ -19,6 +19,25 @@ static mt_status granitemoe_read_config(struct mt_ctx *ctx, struct mt_model *m)
     return mt_cfg_set_moe(ctx, m, &moe, NULL);
 }
 
+static mt_status granitemoe_can_hold(struct mt_ctx *ctx, const struct mt_model *m)
+{
+    const struct mt_family *f = &mt_family_granitemoe;
+    const struct mt_ffn *moe;
+
+    MT_TRY(mt_cfg_hold_granite(ctx, m, f, &moe));
+    if (moe->shared_width > 0)
+        return mt_cfg_cannot(ctx, f, "a shared expert", "granitemoeshared");
+    return MT_OK;
+}
+
+static mt_status granitemoe_write_config(struct mt_ctx *ctx, const struct mt_model *m,
+                                         struct mt_json *config)
+{
+    (void)ctx;
+    mt_cfg_write_granite(m, &mt_family_granitemoe, config);
+    return MT_OK;
+}
+
 const struct mt_family mt_family_granitemoe = {
     .name = "granitemoe",
     .architecture = "GraniteMoeForCausalLM",
@@ -26,4 +45,6 @@ const struct mt_family mt_family_granitemoe = {
     .fused = granitemoe_fused,
     .moe = true,
     .read_config = granitemoe_read_config,
+    .can_hold = granitemoe_can_hold,
+    .write_config = granitemoe_write_config,
 };

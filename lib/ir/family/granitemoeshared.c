@@ -32,6 +32,22 @@ static mt_status granitemoeshared_read_config(struct mt_ctx *ctx, struct mt_mode
     return mt_cfg_set_moe(ctx, m, &moe, NULL);
 }
 
+static mt_status granitemoeshared_can_hold(struct mt_ctx *ctx, const struct mt_model *m)
+{
+    const struct mt_ffn *moe;
+
+    return mt_cfg_hold_granite(ctx, m, &mt_family_granitemoeshared, &moe);
+}
+
+static mt_status granitemoeshared_write_config(struct mt_ctx *ctx, const struct mt_model *m,
+                                               struct mt_json *config)
+{
+    (void)ctx;
+    mt_cfg_write_granite(m, &mt_family_granitemoeshared, config);
+    mt_json_set_int(config, "shared_intermediate_size", mt_model_first_moe(m)->shared_width);
+    return MT_OK;
+}
+
 const struct mt_family mt_family_granitemoeshared = {
     .name = "granitemoeshared",
     .architecture = "GraniteMoeSharedForCausalLM",
@@ -39,4 +55,6 @@ const struct mt_family mt_family_granitemoeshared = {
     .fused = granitemoeshared_fused,
     .moe = true,
     .read_config = granitemoeshared_read_config,
+    .can_hold = granitemoeshared_can_hold,
+    .write_config = granitemoeshared_write_config,
 };
