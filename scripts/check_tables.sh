@@ -18,7 +18,10 @@ table() { # def-file macro glob...
     done < <(sed -nE "s/^ *$macro\(([a-z0-9_]+).*/\1/p" "$def")
 }
 shopt -s nullglob
-table passes/pass.def MT_PASS $(ls passes/*/*.c | grep -v '^passes/lib/')
+table passes/pass.def MT_PASS $(grep -l '^const struct mt_pass mt_pass_' passes/*/*.c)
+table passes/convert/parts.def MT_METHOD passes/convert/method_*.c
+table passes/convert/parts.def MT_ROUTER passes/convert/router_*.c
+table passes/convert/parts.def MT_REFIT passes/convert/refit_*.c
 table lib/ir/family.def MT_FAMILY lib/ir/family/*.c
 table cmd/cmd.def MT_CMD $(grep -l '^const struct cmd_command mt_cmd_' cmd/*.c)
 # A test mirrors a source file; test_walk_memory.c mirrors walk.c. A few look at several files at once.

@@ -35,13 +35,53 @@ static int numbers_find(const char *const *names, const char *text)
     return 0;
 }
 
-void mt_layer_numbers_write(const struct mt_layer_numbers *n, const char *const *router_names,
-                            struct mt_json *out)
+static const char *numbers_coverage(const struct mt_layer_numbers *n)
+{
+    if (n->copies > 0)
+        return n->dropped > 0 ? "overlap, dropped" : "overlap";
+    return n->dropped > 0 ? "dropped" : "partition";
+}
+
+static void numbers_write_refit(const struct mt_refit_numbers *r, struct mt_json *out)
+{
+    if (r->tokens == 0)
+        return;
+    struct mt_json *j = mt_json_set_object(out, "refit");
+    mt_json_set_int(j, "tokens", r->tokens);
+    mt_json_set_int(j, "held_out", r->held_out);
+    mt_json_set_num(j, "error_before", r->before);
+    mt_json_set_num(j, "error_after", r->after);
+    mt_json_set_num(j, "lambda", r->lambda);
+    mt_json_set_bool(j, "reverted", r->reverted);
+}
+
+static mt_status numbers_read_refit(struct mt_ctx *ctx, struct mt_refit_numbers *r,
+                                    const struct mt_json *in)
+{
+    const struct mt_json *j = mt_json_get(in, "refit");
+
+    if (j == NULL)
+        return MT_OK;
+    MT_TRY(mt_json_get_int(ctx, j, "tokens", 0, &r->tokens));
+    MT_TRY(mt_json_get_int(ctx, j, "held_out", 0, &r->held_out));
+    MT_TRY(mt_json_get_num(ctx, j, "error_before", NAN, &r->before));
+    MT_TRY(mt_json_get_num(ctx, j, "error_after", NAN, &r->after));
+    MT_TRY(mt_json_get_num(ctx, j, "lambda", NAN, &r->lambda));
+    return mt_json_get_bool(ctx, j, "reverted", false, &r->reverted);
+}
+
+mt_status mt_layer_numbers_write(struct mt_ctx *ctx, const struct mt_layer_numbers *n,
+                                 const char *const *router_names, struct mt_json *out)
 {
     struct mt_router_quality quality = n->fit;
+    struct mt_json *facts;
 
     mt_json_set_str(out, "lists", n->lists);
-    mt_json_set_str(out, "coverage", "partition");
+    mt_json_set_str(out, "coverage", numbers_coverage(n));
+    if (n->dropped > 0)
+        mt_json_set_int(out, "dropped", n->dropped);
+    if (n->copies > 0)
+        mt_json_set_int(out, "copies", n->copies);
     mt_json_set_int(out, "padded", n->padded);
     mt_json_set_int(out, "shared_neurons", n->shared);
     if (n->shared_by != MT_SHARED_BY_NONE)
@@ -49,18 +89,24 @@ void mt_layer_numbers_write(const struct mt_layer_numbers *n, const char *const 
     mt_json_set_str(out, "router", router_names[n->router]);
     mt_json_set_int(out, "flatten", n->flatten);
     mt_json_set_num(out, "weight_bound", n->weight_bound);
+    numbers_write_refit(&n->refit, out);
+    if (n->facts != NULL) {
+        MT_TRY(mt_json_copy(ctx, n->facts, &facts));
+        mt_json_set(out, "method", facts);
+    }
     if (quality.tokens == 0)
-        return;
+        return MT_OK;
     struct mt_json *fit = mt_json_set_object(out, "measured");
     mt_json_set_int(fit, "tokens", quality.tokens);
     for (size_t i = 0; i < NUMBERS_MEASURED; i++)
         mt_json_set_num(fit, numbers_measured[i].key, *numbers_measured_at(&quality, i));
+    return MT_OK;
 }
 
 mt_status mt_layer_numbers_read(struct mt_ctx *ctx, struct mt_layer_numbers *n,
                                 const char *const *router_names, const struct mt_json *in)
 {
-    const struct mt_json *fit = mt_json_get(in, "measured");
+    const struct mt_json *fit = mt_json_get(in, "measured"), *facts = mt_json_get(in, "method");
     const char *text;
 
     memset(n, 0, sizeof(*n));
@@ -74,6 +120,11 @@ mt_status mt_layer_numbers_read(struct mt_ctx *ctx, struct mt_layer_numbers *n,
     MT_TRY(mt_json_get_int(ctx, in, "shared_neurons", 0, &n->shared));
     MT_TRY(mt_json_get_int(ctx, in, "flatten", 0, &n->flatten));
     MT_TRY(mt_json_get_num(ctx, in, "weight_bound", NAN, &n->weight_bound));
+    MT_TRY(mt_json_get_int(ctx, in, "dropped", 0, &n->dropped));
+    MT_TRY(mt_json_get_int(ctx, in, "copies", 0, &n->copies));
+    MT_TRY(numbers_read_refit(ctx, &n->refit, in));
+    if (facts != NULL)
+        MT_TRY(mt_json_copy(ctx, facts, &n->facts));
     if (fit == NULL)
         return MT_OK;
     MT_TRY(mt_json_get_int(ctx, fit, "tokens", 0, &n->fit.tokens));

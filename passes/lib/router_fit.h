@@ -5,8 +5,7 @@
  * from those norms; its rows are the router's (spec dense_to_moe section 5, best_conversion
  * section 5 step 4). The closed form needs X^T X and X^T L only, so tokens arrive in batches.
  *
- * Threads: one caller; products run over the pool. Memory: d*d + d*n doubles, and a sample of
- * tokens (inputs and norms) on which the finished router is measured.
+ * Threads: one caller; products run over the pool. Memory: mt_router_fit_bytes.
  */
 #ifndef MT_PASSES_ROUTER_FIT_H
 #define MT_PASSES_ROUTER_FIT_H
@@ -14,7 +13,6 @@
 #include "lib/base/ctx.h"
 #include "lib/ir/tensor.h"
 #include "passes/lib/split.h"
-#include "passes/lib/targets.h"
 
 #include <stdint.h>
 
@@ -24,7 +22,6 @@ enum mt_router_labels {
 };
 
 #define MT_ROUTER_FIT_LAMBDA 1e-3 /* times the mean diagonal of X^T X */
-#define MT_ROUTER_SAMPLE_MAX 4096 /* tokens the finished router is measured on */
 
 /* The k largest of v[n], largest first; ties to the lowest index. */
 void mt_top_k(const float *v, int n, int k, int32_t *idx);
@@ -39,34 +36,19 @@ MT_NODISCARD mt_status mt_router_centroids(struct mt_ctx *ctx, const struct mt_t
 
 struct mt_router_fit;
 
-/* n_tokens: of the whole data set, so that the sample is spread evenly over it. */
+uint64_t mt_router_fit_bytes(uint64_t d, uint64_t n_experts);
 MT_NODISCARD mt_status mt_router_fit_create(struct mt_ctx *ctx, int64_t d, int n_experts, int k,
-                                            enum mt_router_labels labels, int64_t n_tokens,
+                                            enum mt_router_labels labels,
                                             struct mt_router_fit **out);
 void mt_router_fit_free(struct mt_router_fit *f);
-/* x[m, d], norms[m, n]; token0 is the number of the first token. */
+/* x[m, d], norms[m, n] */
 MT_NODISCARD mt_status mt_router_fit_add(struct mt_ctx *ctx, struct mt_router_fit *f, int64_t m,
-                                         int64_t token0, const float *x, const float *norms);
+                                         const float *x, const float *norms);
 /* False once an input or a norm was NaN or infinite, or sums overflowed: there is no fit then. */
 bool mt_router_fit_finite(const struct mt_router_fit *f);
 /* router[n, d], not flattened. Uses the accumulated matrices up: call once. */
 MT_NODISCARD mt_status mt_router_fit_solve(struct mt_ctx *ctx, struct mt_router_fit *f,
                                            float *router);
-
-/* How a router does on the sampled tokens. */
-struct mt_router_quality {
-    int64_t tokens;      /* 0: nothing was sampled, the rest is 0 too */
-    double agreement;    /* share of the router's picks that the oracle picks too */
-    double captured;     /* squared norm of the picked experts, relative to the oracle's picks */
-    double weight_error; /* largest |weight * alpha - 1| of a picked expert */
-    double ties;         /* share of tokens whose k-th and next logit differ by less than fp32
-                            scores tell apart after flattening */
-    double load_oracle_max, load_router_max; /* busiest expert's share of picks, times n */
-};
-/* router[n, d] as it will be stored, flattened. */
-MT_NODISCARD mt_status mt_router_fit_measure(struct mt_ctx *ctx, const struct mt_router_fit *f,
-                                             const struct mt_target *target, const float *router,
-                                             struct mt_router_quality *out);
 
 /* The rigorous bound on any |logit| of router[n, d] for inputs that left an RMS norm with gains
  * gamma[d]: such an input is gamma times a vector of length <= sqrt(d). */

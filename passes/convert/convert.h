@@ -1,0 +1,61 @@
+/* convert.h: the inside of convert-ffn, for convert_*.c alone.
+ *
+ * convert_ffn.c    options, rounds, the order of a layer's parts, the pass's row
+ * convert_route.c  the router of a layer: made, flattened, measured; its choices for tokens
+ * convert_store.c  shapes of the plan's records, and their sources
+ * convert_told.c   reports
+ */
+#ifndef MT_PASSES_CONVERT_H
+#define MT_PASSES_CONVERT_H
+
+#include "passes/convert/method.h"
+#include "passes/lib/expert_norms.h"
+#include "passes/lib/moe_plan.h"
+#include "passes/lib/router_probe.h"
+
+#define CONVERT_FLATTEN_MAX 24
+
+/* The parts of a layer in their order; what is done so far. */
+enum convert_stage { CONVERT_METHOD, CONVERT_ROUTER, CONVERT_REFIT, CONVERT_DONE };
+
+struct convert {
+    struct mt_convert_opts o;
+    struct mt_moe_shape shape;
+    const struct mt_convert_method *method;
+    const struct mt_convert_router *router;
+    const struct mt_convert_refit *refit;
+    int rounds[CONVERT_DONE];
+    int64_t flatten; /* -1: chosen for each layer */
+    double norm_offset;
+    struct mt_dense_ffn *dense;       /* [n_layers] */
+    struct mt_layer_numbers *numbers; /* [n_layers] */
+
+    /* The layer at hand. */
+    enum convert_stage stage;
+    struct mt_convert_at at;
+    const struct mt_model *plan;
+    int64_t n_tokens; /* of the data; 0: nothing was shown */
+    void *method_state, *router_state, *refit_state;
+    struct mt_convert_division division;
+    struct mt_expert_norms *norms;
+    struct mt_router_probe *probe;
+    struct mt_convert_routing routing;
+    struct mt_convert_down down;
+};
+
+/* Makes the router, flattens it and says how it does. */
+MT_NODISCARD mt_status convert_make_router(struct mt_ctx *ctx, struct convert *s);
+/* Contribution norms of a block, to the probe and, when it wants them, to the router maker. */
+MT_NODISCARD mt_status convert_show_router(struct mt_ctx *ctx, struct convert *s,
+                                           const struct mt_observation *ob);
+/* picked[m, E] of inputs x[m, hidden] by the router as it will be stored. */
+MT_NODISCARD mt_status convert_pick(struct mt_ctx *ctx, const struct convert *s, int64_t m,
+                                    const float *x, unsigned char *picked);
+
+MT_NODISCARD mt_status convert_plan(struct mt_ctx *ctx, struct convert *s, struct mt_model *m);
+/* Sources of all records of the layer. */
+MT_NODISCARD mt_status convert_store(struct mt_ctx *ctx, struct convert *s, struct mt_model *m);
+
+MT_NODISCARD mt_status convert_tell(struct mt_ctx *ctx, const struct convert *s,
+                                    struct mt_json *out);
+#endif

@@ -1,0 +1,42 @@
+#include "passes/convert/convert_opts.h"
+
+#include "passes/convert/method.h"
+
+/* enum mt_partition_how */
+static const char *const convert_partition_names[] = {"contiguous", "random", "cluster", NULL};
+/* enum mt_router_labels */
+static const char *const convert_label_names[] = {"membership", "lognorm", NULL};
+
+const char *const mt_convert_arch_names[] = {
+    "auto",      "glm4_moe", "dots1", "granitemoeshared", "granitemoe", "mixtral", "qwen3_moe",
+    "qwen2_moe", "olmoe",    NULL};
+
+const struct mt_opt mt_convert_opt_table[] = {
+    MT_OPT_ENUM(struct mt_convert_opts, method, "method", 0, "NAME", "auto",
+                mt_convert_method_names,
+                "how neurons become experts; auto: partition by --partition"),
+    MT_OPT_INT(struct mt_convert_opts, experts, "experts", 0, "N", "0", 0, MT_SHAPE_EXPERTS_MAX,
+               "routed experts per layer; 0: as many, up to 64, as leave experts a multiple of 32 "
+               "neurons wide, a power of two if one does"),
+    MT_OPT_STR(struct mt_convert_opts, active, "active", 0, "K|P%", "50%",
+               "routed experts per token, or how much of the FFN's width may act for a token, "
+               "shared experts included"),
+    MT_OPT_STR(struct mt_convert_opts, shared, "shared", 0, "S", "auto",
+               "shared experts of the same width; auto: 1 where the target has them"),
+    MT_OPT_ENUM(struct mt_convert_opts, partition, "partition", 0, "HOW", "cluster",
+                convert_partition_names,
+                "how neurons are divided among experts (method partition)"),
+    MT_OPT_ENUM(struct mt_convert_opts, router, "router", 0, "HOW", "auto", mt_convert_router_names,
+                "how routers are made; auto: ridge with --data, else centroid; zero when all act"),
+    MT_OPT_ENUM(struct mt_convert_opts, labels, "labels", 0, "HOW", "membership",
+                convert_label_names, "what the ridge router learns about the contribution norms"),
+    MT_OPT_ENUM(struct mt_convert_opts, refit, "refit", 0, "HOW", "auto", mt_convert_refit_names,
+                "what is fitted to the routers' choices; auto: what the method is made for"),
+    MT_OPT_ENUM(struct mt_convert_opts, arch, "arch", 0, "A", "auto", mt_convert_arch_names,
+                "target architecture; auto: without shared experts qwen3_moe for a Qwen3 source "
+                "and mixtral for sliding windows, else glm4_moe"),
+    MT_OPT_STR(struct mt_convert_opts, flatten, "flatten", 0, "M", "auto",
+               "multiply routers by 2^-M, so that expert weights become even; auto: the smallest M "
+               "of each layer that keeps them within 0.8 % of 1 on any text"),
+    MT_OPT_END,
+};

@@ -1,0 +1,24 @@
+/* convert_opts.h: what a conversion can be told; one table for the command line, help and manifest.
+ *
+ * A method that needs an option of its own adds a field and a row here and says in the row's help
+ * which method reads it.
+ */
+#ifndef MT_PASSES_CONVERT_OPTS_H
+#define MT_PASSES_CONVERT_OPTS_H
+
+#include "lib/base/opt.h"
+
+struct mt_convert_opts {
+    int64_t experts;
+    const char *active, *shared, *flatten;
+    int method;    /* index into mt_convert_method_names */
+    int router;    /* index into mt_convert_router_names */
+    int refit;     /* index into mt_convert_refit_names */
+    int partition; /* enum mt_partition_how */
+    int labels;    /* enum mt_router_labels */
+    int arch;      /* index into mt_convert_arch_names */
+};
+
+extern const struct mt_opt mt_convert_opt_table[];
+extern const char *const mt_convert_arch_names[]; /* "auto" first, NULL-ended */
+#endif

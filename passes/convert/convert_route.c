@@ -1,0 +1,190 @@
+#include "kernels/linalg.h"
+#include "lib/base/mem.h"
+#include "lib/base/pool.h"
+#include "lib/run/runner.h"
+#include "passes/convert/convert.h"
+#include "passes/lib/router_fit.h"
+
+#include <math.h>
+#include <string.h>
+
+/* --flatten auto: weights of chosen experts differ from 1 by less than this, whatever the text. */
+#define ROUTE_WEIGHT_ERROR_MAX 0x1p-7
+#define ROUTE_ROWS 64 /* tokens per job */
+
+/* ---- norms ---- */
+
+mt_status convert_show_router(struct mt_ctx *ctx, struct convert *s,
+                              const struct mt_observation *ob)
+{
+    const struct mt_moe_shape *p = &s->shape;
+    struct mt_observation mine = *ob;
+    float *norms;
+
+    mine.round -= s->rounds[CONVERT_METHOD];
+    if (s->probe == NULL)
+        MT_TRY(mt_router_probe_create(ctx, p->hidden, p->n_experts, p->k, ob->n_tokens, &s->probe));
+    if (s->norms == NULL)
+        MT_TRY(
+            mt_expert_norms_create(ctx, s->dense[s->at.layer].down, s->division.split, &s->norms));
+    MT_TRY(mt_alloc(ctx, (size_t)ob->m, (size_t)p->n_experts * sizeof(*norms), "expert norms",
+                    &norms));
+    mt_status st = mt_expert_norms_run(ctx, s->norms, ob->m, ob->h, norms);
+    if (st == MT_OK && mine.round == 0)
+        mt_router_probe_add(s->probe, ob->m, ob->token0, ob->x, norms);
+    if (st == MT_OK && s->router->observe != NULL)
+        st = s->router->observe(ctx, &s->at, s->router_state, &mine, norms);
+    mt_free(norms);
+    return st;
+}
+
+/* ---- flattening ---- */
+
+/* The largest |logit| the router can give on any text; NaN where no norm bounds its input. */
+static mt_status route_bound_logits(struct mt_ctx *ctx, const struct convert *s, double *l)
+{
+    struct mt_tensor *norm =
+        mt_model_find(s->plan, mt_role(MT_ROLE_FFN_NORM, s->at.layer, MT_EXPERT_NONE));
+    bool finite = true;
+    float *gamma;
+
+    *l = NAN;
+    if (norm == NULL || mt_tensor_count(norm) != s->shape.hidden)
+        return MT_OK;
+    MT_TRY(mt_tensor_load_f32(ctx, norm, &gamma));
+    for (int64_t i = 0; i < s->shape.hidden; i++) {
+        gamma[i] += (float)s->norm_offset;
+        finite = finite && isfinite(gamma[i]);
+    }
+    if (finite)
+        *l = mt_router_logit_bound(s->routing.w, s->shape.n_experts, gamma, s->shape.hidden);
+    mt_free(gamma);
+    return MT_OK;
+}
+
+/* Scales the router, and says what is known about the weights the target's rule will give. */
+static mt_status route_flatten(struct mt_ctx *ctx, struct convert *s, struct mt_layer_numbers *out)
+{
+    const struct mt_moe_shape *p = &s->shape;
+    bool chosen = s->flatten < 0 && !s->routing.keep_scale;
+    int shift = s->flatten >= 0 ? (int)s->flatten : 0;
+    double l;
+
+    MT_TRY(route_bound_logits(ctx, s, &l));
+    if (chosen && isnan(l))
+        shift = CONVERT_FLATTEN_MAX / 2;
+    while (chosen && !isnan(l) && shift < CONVERT_FLATTEN_MAX &&
+           mt_target_weight_bound(p->target, p->n_experts, p->k, ldexp(l, -shift)) >
+               ROUTE_WEIGHT_ERROR_MAX)
+        shift++;
+    for (int64_t i = 0; i < p->n_experts * p->hidden; i++)
+        s->routing.w[i] = ldexpf(s->routing.w[i], -shift);
+    /* The slope of a sigmoid at 0 is 1/4: there a bias of b / 4 orders experts as logits with
+     * intercept b do. */
+    for (int e = 0; s->routing.has_bias && e < p->n_experts; e++)
+        s->routing.bias[e] = ldexpf(s->routing.bias[e], -shift - 2);
+    out->flatten = shift;
+    out->weight_bound = mt_target_weight_bound(p->target, p->n_experts, p->k, ldexp(l, -shift));
+    return MT_OK;
+}
+
+/* ---- making ---- */
+
+static mt_status route_choose_maker(struct mt_ctx *ctx, struct convert *s,
+                                    const struct mt_convert_router **maker)
+{
+    *maker = s->router;
+    if (!s->router->data || s->at.observed)
+        return MT_OK;
+    if (s->o.router == 0) {
+        *maker = mt_convert_routers[mt_convert_name_find(mt_convert_router_names, "centroid")];
+        return MT_OK;
+    }
+    return mt_fail(ctx, MT_E_OPTION,
+                   "--router %s is fitted to activations: give calibration text with --data, or "
+                   "use --router centroid",
+                   s->router->name);
+}
+
+mt_status convert_make_router(struct mt_ctx *ctx, struct convert *s)
+{
+    struct mt_layer_numbers *out = &s->numbers[s->at.layer];
+    const struct mt_convert_router *maker;
+    size_t n = (size_t)s->shape.n_experts, d = (size_t)s->shape.hidden;
+
+    MT_TRY(route_choose_maker(ctx, s, &maker));
+    MT_TRY(mt_alloc0(ctx, n, d * sizeof(float), "router", &s->routing.w));
+    MT_TRY(mt_alloc0(ctx, n, sizeof(float), "router bias", &s->routing.bias));
+    MT_TRY(maker->make(ctx, &s->at, s->router_state, &s->routing));
+    out->router = mt_convert_name_find(mt_convert_router_names,
+                                       s->routing.made != NULL ? s->routing.made : maker->name);
+    s->routing.has_bias = s->routing.has_bias && s->shape.target->rule.has_bias;
+    MT_TRY(route_flatten(ctx, s, out));
+    s->at.router = s->routing.w;
+    s->at.router_bias = s->routing.has_bias ? s->routing.bias : NULL;
+    if (s->probe == NULL)
+        return MT_OK;
+    return mt_router_probe_measure(ctx, s->probe, s->shape.target, s->routing.w, s->at.router_bias,
+                                   &out->fit);
+}
+
+/* ---- choices ---- */
+
+struct route_pick {
+    const struct convert *s;
+    int64_t m;
+    const float *logits; /* [m, E] */
+    unsigned char *picked;
+    unsigned char *scratch; /* [threads] of route_scratch_bytes */
+};
+
+static size_t route_scratch_bytes(int n)
+{
+    return (size_t)n * (3 * sizeof(double) + sizeof(int32_t));
+}
+
+static mt_status route_pick_job(struct mt_ctx *ctx, int64_t job, void *arg)
+{
+    const struct route_pick *r = arg;
+    const struct mt_moe_shape *p = &r->s->shape;
+    int n = p->n_experts;
+    double *logits = (void *)(r->scratch + (size_t)mt_pool_worker() * route_scratch_bytes(n));
+    double *weight = logits + n, *bias = weight + n;
+    int32_t *expert = (void *)(bias + n);
+
+    (void)ctx;
+    for (int e = 0; r->s->at.router_bias != NULL && e < n; e++)
+        bias[e] = (double)r->s->at.router_bias[e];
+    for (int64_t t = job * ROUTE_ROWS; t < r->m && t < (job + 1) * ROUTE_ROWS; t++) {
+        for (int e = 0; e < n; e++)
+            logits[e] = (double)r->logits[t * n + e];
+        mt_router_apply(&p->target->rule, logits, r->s->at.router_bias != NULL ? bias : NULL, n,
+                        p->k, expert, weight);
+        memset(r->picked + t * n, 0, (size_t)n);
+        for (int i = 0; i < p->k; i++)
+            if (expert[i] >= 0)
+                r->picked[t * n + expert[i]] = 1;
+    }
+    return MT_OK;
+}
+
+mt_status convert_pick(struct mt_ctx *ctx, const struct convert *s, int64_t m, const float *x,
+                       unsigned char *picked)
+{
+    const struct mt_moe_shape *p = &s->shape;
+    struct route_pick r = {.s = s, .m = m, .picked = picked};
+    float *logits;
+
+    MT_TRY(mt_alloc(ctx, (size_t)m, (size_t)p->n_experts * sizeof(*logits), "logits", &logits));
+    r.logits = logits;
+    mt_status st = mt_alloc(ctx, (size_t)mt_ctx_threads(ctx), route_scratch_bytes(p->n_experts),
+                            "choices", &r.scratch);
+    if (st == MT_OK)
+        st = mt_gemm_nt(ctx, m, p->n_experts, p->hidden, 1, x, p->hidden, s->routing.w, p->hidden,
+                        0, logits, p->n_experts);
+    if (st == MT_OK)
+        st = mt_pool_run(ctx, (m + ROUTE_ROWS - 1) / ROUTE_ROWS, route_pick_job, &r);
+    mt_free(r.scratch);
+    mt_free(logits);
+    return st;
+}

@@ -1,0 +1,119 @@
+#include "lib/base/mem.h"
+#include "passes/convert/convert.h"
+#include "passes/lib/spill.h"
+
+#include <string.h>
+
+/* ---- plan ---- */
+
+static mt_status store_plan_layer(struct mt_ctx *ctx, struct convert *s, struct mt_model *m,
+                                  int layer)
+{
+    if (m->ffn[layer].moe || m->ffn[layer].width != s->shape.width)
+        return mt_fail(ctx, MT_E_UNSUPPORTED,
+                       "convert-ffn must come before passes that change FFNs: run them in a "
+                       "second command");
+    MT_TRY(mt_dense_ffn_find(ctx, m, layer, &s->dense[layer]));
+    return mt_moe_plan_layer(ctx, &s->shape, &s->dense[layer], m, layer);
+}
+
+mt_status convert_plan(struct mt_ctx *ctx, struct convert *s, struct mt_model *m)
+{
+    const struct mt_shape_ask ask = mt_convert_ask(&s->o);
+    double alpha = mt_target_alpha(s->shape.target, s->shape.n_experts, s->shape.k);
+
+    m->family = mt_family_find(s->shape.target->family);
+    if (m->family == NULL)
+        return mt_fail(ctx, MT_E_UNSUPPORTED, "family %s is not known", s->shape.target->family);
+    for (int l = 0; l < s->shape.n_layers; l++)
+        MT_TRY(mt_wrap(ctx, store_plan_layer(ctx, s, m, l), "layer %d", l));
+    /* Refused as soon as later, so that warnings are about what will be written. */
+    if (m->family->can_hold != NULL)
+        MT_TRY(m->family->can_hold(ctx, m));
+    mt_moe_shape_tell(ctx, &ask, &s->shape);
+    enum mt_dtype dtype = s->dense[0].down->dtype;
+    if (!mt_scale_is_exact(alpha) && (dtype == MT_BF16 || dtype == MT_F16))
+        mt_log(ctx, MT_LOG_WARN,
+               "%s gives weights that are not 1, so down_proj is multiplied by %d, which rounds in "
+               "%s: inexact; --%s with a power of two, or --arch glm4_moe, is exact",
+               s->shape.target->family, (int)alpha, mt_dtype_name(dtype),
+               s->shape.target->alpha == MT_ALPHA_EXPERTS ? "experts" : "active");
+    return MT_OK;
+}
+
+/* ---- sources ---- */
+
+/* Fitted columns of one list, which stand from column `first` on. */
+static mt_status store_fitted(struct mt_ctx *ctx, const struct convert *s, struct mt_spill *spill,
+                              struct mt_tensor *down, int64_t first, float scale)
+{
+    int64_t ld = (s->shape.n_experts + s->shape.n_shared) * s->shape.expert_width;
+
+    return mt_spill_put(ctx, spill, down, s->down.down + first, ld, scale);
+}
+
+static mt_status store_expert(struct mt_ctx *ctx, const struct convert *s, struct mt_model *m,
+                              struct mt_spill *spill, int expert, const int32_t *idx, int64_t n,
+                              float scale)
+{
+    const struct mt_dense_ffn *f = &s->dense[s->at.layer];
+    struct mt_tensor *gate, *up, *down;
+
+    MT_TRY(mt_model_need(ctx, m, mt_role(MT_ROLE_FFN_GATE, s->at.layer, expert), &gate));
+    MT_TRY(mt_model_need(ctx, m, mt_role(MT_ROLE_FFN_UP, s->at.layer, expert), &up));
+    MT_TRY(mt_model_need(ctx, m, mt_role(MT_ROLE_FFN_DOWN, s->at.layer, expert), &down));
+    MT_TRY(mt_recipe_gather_rows(ctx, m, gate, f->gate, idx, n, 1));
+    MT_TRY(mt_recipe_gather_rows(ctx, m, up, f->up, idx, n, 1));
+    if (spill != NULL)
+        return store_fitted(ctx, s, spill, down, idx - s->division.split->idx, scale);
+    return mt_recipe_gather_cols(ctx, m, down, f->down, idx, n, scale);
+}
+
+static mt_status store_experts(struct mt_ctx *ctx, struct convert *s, struct mt_model *m,
+                               struct mt_spill *spill)
+{
+    const struct mt_split *split = s->division.split;
+    float alpha = (float)mt_target_alpha(s->shape.target, s->shape.n_experts, s->shape.k);
+
+    for (int e = 0; e < s->shape.n_experts; e++) {
+        float scale = alpha;
+        if (s->division.scale != NULL)
+            scale *= s->division.scale[e];
+        if (s->down.gain != NULL)
+            scale *= s->down.gain[e];
+        MT_TRY(store_expert(ctx, s, m, spill, e, mt_split_expert(split, e), s->shape.expert_width,
+                            scale));
+    }
+    if (s->shape.n_shared > 0)
+        return store_expert(ctx, s, m, spill, MT_EXPERT_SHARED, mt_split_shared(split),
+                            s->shape.shared_width, (float)mt_target_shared_alpha(s->shape.target));
+    return MT_OK;
+}
+
+static mt_status store_router(struct mt_ctx *ctx, const struct convert *s, struct mt_model *m)
+{
+    struct mt_tensor *t;
+
+    MT_TRY(mt_model_need(ctx, m, mt_role(MT_ROLE_ROUTER, s->at.layer, MT_EXPERT_NONE), &t));
+    MT_TRY(mt_source_floats(ctx, m, t, s->routing.w));
+    MT_TRY(mt_moe_set_constants(ctx, &s->shape, m, s->at.layer));
+    if (!s->routing.has_bias)
+        return MT_OK;
+    MT_TRY(mt_model_need(ctx, m, mt_role(MT_ROLE_ROUTER_BIAS, s->at.layer, MT_EXPERT_NONE), &t));
+    return mt_source_floats(ctx, m, t, s->routing.bias);
+}
+
+mt_status convert_store(struct mt_ctx *ctx, struct convert *s, struct mt_model *m)
+{
+    struct mt_spill *spill = NULL;
+
+    MT_TRY(store_router(ctx, s, m));
+    if (s->down.down == NULL)
+        return store_experts(ctx, s, m, NULL);
+    MT_TRY(mt_spill_begin(ctx, &spill));
+    mt_status st = store_experts(ctx, s, m, spill);
+    if (st == MT_OK)
+        return mt_spill_end(ctx, spill, m);
+    mt_spill_free(spill);
+    return st;
+}

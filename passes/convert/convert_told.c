@@ -1,0 +1,93 @@
+#include "passes/convert/convert.h"
+
+#include <math.h>
+
+/* Share of tokens with undecided choices that is worth a warning. */
+#define TOLD_TIES_MAX 0.05
+
+struct told_sums {
+    double bound, error, agreement, captured, ties, before, after;
+    int64_t flatten;
+    int measured, refitted, reverted;
+};
+
+static struct told_sums told_add_up(const struct convert *s)
+{
+    struct told_sums y = {0};
+
+    for (int l = 0; l < s->shape.n_layers; l++) {
+        const struct mt_layer_numbers *n = &s->numbers[l];
+        y.flatten = n->flatten > y.flatten ? n->flatten : y.flatten;
+        y.bound = fmax(y.bound, n->weight_bound);
+        y.error = fmax(y.error, n->fit.weight_error);
+        y.agreement += n->fit.agreement;
+        y.captured += n->fit.captured;
+        y.ties = fmax(y.ties, n->fit.ties);
+        y.measured += n->fit.tokens > 0;
+        y.refitted += n->refit.tokens > 0;
+        y.reverted += n->refit.reverted;
+        y.before += n->refit.tokens > 0 ? n->refit.before : 0;
+        y.after += n->refit.tokens > 0 ? n->refit.after : 0;
+    }
+    return y;
+}
+
+static void told_fits(struct mt_ctx *ctx, const struct told_sums *y, struct mt_json *out)
+{
+    if (y->refitted > 0) {
+        mt_json_set_int(out, "refits", y->refitted - y->reverted);
+        mt_json_set_int(out, "refits_reverted", y->reverted);
+        mt_json_set_num(out, "refit_error_before_mean", y->before / y->refitted);
+        mt_json_set_num(out, "refit_error_after_mean", y->after / y->refitted);
+        mt_log(ctx, MT_LOG_INFO,
+               "refits: on held-out tokens the layers' error falls from %.3g to %.3g on average%s",
+               y->before / y->refitted, y->after / y->refitted,
+               y->reverted > 0 ? ", reverted where it did not" : "");
+    }
+    if (y->measured == 0)
+        return;
+    mt_json_set_num(out, "weight_error_max", y->error);
+    mt_json_set_num(out, "agreement_mean", y->agreement / y->measured);
+    mt_json_set_num(out, "captured_mean", y->captured / y->measured);
+    mt_json_set_num(out, "ties_max", y->ties);
+    mt_log(ctx, MT_LOG_INFO,
+           "measured: by at most %.2g; routers pick %.0f %% of the oracle's experts, %.0f %% of "
+           "their squared norm",
+           y->error, 100 * y->agreement / y->measured, 100 * y->captured / y->measured);
+    if (y->ties > TOLD_TIES_MAX)
+        mt_log(ctx, MT_LOG_WARN,
+               "for up to %.1f %% of a layer's tokens the last chosen expert and the next are "
+               "closer than fp32 scores tell apart, so engines may choose differently: lower "
+               "--flatten",
+               100 * y->ties);
+}
+
+mt_status convert_tell(struct mt_ctx *ctx, const struct convert *s, struct mt_json *out)
+{
+    const struct mt_moe_shape *p = &s->shape;
+    int64_t active = p->k * p->expert_width + p->n_shared * p->expert_width;
+    const struct told_sums y = told_add_up(s);
+
+    mt_json_set_str(out, "method", s->method->name);
+    mt_json_set_str(out, "refit", s->refit->name);
+    mt_json_set_str(out, "architecture", p->target->family);
+    mt_json_set_int(out, "experts", p->n_experts);
+    mt_json_set_int(out, "active", p->k);
+    mt_json_set_int(out, "shared", p->n_shared);
+    mt_json_set_int(out, "expert_width", p->expert_width);
+    mt_json_set_int(out, "zero_shared_width", p->n_shared == 0 ? p->shared_width : 0);
+    mt_json_set_num(out, "active_share", (double)active / (double)p->width);
+    mt_json_set_int(out, "flatten_max", y.flatten);
+    mt_json_set_num(out, "alpha", mt_target_alpha(p->target, p->n_experts, p->k));
+    mt_json_set_num(out, "weight_bound_max", y.bound);
+    mt_log(ctx, MT_LOG_INFO,
+           "%d of %d experts and %d shared, each %lld neuron%s wide, act for a token (%.1f %% of "
+           "%lld)",
+           p->k, p->n_experts, p->n_shared, (long long)p->expert_width,
+           p->expert_width == 1 ? "" : "s", 100 * (double)active / (double)p->width,
+           (long long)p->width);
+    if (p->k < p->n_experts)
+        mt_log(ctx, MT_LOG_INFO, "expert weights differ from 1 by at most %.2g", y.bound);
+    told_fits(ctx, &y, out);
+    return MT_OK;
+}

@@ -1,0 +1,176 @@
+#include "passes/lib/router_probe.h"
+
+#include "kernels/linalg.h"
+#include "lib/base/mem.h"
+#include "lib/run/runner.h"
+#include "passes/lib/router_fit.h"
+
+#include <math.h>
+#include <string.h>
+
+struct mt_router_probe {
+    int64_t d;
+    int n, k;
+    int64_t stride; /* every stride-th token is sampled */
+    int64_t n_sample, sample_max;
+    float *sample_x;     /* [sample_max, d] */
+    float *sample_norms; /* [sample_max, n] */
+};
+
+uint64_t mt_router_probe_bytes(uint64_t d, uint64_t n_experts)
+{
+    return MT_ROUTER_SAMPLE_MAX * (d + 2 * n_experts) * 4;
+}
+
+mt_status mt_router_probe_create(struct mt_ctx *ctx, int64_t d, int n_experts, int k,
+                                 int64_t n_tokens, struct mt_router_probe **out)
+{
+    struct mt_router_probe *p;
+
+    *out = NULL;
+    MT_TRY(mt_alloc0(ctx, 1, sizeof(*p), "router check", &p));
+    p->d = d;
+    p->n = n_experts;
+    p->k = k;
+    p->stride = (n_tokens + MT_ROUTER_SAMPLE_MAX - 1) / MT_ROUTER_SAMPLE_MAX;
+    if (p->stride < 1)
+        p->stride = 1;
+    p->sample_max = n_tokens / p->stride + 1;
+    mt_status st = mt_alloc(ctx, (size_t)p->sample_max, (size_t)d * sizeof(float), "router check",
+                            &p->sample_x);
+    if (st == MT_OK)
+        st = mt_alloc(ctx, (size_t)p->sample_max, (size_t)n_experts * sizeof(float), "router check",
+                      &p->sample_norms);
+    if (st != MT_OK) {
+        mt_router_probe_free(p);
+        return st;
+    }
+    *out = p;
+    return MT_OK;
+}
+
+void mt_router_probe_free(struct mt_router_probe *p)
+{
+    if (p == NULL)
+        return;
+    mt_free(p->sample_x);
+    mt_free(p->sample_norms);
+    mt_free(p);
+}
+
+void mt_router_probe_add(struct mt_router_probe *p, int64_t m, int64_t token0, const float *x,
+                         const float *norms)
+{
+    for (int64_t t = 0; t < m; t++) {
+        if ((token0 + t) % p->stride != 0 || p->n_sample == p->sample_max)
+            continue;
+        memcpy(p->sample_x + p->n_sample * p->d, x + t * p->d, (size_t)p->d * sizeof(*x));
+        memcpy(p->sample_norms + p->n_sample * p->n, norms + t * p->n,
+               (size_t)p->n * sizeof(*norms));
+        p->n_sample++;
+    }
+}
+
+struct probe_tally {
+    double agree, oracle_energy, router_energy, weight_error;
+    int64_t ties;
+    int64_t *load_oracle, *load_router; /* [n] */
+};
+
+/* One sampled token: the oracle's picks against the target's own choice. */
+static void probe_token(const struct mt_router_probe *p, const struct mt_target *target,
+                        const float *norms, double *logits, const double *bias, int32_t *picks,
+                        double *weight, struct probe_tally *y)
+{
+    /* fp32 scores near 1/2 stand 6e-8 apart, and a sigmoid's slope is 1/4. */
+    double gap_min = bias == NULL ? 2.4e-7 : 6e-8;
+    double alpha = mt_target_alpha(target, p->n, p->k);
+    int32_t *mine = picks, *oracle = picks + p->n;
+
+    mt_router_apply(&target->rule, logits, bias, p->n, p->k, mine, weight);
+    mt_top_k(norms, p->n, p->k, oracle);
+    for (int i = 0; i < p->k; i++) {
+        double nm = (double)norms[mine[i]], no = (double)norms[oracle[i]];
+        for (int j = 0; j < p->k; j++)
+            y->agree += mine[i] == oracle[j];
+        y->router_energy += nm * nm;
+        y->oracle_energy += no * no;
+        y->weight_error = fmax(y->weight_error, fabs(weight[i] * alpha - 1));
+        y->load_router[mine[i]]++;
+        y->load_oracle[oracle[i]]++;
+    }
+    for (int e = 0; bias != NULL && e < p->n; e++)
+        logits[e] = 1 / (1 + exp(-logits[e])) + bias[e];
+    double last = INFINITY, next = -INFINITY;
+    for (int e = 0; e < p->n; e++) {
+        bool picked = false;
+        for (int i = 0; i < p->k; i++)
+            picked = picked || mine[i] == e;
+        if (picked)
+            last = fmin(last, logits[e]);
+        else
+            next = fmax(next, logits[e]);
+    }
+    y->ties += p->k < p->n && last - next < gap_min;
+}
+
+static mt_status probe_run(struct mt_ctx *ctx, const struct mt_router_probe *p,
+                           const struct mt_target *target, const float *router, const float *bias,
+                           int64_t *load, struct mt_router_quality *out)
+{
+    struct probe_tally y = {.load_oracle = load, .load_router = load + p->n};
+    size_t n = (size_t)p->n;
+    float *product = NULL;
+    double *scratch = NULL;
+    int32_t *picks = NULL;
+    mt_status st = mt_alloc(ctx, (size_t)p->n_sample, n * sizeof(float), "router check", &product);
+
+    if (st == MT_OK)
+        st = mt_alloc(ctx, 3 * n, sizeof(double), "router check", &scratch);
+    if (st == MT_OK)
+        st = mt_alloc(ctx, 2 * n, sizeof(int32_t), "router check", &picks);
+    if (st == MT_OK)
+        st = mt_gemm_nt(ctx, p->n_sample, p->n, p->d, 1, p->sample_x, p->d, router, p->d, 0,
+                        product, p->n);
+    for (int e = 0; st == MT_OK && bias != NULL && e < p->n; e++)
+        scratch[2 * p->n + e] = (double)bias[e];
+    for (int64_t t = 0; st == MT_OK && t < p->n_sample; t++) {
+        for (int e = 0; e < p->n; e++)
+            scratch[e] = (double)product[t * p->n + e];
+        probe_token(p, target, p->sample_norms + t * p->n, scratch,
+                    bias != NULL ? scratch + 2 * p->n : NULL, picks, scratch + p->n, &y);
+    }
+    if (st == MT_OK) {
+        double slots = (double)p->n_sample * p->k;
+        out->tokens = p->n_sample;
+        out->agreement = y.agree / slots;
+        out->captured = y.oracle_energy > 0 ? y.router_energy / y.oracle_energy : 1;
+        out->weight_error = y.weight_error;
+        out->ties = (double)y.ties / (double)p->n_sample;
+        for (int e = 0; e < p->n; e++) {
+            out->load_oracle_max =
+                fmax(out->load_oracle_max, (double)y.load_oracle[e] * p->n / slots);
+            out->load_router_max =
+                fmax(out->load_router_max, (double)y.load_router[e] * p->n / slots);
+        }
+    }
+    mt_free(product);
+    mt_free(scratch);
+    mt_free(picks);
+    return st;
+}
+
+mt_status mt_router_probe_measure(struct mt_ctx *ctx, const struct mt_router_probe *p,
+                                  const struct mt_target *target, const float *router,
+                                  const float *bias, struct mt_router_quality *out)
+{
+    int64_t *load;
+
+    memset(out, 0, sizeof(*out));
+    if (p->n_sample == 0)
+        return MT_OK;
+    MT_TRY(mt_alloc0(ctx, 2 * (size_t)p->n, sizeof(*load), "router check", &load));
+    mt_status st = probe_run(ctx, p, target, router, bias, load, out);
+    mt_free(load);
+    return st;
+}
