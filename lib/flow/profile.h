@@ -13,9 +13,9 @@
  *          one domain the same to rounding (1e-15 relative)
  *   GIVEN  scores from elsewhere (JSON); not merged
  *
- * Notation: x FFN input after its norm [d]; h = act(Gx)*(Ux); y FFN output before any norm behind
- * it; z router logits; g_e the weight that multiplies expert e's output f_e (after normalisation
- * and scale); experts are seen at the tokens routed to them.
+ * Notation: x FFN input after its norm [d]; h = act(Gx)*(Ux); y FFN output (behind the norm that
+ * some families put there); z router logits; g_e the weight that multiplies expert e's output f_e
+ * (after normalisation and scale); experts are seen at the tokens routed to them.
  *
  * Ownership: *given*, ended by mt_profile_free; a profile read from a file keeps it mapped.
  * Threads: reading is safe from any thread; building is single-threaded.

@@ -182,6 +182,8 @@ static mt_status ffn_block(struct mt_ctx *ctx, struct mt_run_layer *l,
         MT_TRY(ffn_bias(ctx, r, hidden, m, &b->up_bias));
     }
     MT_TRY(ffn_inner(ctx, l, hidden, up, elems));
+    MT_TRY(
+        mt_run_tap(ctx, l, l->ffn->moe ? MT_TAP_SHARED_HIDDEN : MT_TAP_HIDDEN, hidden, m, width));
     MT_TRY(ops->gemm(ctx, r->dev, y, hidden, m, b->down.h, false));
     return ffn_bias(ctx, r, y, m, &b->down_bias);
 }
@@ -365,6 +367,25 @@ static mt_status ffn_grouped(struct mt_ctx *ctx, struct mt_run_layer *l, enum ff
     return MT_OK;
 }
 
+static mt_status ffn_tap_range(struct mt_ctx *ctx, const struct mt_run_layer *l,
+                               enum mt_tap_point point, int first, int end, mt_buf rows,
+                               int64_t width)
+{
+    const struct mt_tap_rows r = {
+        .point = point,
+        .rows = mt_dev_at(l->r->dev, rows, (size_t)(l->offset[first] * width)),
+        .m = l->offset[end] - l->offset[first],
+        .width = width,
+        .first = first,
+        .end = end,
+        .offset = l->offset,
+        .token_of_row = l->token_of_row,
+        .row_of_slot = l->row_of_slot,
+    };
+
+    return l->tap->see(ctx, l->tap->arg, &r);
+}
+
 /* The rows of experts [first, end), in place: inputs become outputs. */
 static mt_status ffn_run_range(struct mt_ctx *ctx, struct mt_run_layer *l, int first, int end,
                                mt_buf rows, mt_buf gate, mt_buf up)
@@ -385,15 +406,21 @@ static mt_status ffn_run_range(struct mt_ctx *ctx, struct mt_run_layer *l, int f
         MT_TRY(ffn_grouped(ctx, l, FFN_UP, first, end, gate, rows, width));
     }
     MT_TRY(ffn_inner(ctx, l, g, u, n));
-    return ffn_grouped(ctx, l, FFN_DOWN, first, end, rows, gate, hidden);
+    if (l->tap != NULL && !l->all_experts)
+        MT_TRY(ffn_tap_range(ctx, l, MT_TAP_EXPERT_HIDDEN, first, end, gate, width));
+    MT_TRY(ffn_grouped(ctx, l, FFN_DOWN, first, end, rows, gate, hidden));
+    if (l->tap == NULL)
+        return MT_OK;
+    return ffn_tap_range(ctx, l, l->all_experts ? MT_TAP_EXPERT_ALL : MT_TAP_EXPERT_OUT, first, end,
+                         rows, hidden);
 }
 
-static mt_status ffn_experts(struct mt_ctx *ctx, struct mt_run_layer *l, mt_buf n, int64_t m,
-                             mt_buf y)
+/* The outputs of the rows that token_of_row lists by expert; at most `slots`. */
+static mt_status ffn_expert_rows(struct mt_ctx *ctx, struct mt_run_layer *l, mt_buf n,
+                                 int64_t slots, mt_buf *out)
 {
     struct mt_runner *r = l->r;
-    const struct mt_device_ops *ops = r->dev->ops;
-    int64_t slots = m * l->ffn->k, hidden = r->m->hp.hidden;
+    int64_t hidden = r->m->hp.hidden;
     size_t inner = (size_t)(slots * l->ffn->width);
     int n_experts = l->ffn->n_experts, end;
     mt_buf rows, gate, up = NULL;
@@ -402,7 +429,8 @@ static mt_status ffn_experts(struct mt_ctx *ctx, struct mt_run_layer *l, mt_buf 
     MT_TRY(mt_run_slot(ctx, r, RUN_SLOT_B, inner, &gate));
     if (l->ffn->gated)
         MT_TRY(mt_run_slot(ctx, r, RUN_SLOT_C, inner, &up));
-    MT_TRY(ops->gather_rows(ctx, r->dev, rows, n, l->offset[n_experts], hidden, l->token_of_row));
+    MT_TRY(r->dev->ops->gather_rows(ctx, r->dev, rows, n, l->offset[n_experts], hidden,
+                                    l->token_of_row));
     for (int first = 0; first < n_experts; first = end) {
         end = ffn_range(ctx, l, first);
         MT_TRY(ffn_load_range(ctx, l, first, end));
@@ -410,8 +438,45 @@ static mt_status ffn_experts(struct mt_ctx *ctx, struct mt_run_layer *l, mt_buf 
         if (end < n_experts)
             ffn_drop_experts(l);
     }
+    *out = rows;
+    return MT_OK;
+}
+
+static mt_status ffn_experts(struct mt_ctx *ctx, struct mt_run_layer *l, mt_buf n, int64_t m,
+                             mt_buf y)
+{
+    struct mt_runner *r = l->r;
+    const struct mt_device_ops *ops = r->dev->ops;
+    int64_t hidden = r->m->hp.hidden;
+    mt_buf rows;
+
+    MT_TRY(ffn_expert_rows(ctx, l, n, m * l->ffn->k, &rows));
     MT_TRY(ops->zero(ctx, r->dev, y, (size_t)(m * hidden)));
     return ops->combine_rows(ctx, r->dev, y, rows, m, l->ffn->k, hidden, l->row_of_slot, l->weight);
+}
+
+/* As many tokens at a time as give no more rows than routing the batch would. */
+mt_status mt_run_ffn_all_experts(struct mt_ctx *ctx, struct mt_run_layer *l, mt_buf n, int64_t m)
+{
+    int64_t n_experts = l->ffn->n_experts, k = l->ffn->k, step = m * k / n_experts;
+    mt_buf rows;
+    mt_status st = MT_OK;
+
+    mt_assert(l->ffn->moe && l->tap != NULL);
+    step = step < 1 ? 1 : step;
+    MT_TRY(ffn_routing_room(ctx, l, (step * n_experts + k - 1) / k));
+    l->routing = (struct mt_routing){0};
+    l->all_experts = true;
+    for (int64_t t = 0; t < m && st == MT_OK; t += step) {
+        int64_t some = m - t < step ? m - t : step;
+        for (int64_t e = 0; e <= n_experts; e++)
+            l->offset[e] = e * some;
+        for (int64_t i = 0; i < n_experts * some; i++)
+            l->token_of_row[i] = (int32_t)(t + i % some);
+        st = ffn_expert_rows(ctx, l, n, n_experts * some, &rows);
+    }
+    l->all_experts = false;
+    return st;
 }
 
 /* y += shared(n), times sigmoid(gate . n) where the family has it. */

@@ -9,6 +9,12 @@ static int64_t layer_q_width(const struct mt_hparams *hp)
     return (int64_t)hp->n_heads * hp->head_dim;
 }
 
+/* What o_proj takes. */
+static int64_t layer_out_width(const struct mt_hparams *hp)
+{
+    return hp->mla.kv_rank > 0 ? (int64_t)hp->n_heads * hp->mla.v : layer_q_width(hp);
+}
+
 static int64_t layer_kv_width(const struct mt_hparams *hp)
 {
     return (int64_t)hp->n_kv_heads * hp->head_dim;
@@ -278,6 +284,7 @@ static mt_status layer_project(struct mt_ctx *ctx, struct mt_run_layer *l, mt_bu
         MT_TRY(layer_add_positions(ctx, l, x, m));
     MT_TRY(mt_run_slot(ctx, l->r, RUN_SLOT_A, (size_t)m * (size_t)hp->hidden, &n));
     MT_TRY(mt_run_norm(ctx, l->r, n, x, m, &l->attn_norm, &l->attn_norm_bias));
+    MT_TRY(mt_run_tap(ctx, l, MT_TAP_ATTN_IN, n, m, hp->hidden));
     if (hp->mla.kv_rank > 0)
         MT_TRY(mt_run_mla_project(ctx, l, n, m, q, k, v));
     else
@@ -333,6 +340,7 @@ static mt_status layer_output(struct mt_ctx *ctx, struct mt_run_layer *l, mt_buf
 
     if (hp->mla.kv_rank > 0)
         MT_TRY(mt_run_mla_values(ctx, l, att, m, &att));
+    MT_TRY(mt_run_tap(ctx, l, MT_TAP_ATTN_OUT, att, m, layer_out_width(hp)));
     if (hp->residual_scale == 1 && !hp->post_norms) {
         MT_TRY(dev->ops->gemm(ctx, dev, x, att, m, l->o.h, true));
         return l->o_bias.h == NULL ? MT_OK : dev->ops->add_bias(ctx, dev, x, m, l->o_bias.h);
@@ -381,6 +389,11 @@ mt_status mt_run_attn(struct mt_ctx *ctx, struct mt_run_layer *l, mt_buf x,
     }
     MT_TRY(layer_attend(ctx, l, seqs, past, out, q, k, v));
     return layer_output(ctx, l, x, out, m);
+}
+
+void mt_run_layer_tap(struct mt_run_layer *l, const struct mt_tap *tap)
+{
+    l->tap = tap;
 }
 
 mt_status mt_run_ffn_norm(struct mt_ctx *ctx, struct mt_run_layer *l, mt_buf x, int64_t m, mt_buf n)

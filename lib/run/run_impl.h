@@ -8,6 +8,7 @@
 #define MT_RUN_RUN_IMPL_H
 
 #include "lib/run/runner.h"
+#include "lib/run/tap.h"
 
 enum run_slot {
     RUN_SLOT_A, /* normed input of attention; head input */
@@ -78,6 +79,9 @@ struct mt_run_layer {
     int32_t *token_of_row; /* [cap*k] */
     int64_t *offset;       /* [n_experts+1]: first row of each expert */
     int64_t cap;           /* tokens the arrays have room for */
+
+    const struct mt_tap *tap; /* NULL: nobody looks */
+    bool all_experts;         /* mt_run_ffn_all_experts is at work */
 };
 
 struct mt_kv_cache {
@@ -87,6 +91,15 @@ struct mt_kv_cache {
     mt_buf *k, *v;  /* [n_layers] of [max_tokens, n_kv_heads*head_dim] */
     int64_t *n_pos; /* [n_layers] positions filled */
 };
+
+/* Shows rows that belong to no routed expert to the tap, if there is one. */
+static inline mt_status mt_run_tap(struct mt_ctx *ctx, const struct mt_run_layer *l,
+                                   enum mt_tap_point point, mt_buf rows, int64_t m, int64_t width)
+{
+    const struct mt_tap_rows r = {.point = point, .rows = rows, .m = m, .width = width};
+
+    return l->tap == NULL ? MT_OK : l->tap->see(ctx, l->tap->arg, &r);
+}
 
 /* A slot with room for n elements. */
 MT_NODISCARD mt_status mt_run_slot(struct mt_ctx *ctx, struct mt_runner *r, enum run_slot slot,
