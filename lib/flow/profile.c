@@ -35,9 +35,11 @@ static int64_t profile_dim(const struct mt_model *m, const struct mt_ffn *f, enu
     case MT_DIM_E:
         return f->moe ? f->n_experts : 0;
     case MT_DIM_I:
-        return f->moe ? f->width : 0;
+        return f->moe && f->widths == NULL ? f->width : 0;
     case MT_DIM_S:
         return f->moe ? f->shared_width : 0;
+    case MT_DIM_R:
+        return mt_ffn_rows(f);
     }
     return 0;
 }

@@ -35,8 +35,9 @@ enum mt_stat_kind {
 };
 
 /* Sizes that shapes are made of: 1, hidden size d, heads' outputs Q, dense width D, experts E,
- * width of an expert I, width of the shared expert S. A statistic is there where its sizes are. */
-enum mt_stat_dim { MT_DIM_1, MT_DIM_d, MT_DIM_Q, MT_DIM_D, MT_DIM_E, MT_DIM_I, MT_DIM_S };
+ * width of an expert I, width of the shared expert S, rows of the router R (E unless mt_ffn.map
+ * says else). A statistic is there where its sizes are; I only where experts are of one width. */
+enum mt_stat_dim { MT_DIM_1, MT_DIM_d, MT_DIM_Q, MT_DIM_D, MT_DIM_E, MT_DIM_I, MT_DIM_S, MT_DIM_R };
 
 /* X(STAT, "role", "name", KIND, rows, columns). In a file: layers.L.<role>.<name>.<domain> */
 #define MT_STAT_LIST(X)                                                                            \
@@ -56,8 +57,8 @@ enum mt_stat_dim { MT_DIM_1, MT_DIM_d, MT_DIM_Q, MT_DIM_D, MT_DIM_E, MT_DIM_I, M
     X(H_GRAM, "ffn", "h_gram", GRAM, D, D)             /* h h^T */                                 \
     X(SHARED_H_ABS, "shared", "h_abs", SUM, 1, S)      /* |h| of the shared expert */              \
     X(SHARED_H_SQ, "shared", "h_sq", SUM, 1, S)        /* h^2 of it */                             \
-    X(ROUTER_Z_SUM, "router", "z_sum", SUM, 1, E)      /* z */                                     \
-    X(ROUTER_Z_GRAM, "router", "z_gram", SUM, E, E)    /* z z^T */                                 \
+    X(ROUTER_Z_SUM, "router", "z_sum", SUM, 1, R)      /* z */                                     \
+    X(ROUTER_Z_GRAM, "router", "z_gram", SUM, R, R)    /* z z^T */                                 \
     X(ROUTER_TOP1, "router", "top1", COUNT, 1, E)      /* tokens whose heaviest expert it is */    \
     X(ROUTER_COACT, "router", "coact", COUNT, E, E)    /* tokens that chose both */                \
     X(EXPERT_N, "experts", "n", COUNT, 1, E)           /* tokens routed to it */                   \
