@@ -1,5 +1,6 @@
 #include "formats/gguf.h"
 
+#include "formats/check.h"
 #include "formats/safetensors.h"
 #include "lib/base/mem.h"
 #include "lib/base/path.h"
@@ -360,6 +361,7 @@ static mt_status gguf_open(struct mt_ctx *ctx, const char *path, struct mt_model
         return st;
     snprintf(why, sizeof why, "%s", mt_error(ctx));
     MT_TRY(gguf_try(ctx, path, false, out));
+    MT_TRY(mt_arena_strndup(ctx, &(*out)->arena, why, strlen(why), &(*out)->flaw));
     mt_log(ctx, MT_LOG_WARN, "%s; its tensors are listed as they are", why);
     return MT_OK;
 }
@@ -385,6 +387,7 @@ const struct mt_format mt_format_gguf = {
     .summary = "a .gguf file, or the first of its parts",
     .probe = gguf_probe,
     .open = gguf_open,
+    .check = mt_check_written,
     .one_file = true,
     .plan = mt_gguf_plan,
     .put = mt_gguf_put,

@@ -267,13 +267,15 @@ static mt_status hf_fill(struct mt_ctx *ctx, struct mt_model *m, const char *dir
     return mt_model_bind(ctx, m);
 }
 
-mt_status mt_hf_dir_open(struct mt_ctx *ctx, const char *dir, struct mt_model **out)
+mt_status mt_hf_dir_open_as(struct mt_ctx *ctx, const char *dir, bool lenient,
+                            struct mt_model **out)
 {
     struct mt_model *m;
     mt_status st;
 
     *out = NULL;
     MT_TRY(mt_model_create(ctx, &m));
+    m->lenient = lenient;
     st = hf_fill(ctx, m, dir);
     if (st != MT_OK) {
         mt_model_free(m);
@@ -281,4 +283,9 @@ mt_status mt_hf_dir_open(struct mt_ctx *ctx, const char *dir, struct mt_model **
     }
     *out = m;
     return MT_OK;
+}
+
+mt_status mt_hf_dir_open(struct mt_ctx *ctx, const char *dir, struct mt_model **out)
+{
+    return mt_hf_dir_open_as(ctx, dir, false, out);
 }

@@ -95,7 +95,8 @@ static bool hub_probe(const char *path)
     return hub_is_name(path) && !mt_path_exists(path);
 }
 
-static mt_status hub_open(struct mt_ctx *ctx, const char *path, struct mt_model **out)
+static mt_status hub_open_as(struct mt_ctx *ctx, const char *path, bool lenient,
+                             struct mt_model **out)
 {
     struct mt_arena a;
     const char *dir = NULL;
@@ -105,9 +106,19 @@ static mt_status hub_open(struct mt_ctx *ctx, const char *path, struct mt_model 
     mt_arena_init(&a);
     st = hub_find(ctx, &a, path, &dir);
     if (st == MT_OK)
-        st = mt_wrap(ctx, mt_hf_dir_open(ctx, dir, out), "%s", path);
+        st = mt_wrap(ctx, mt_hf_dir_open_as(ctx, dir, lenient, out), "%s", path);
     mt_arena_free(&a);
     return st;
+}
+
+static mt_status hub_open(struct mt_ctx *ctx, const char *path, struct mt_model **out)
+{
+    return hub_open_as(ctx, path, false, out);
+}
+
+static mt_status hub_open_lenient(struct mt_ctx *ctx, const char *path, struct mt_model **out)
+{
+    return hub_open_as(ctx, path, true, out);
 }
 
 const struct mt_format mt_format_hub = {
@@ -115,4 +126,5 @@ const struct mt_format mt_format_hub = {
     .summary = "Org/Name in the local Hugging Face cache",
     .probe = hub_probe,
     .open = hub_open,
+    .open_lenient = hub_open_lenient,
 };

@@ -1,5 +1,6 @@
 #include "formats/safetensors.h"
 
+#include "formats/check.h"
 #include "formats/st_header.h"
 #include "lib/base/path.h"
 #include "lib/base/show.h"
@@ -98,7 +99,8 @@ static mt_status safetensors_read_one(struct mt_ctx *ctx, struct mt_model *m, co
     return m->config != NULL ? mt_hf_read_sidecars(ctx, m, dir) : MT_OK;
 }
 
-static mt_status safetensors_open_file(struct mt_ctx *ctx, const char *path, struct mt_model **out)
+static mt_status safetensors_open_file(struct mt_ctx *ctx, const char *path, bool lenient,
+                                       struct mt_model **out)
 {
     struct mt_model *m;
     mt_status st;
@@ -106,6 +108,7 @@ static mt_status safetensors_open_file(struct mt_ctx *ctx, const char *path, str
     *out = NULL;
     MT_TRY(mt_model_create(ctx, &m));
     m->format = "safetensors";
+    m->lenient = lenient;
     st = mt_arena_strndup(ctx, &m->arena, path, strlen(path), &m->path);
     if (st == MT_OK)
         st = safetensors_read_one(ctx, m, path);
@@ -141,8 +144,15 @@ static bool safetensors_probe(const char *path)
 
 static mt_status safetensors_open(struct mt_ctx *ctx, const char *path, struct mt_model **out)
 {
-    return mt_path_is_dir(path) ? mt_hf_dir_open(ctx, path, out)
-                                : safetensors_open_file(ctx, path, out);
+    return mt_path_is_dir(path) ? mt_hf_dir_open_as(ctx, path, false, out)
+                                : safetensors_open_file(ctx, path, false, out);
+}
+
+static mt_status safetensors_open_lenient(struct mt_ctx *ctx, const char *path,
+                                          struct mt_model **out)
+{
+    return mt_path_is_dir(path) ? mt_hf_dir_open_as(ctx, path, true, out)
+                                : safetensors_open_file(ctx, path, true, out);
 }
 
 const struct mt_format mt_format_safetensors = {
@@ -150,6 +160,8 @@ const struct mt_format mt_format_safetensors = {
     .summary = "Hugging Face directory (config.json and *.safetensors) or one .safetensors file",
     .probe = safetensors_probe,
     .open = safetensors_open,
+    .open_lenient = safetensors_open_lenient,
+    .check = mt_check_written,
     .plan = mt_st_plan,
     .put = mt_st_put,
     .sync = mt_st_sync,

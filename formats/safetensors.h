@@ -25,6 +25,9 @@ void mt_st_strides(const struct mt_tensor *t, int64_t stride[MT_RANK_MAX]);
 
 /* config.json, weights and sidecars of a directory; bound and verified. */
 MT_NODISCARD mt_status mt_hf_dir_open(struct mt_ctx *ctx, const char *dir, struct mt_model **out);
+/* lenient: see model.h. */
+MT_NODISCARD mt_status mt_hf_dir_open_as(struct mt_ctx *ctx, const char *dir, bool lenient,
+                                         struct mt_model **out);
 /* Pieces of the above for a single file whose directory has a config. */
 MT_NODISCARD mt_status mt_hf_read_config(struct mt_ctx *ctx, struct mt_model *m, const char *dir);
 MT_NODISCARD mt_status mt_hf_read_sidecars(struct mt_ctx *ctx, struct mt_model *m, const char *dir);

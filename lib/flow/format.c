@@ -96,3 +96,16 @@ mt_status mt_model_open(struct mt_ctx *ctx, const struct mt_format *const *forma
     MT_TRY(format_refuse_unfinished(ctx, path));
     return mt_model_open_work(ctx, formats, path, out);
 }
+
+mt_status mt_model_open_lenient(struct mt_ctx *ctx, const struct mt_format *const *formats,
+                                const char *path, struct mt_model **out)
+{
+    *out = NULL;
+    MT_TRY(format_refuse_unfinished(ctx, path));
+    for (size_t i = 0; formats[i] != NULL; i++) {
+        if (formats[i]->probe(path))
+            return formats[i]->open_lenient != NULL ? formats[i]->open_lenient(ctx, path, out)
+                                                    : formats[i]->open(ctx, path, out);
+    }
+    return format_none(ctx, formats, path);
+}

@@ -25,6 +25,12 @@ struct mt_format {
     /* True when `path` (a file or directory) is for this reader; looks at names and magic only. */
     bool (*probe)(const char *path);
     mt_status (*open)(struct mt_ctx *ctx, const char *path, struct mt_model **out);
+    /* As open, but a model that does not verify is kept (model.h: flaw). NULL: open serves. */
+    mt_status (*open_lenient)(struct mt_ctx *ctx, const char *path, struct mt_model **out);
+    /* What was written, read back, before it gets its name: MT_E_FORMAT when an engine that the
+     * file is meant for would not load it; what is only worth knowing is logged. NULL: nothing is
+     * asked. */
+    mt_status (*check)(struct mt_ctx *ctx, const struct mt_model *result);
 
     /* Writing; NULL when the format is read-only. The writer borrows out and m. Of a format that is
      * one file nothing travels along: no sidecars, manifest or card. */
@@ -46,7 +52,11 @@ struct mt_format {
  * of an interrupted run is refused, naming --resume. */
 MT_NODISCARD mt_status mt_model_open(struct mt_ctx *ctx, const struct mt_format *const *formats,
                                      const char *path, struct mt_model **out);
-/* As above, but takes a settled OUT.partial (outdir.h): for who is writing it. */
+/* As mt_model_open, but keeps a model that does not verify: m->flaw says why. */
+MT_NODISCARD mt_status mt_model_open_lenient(struct mt_ctx *ctx,
+                                             const struct mt_format *const *formats,
+                                             const char *path, struct mt_model **out);
+/* As mt_model_open, but takes a settled OUT.partial (outdir.h): for who is writing it. */
 MT_NODISCARD mt_status mt_model_open_work(struct mt_ctx *ctx,
                                           const struct mt_format *const *formats, const char *path,
                                           struct mt_model **out);

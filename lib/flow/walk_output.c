@@ -127,7 +127,9 @@ static mt_status output_show(struct mt_ctx *ctx, struct mt_walk *w)
         return MT_OK;
     MT_TRY(mt_wrap(ctx, mt_model_open_work(ctx, o->formats, mt_outdir_result_path(w->out), &result),
                    "reading the result back"));
-    st = o->finish != NULL ? o->finish(ctx, o->finish_arg, result, w->manifest, w->out) : MT_OK;
+    st = o->format->check != NULL ? o->format->check(ctx, result) : MT_OK;
+    if (st == MT_OK)
+        st = o->finish != NULL ? o->finish(ctx, o->finish_arg, result, w->manifest, w->out) : MT_OK;
     mt_model_free(result);
     return st;
 }

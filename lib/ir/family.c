@@ -160,7 +160,7 @@ static mt_status family_bind_names(struct mt_ctx *ctx, struct mt_model *m)
     return MT_OK;
 }
 
-mt_status mt_model_bind(struct mt_ctx *ctx, struct mt_model *m)
+static mt_status family_bind(struct mt_ctx *ctx, struct mt_model *m)
 {
     const struct mt_json *quant;
     const char *method;
@@ -172,8 +172,12 @@ mt_status mt_model_bind(struct mt_ctx *ctx, struct mt_model *m)
     m->family = m->base = family_of_config(m);
     if (m->family == NULL)
         return MT_OK;
-    MT_TRY(
-        mt_wrap(ctx, m->family->read_config(ctx, m), "%s: config of %s", m->path, m->family->name));
+    st = m->family->read_config(ctx, m);
+    if (st != MT_OK) {
+        st = mt_wrap(ctx, st, "%s: config of %s", m->path, m->family->name);
+        m->family = NULL;
+        return st;
+    }
     MT_TRY(family_bind_names(ctx, m));
     family_drop_scales(m);
     MT_TRY(mt_wrap(ctx, family_read_fp8(ctx, m), "%s", m->path));
@@ -186,4 +190,13 @@ mt_status mt_model_bind(struct mt_ctx *ctx, struct mt_model *m)
                        method != NULL ? method : "quantization_config");
     }
     return mt_wrap(ctx, st, "%s", m->path);
+}
+
+mt_status mt_model_bind(struct mt_ctx *ctx, struct mt_model *m)
+{
+    mt_status st = family_bind(ctx, m);
+
+    if (!m->lenient || (st != MT_E_FORMAT && st != MT_E_UNSUPPORTED && st != MT_E_ABSENT))
+        return st;
+    return mt_arena_strndup(ctx, &m->arena, mt_error(ctx), strlen(mt_error(ctx)), &m->flaw);
 }

@@ -114,6 +114,11 @@ struct mt_model {
     /* Statistics the caller hands to passes beside the weights (lib/flow/profile.h), checked to be
      * of this model; borrowed. NULL: none, also in plans, whose source has them. */
     const struct mt_profile *profile;
+    bool lenient; /* set before binding: a model that does not verify is kept all the same, for
+                     who tells what is wrong with it */
+    /* Of such a model: why it is not whole; NULL when it is. When the config is to blame, family is
+     * NULL. */
+    const char *flaw;
 
     struct mt_cut *cuts; /* in the arena; of a plan: NULL */
     bool unblocked;      /* FP8 blocks are read as BF16; quantization_config no longer holds */
