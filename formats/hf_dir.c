@@ -1,4 +1,5 @@
 #include "formats/safetensors.h"
+#include "formats/torch_zip.h"
 #include "lib/base/path.h"
 #include "lib/base/show.h"
 #include "lib/flow/walk.h"
@@ -93,11 +94,10 @@ static mt_status hf_unmapped(struct mt_ctx *ctx, const struct mt_hf_index *ix, c
     mt_show_name(name, show);
     for (size_t i = 0; i < ix->n; i++) {
         if (strcmp(ix->v[i].name, name) == 0)
-            return mt_fail(ctx, MT_E_FORMAT,
-                           "%s: holds tensor \"%s\", which " MT_ST_INDEX " places in %s", path,
-                           show, mt_show_name(ix->v[i].file, other));
+            return mt_fail(ctx, MT_E_FORMAT, "%s: holds tensor \"%s\", which %s places in %s", path,
+                           show, ix->name, mt_show_name(ix->v[i].file, other));
     }
-    return mt_fail(ctx, MT_E_FORMAT, "%s: tensor \"%s\" is not in " MT_ST_INDEX, path, show);
+    return mt_fail(ctx, MT_E_FORMAT, "%s: tensor \"%s\" is not in %s", path, show, ix->name);
 }
 
 /* Entries [first, end) of the index and the tensors of their shard are the same set. Within a file
@@ -126,9 +126,8 @@ static mt_status hf_check_shard(struct mt_ctx *ctx, const struct mt_hf_index *ix
     }
     for (size_t i = first; st == MT_OK && i < end; i++) {
         if (!seen[i - first])
-            st = mt_fail(ctx, MT_E_FORMAT,
-                         "%s: tensor \"%s\" is missing, though " MT_ST_INDEX " places it here",
-                         path, mt_show_name(ix->v[i].name, show));
+            st = mt_fail(ctx, MT_E_FORMAT, "%s: tensor \"%s\" is missing, though %s places it here",
+                         path, mt_show_name(ix->v[i].name, show), ix->name);
     }
     mt_free(seen);
     return st;
@@ -149,6 +148,12 @@ static void hf_check_total(struct mt_ctx *ctx, const struct mt_model *m,
                path, (unsigned long long)ix->total, (unsigned long long)tensors);
 }
 
+static mt_status hf_add_file(struct mt_ctx *ctx, struct mt_model *m, const char *path)
+{
+    return mt_name_ends(path, MT_TORCH_SUFFIX) ? mt_torch_add_file(ctx, m, path)
+                                               : mt_st_add_file(ctx, m, path);
+}
+
 static mt_status hf_add_indexed(struct mt_ctx *ctx, struct mt_model *m, const char *dir,
                                 const struct mt_hf_index *ix)
 {
@@ -160,7 +165,7 @@ static mt_status hf_add_indexed(struct mt_ctx *ctx, struct mt_model *m, const ch
             end++;
         MT_TRY(mt_check_cancel(ctx));
         MT_TRY(hf_path(ctx, m, dir, ix->v[first].file, &path));
-        MT_TRY(mt_wrap(ctx, mt_st_add_file(ctx, m, path), "shard of " MT_ST_INDEX));
+        MT_TRY(mt_wrap(ctx, hf_add_file(ctx, m, path), "shard of %s", ix->name));
         MT_TRY(
             hf_check_shard(ctx, ix, first, end, m->tensors + before, m->n_tensors - before, path));
     }
@@ -168,14 +173,15 @@ static mt_status hf_add_indexed(struct mt_ctx *ctx, struct mt_model *m, const ch
 }
 
 static mt_status hf_add_index(struct mt_ctx *ctx, struct mt_model *m, const char *dir,
-                              const char *path)
+                              const char *path, const char *suffix)
 {
     struct mt_hf_index ix;
-    mt_status st = mt_hf_index_read(ctx, path, &m->arena, &ix);
+    mt_status st = mt_hf_index_read(ctx, path, suffix, &m->arena, &ix);
 
     if (st == MT_OK)
         st = hf_add_indexed(ctx, m, dir, &ix);
-    if (st == MT_OK)
+    /* torch counts what tensors share once, so its total proves nothing. */
+    if (st == MT_OK && strcmp(suffix, MT_ST_SUFFIX) == 0)
         hf_check_total(ctx, m, &ix, path);
     mt_hf_index_free(&ix);
     return st;
@@ -230,18 +236,29 @@ static mt_status hf_add_all(struct mt_ctx *ctx, struct mt_model *m, const char *
             st = mt_st_add_file(ctx, m, path);
     }
     mt_free(names);
-    if (st == MT_OK && m->n_maps == 0)
-        return mt_fail(ctx, MT_E_ABSENT,
-                       "%s: no weights here; looked for " MT_ST_SINGLE ", " MT_ST_INDEX
-                       " and *" MT_ST_SUFFIX,
-                       dir);
     return st == MT_OK ? hf_check_twice(ctx, m) : st;
+}
+
+/* Weights of torch where there are no others. */
+static mt_status hf_add_torch(struct mt_ctx *ctx, struct mt_model *m, const char *dir, bool *found)
+{
+    const char *single, *index;
+
+    MT_TRY(hf_path(ctx, m, dir, MT_TORCH_SINGLE, &single));
+    MT_TRY(hf_path(ctx, m, dir, MT_TORCH_INDEX, &index));
+    *found = true;
+    if (mt_path_exists(single))
+        return mt_torch_add_file(ctx, m, single);
+    if (mt_path_exists(index))
+        return hf_add_index(ctx, m, dir, index, MT_TORCH_SUFFIX);
+    *found = false;
+    return MT_OK;
 }
 
 static mt_status hf_add_weights(struct mt_ctx *ctx, struct mt_model *m, const char *dir)
 {
     const char *single, *index;
-    bool has_single, has_index;
+    bool has_single, has_index, found;
 
     MT_TRY(hf_path(ctx, m, dir, MT_ST_SINGLE, &single));
     MT_TRY(hf_path(ctx, m, dir, MT_ST_INDEX, &index));
@@ -254,7 +271,19 @@ static mt_status hf_add_weights(struct mt_ctx *ctx, struct mt_model *m, const ch
                dir);
     if (has_single)
         return mt_st_add_file(ctx, m, single);
-    return has_index ? hf_add_index(ctx, m, dir, index) : hf_add_all(ctx, m, dir);
+    if (has_index)
+        return hf_add_index(ctx, m, dir, index, MT_ST_SUFFIX);
+    MT_TRY(hf_add_all(ctx, m, dir));
+    if (m->n_maps > 0)
+        return MT_OK;
+    MT_TRY(hf_add_torch(ctx, m, dir, &found));
+    if (!found)
+        return mt_fail(ctx, MT_E_ABSENT,
+                       "%s: no weights here; looked for " MT_ST_SINGLE ", " MT_ST_INDEX
+                       ", *" MT_ST_SUFFIX ", " MT_TORCH_SINGLE " and " MT_TORCH_INDEX,
+                       dir);
+    m->format = "torch";
+    return MT_OK;
 }
 
 static mt_status hf_fill(struct mt_ctx *ctx, struct mt_model *m, const char *dir)
@@ -264,7 +293,8 @@ static mt_status hf_fill(struct mt_ctx *ctx, struct mt_model *m, const char *dir
     MT_TRY(mt_hf_read_config(ctx, m, dir));
     MT_TRY(hf_add_weights(ctx, m, dir));
     MT_TRY(mt_hf_read_sidecars(ctx, m, dir));
-    return mt_model_bind(ctx, m);
+    MT_TRY(mt_model_bind(ctx, m));
+    return strcmp(m->format, "torch") == 0 ? mt_torch_untie(ctx, m) : MT_OK;
 }
 
 mt_status mt_hf_dir_open_as(struct mt_ctx *ctx, const char *dir, bool lenient,

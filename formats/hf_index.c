@@ -13,6 +13,7 @@ struct index_in {
     struct mt_scan s;
     struct mt_arena *arena;
     struct mt_hf_index *ix;
+    const char *suffix; /* of shards */
     bool has_map;
 };
 
@@ -64,10 +65,10 @@ static mt_status index_entry(struct index_in *in)
                             "\"%s\" is not a plain file name; shards lie beside "
                             "the index",
                             mt_show_text(t.s, t.n, show));
-    if (t.n <= strlen(MT_ST_SUFFIX) ||
-        memcmp(t.s + t.n - strlen(MT_ST_SUFFIX), MT_ST_SUFFIX, strlen(MT_ST_SUFFIX)) != 0)
-        return mt_scan_fail(&in->s, in->s.p, "\"%s\" is not the name of a .safetensors file",
-                            mt_show_text(t.s, t.n, show));
+    if (t.n <= strlen(in->suffix) ||
+        memcmp(t.s + t.n - strlen(in->suffix), in->suffix, strlen(in->suffix)) != 0)
+        return mt_scan_fail(&in->s, in->s.p, "\"%s\" is not the name of a %s file",
+                            mt_show_text(t.s, t.n, show), in->suffix);
     /* Neighbours mostly share their file. */
     if (ix->n > 0 && mt_scan_is(t, ix->v[ix->n - 1].file))
         e.file = ix->v[ix->n - 1].file;
@@ -144,14 +145,14 @@ static mt_status index_sort(struct mt_ctx *ctx, const char *path, struct mt_hf_i
     return MT_OK;
 }
 
-mt_status mt_hf_index_read(struct mt_ctx *ctx, const char *path, struct mt_arena *arena,
-                           struct mt_hf_index *out)
+mt_status mt_hf_index_read(struct mt_ctx *ctx, const char *path, const char *suffix,
+                           struct mt_arena *arena, struct mt_hf_index *out)
 {
-    struct index_in in = {.ctx = ctx, .arena = arena, .ix = out};
+    struct index_in in = {.ctx = ctx, .arena = arena, .ix = out, .suffix = suffix};
     struct mt_map *map;
     mt_status st;
 
-    *out = (struct mt_hf_index){0};
+    *out = (struct mt_hf_index){.name = mt_path_base(path)};
     MT_TRY(mt_map_open(ctx, path, &map));
     if (map->bytes > INDEX_BYTES_MAX) {
         st = mt_fail(ctx, MT_E_FORMAT, "%s: larger than the %u bytes allowed for an index", path,

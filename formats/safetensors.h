@@ -32,17 +32,19 @@ MT_NODISCARD mt_status mt_hf_dir_open_as(struct mt_ctx *ctx, const char *dir, bo
 MT_NODISCARD mt_status mt_hf_read_config(struct mt_ctx *ctx, struct mt_model *m, const char *dir);
 MT_NODISCARD mt_status mt_hf_read_sidecars(struct mt_ctx *ctx, struct mt_model *m, const char *dir);
 
-/* The shards that model.safetensors.index.json names. Names in the caller's arena; *given*. */
+/* The shards that an index (model.safetensors.index.json, pytorch_model.bin.index.json) names:
+ * plain names that end in `suffix`. Names in the caller's arena; *given*. */
 struct mt_hf_entry {
     const char *name, *file;
 };
 struct mt_hf_index {
+    const char *name;      /* of the index: the base of `path`, borrowed */
     struct mt_hf_entry *v; /* sorted by file, then name; names are unique */
     size_t n, cap;
     bool has_total;
     uint64_t total; /* metadata.total_size: tensor bytes or file bytes, as producers please */
 };
-MT_NODISCARD mt_status mt_hf_index_read(struct mt_ctx *ctx, const char *path,
+MT_NODISCARD mt_status mt_hf_index_read(struct mt_ctx *ctx, const char *path, const char *suffix,
                                         struct mt_arena *arena, struct mt_hf_index *out);
 void mt_hf_index_free(struct mt_hf_index *ix);
 

@@ -88,6 +88,11 @@ struct mt_sidecar {
     const char *name, *path;
 };
 
+/* What a file says besides tensors ("epoch", "3"), for people; one line each. */
+struct mt_note {
+    const char *name, *text;
+};
+
 /* A stored tensor that was cut into the records of several roles (family.h). */
 struct mt_cut {
     struct mt_tensor *whole;  /* unlisted */
@@ -132,6 +137,8 @@ struct mt_model {
     size_t n_owned, cap_owned;
     struct mt_sidecar *sidecars;
     size_t n_sidecars;
+    struct mt_note *notes;
+    size_t n_notes;
 };
 
 MT_NODISCARD mt_status mt_model_create(struct mt_ctx *ctx, struct mt_model **out); /* empty */

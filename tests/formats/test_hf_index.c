@@ -10,7 +10,7 @@ static mt_status index_try(struct t *t, const char *text)
     struct mt_arena a;
 
     mt_arena_init(&a);
-    mt_status st = mt_hf_index_read(&t->ctx, fx_text(t, "index.json", text), &a, &ix);
+    mt_status st = mt_hf_index_read(&t->ctx, fx_text(t, "index.json", text), MT_ST_SUFFIX, &a, &ix);
     mt_hf_index_free(&ix);
     mt_arena_free(&a);
     return st;
