@@ -9,6 +9,7 @@
 #include <string.h>
 
 #define INSPECT_NAMES 5 /* unknown tensors named without -v */
+#define INSPECT_NOTES 20
 
 struct inspect_opts {
     bool tensors;
@@ -156,6 +157,20 @@ static void inspect_unknown(const struct inspect *in, bool all)
         printf("  and %zu more (-v lists them)\n", in->n_unknown - told);
 }
 
+/* What the file says besides: epochs, options, versions. */
+static void inspect_notes(const struct mt_model *m, bool all)
+{
+    size_t told = 0;
+
+    if (m->n_notes == 0)
+        return;
+    printf("besides tensors:\n");
+    for (; told < m->n_notes && (all || told < INSPECT_NOTES); told++)
+        printf("  %s: %s\n", m->notes[told].name, m->notes[told].text);
+    if (told < m->n_notes)
+        printf("  and %zu more (-v lists them)\n", m->n_notes - told);
+}
+
 static void inspect_shape(const struct mt_tensor *t, char *buf, size_t n)
 {
     size_t at = (size_t)snprintf(buf, n, "[");
@@ -204,6 +219,7 @@ static mt_status inspect_text(struct mt_ctx *ctx, const struct inspect *in, bool
     if (st != MT_OK)
         return st;
     inspect_unknown(in, all);
+    inspect_notes(in->m, all);
     if (!tensors)
         return MT_OK;
     printf("\n");
@@ -280,6 +296,13 @@ static mt_status inspect_json(struct mt_ctx *ctx, const struct inspect *in, bool
         if (m->tensors[i]->role.kind == MT_ROLE_OTHER)
             mt_json_add_str(list, m->tensors[i]->name);
     }
+    if (m->n_notes > 0)
+        list = mt_json_set_array(root, "notes");
+    for (size_t i = 0; i < m->n_notes; i++) {
+        o = mt_json_add_object(list);
+        mt_json_set_str(o, "name", m->notes[i].name);
+        mt_json_set_str(o, "text", m->notes[i].text);
+    }
     mt_json_set_bool(root, "forward_pass", in->runs);
     if (!in->runs)
         mt_json_set_str(root, "forward_pass_missing", in->why_not);
@@ -306,6 +329,7 @@ static mt_status inspect_run(struct mt_ctx *ctx, const struct cmd_args *a)
 static const struct cmd_example inspect_examples[] = {
     {"inspect Qwen3-0.6B", "family, shapes, experts, sizes"},
     {"inspect model.safetensors --tensors", "one file, every tensor"},
+    {"inspect checkpoint.pt --tensors", "what torch.save wrote; no code of it is run"},
     {"inspect Qwen/Qwen3-0.6B --json", "from the local Hugging Face cache, for scripts"},
     {NULL, NULL},
 };

@@ -66,9 +66,9 @@ mt_status pickle_append(struct pickle_in *in, struct mt_pickle *list, struct mt_
 
 static mt_status pickle_take(struct pickle_in *in, uint64_t n, const unsigned char **p)
 {
+    *p = in->p;
     if (n > (uint64_t)(in->end - in->p))
         return pickle_fail(in, MT_E_FORMAT, "the text ends inside an instruction");
-    *p = in->p;
     in->p += n;
     return MT_OK;
 }
@@ -78,8 +78,8 @@ static mt_status pickle_number(struct pickle_in *in, unsigned bytes, uint64_t *v
 {
     const unsigned char *p;
 
-    MT_TRY(pickle_take(in, bytes, &p));
     *v = 0;
+    MT_TRY(pickle_take(in, bytes, &p));
     for (unsigned i = 0; i < bytes; i++)
         *v |= (uint64_t)p[i] << (8 * i);
     return MT_OK;
@@ -90,6 +90,7 @@ static mt_status pickle_line(struct pickle_in *in, struct mt_pickle_text *t)
 {
     const unsigned char *end = memchr(in->p, '\n', (size_t)(in->end - in->p));
 
+    *t = (struct mt_pickle_text){0};
     if (end == NULL)
         return pickle_fail(in, MT_E_FORMAT, "the text ends inside an instruction");
     *t = (struct mt_pickle_text){(const char *)in->p, (size_t)(end - in->p)};
@@ -121,6 +122,7 @@ static mt_status pickle_pop(struct pickle_in *in, size_t n, struct mt_pickle ***
 {
     size_t floor = in->n_marks > 0 ? in->marks[in->n_marks - 1] : 0;
 
+    *v = in->stack;
     if (n > in->n_stack - floor)
         return pickle_fail(in, MT_E_FORMAT, "takes an object that is not there");
     in->n_stack -= n;
@@ -131,6 +133,8 @@ static mt_status pickle_pop(struct pickle_in *in, size_t n, struct mt_pickle ***
 /* Removes the last mark and what lies above it. */
 static mt_status pickle_pop_mark(struct pickle_in *in, struct mt_pickle ***v, size_t *n)
 {
+    *v = in->stack;
+    *n = 0;
     if (in->n_marks == 0)
         return pickle_fail(in, MT_E_FORMAT, "goes back to a mark that is not there");
     *n = in->n_stack - in->marks[--in->n_marks];

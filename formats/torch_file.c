@@ -197,49 +197,63 @@ static mt_status torch_add_tensor(const struct torch_file *f, const struct mt_to
 
 /* ---- the file ---- */
 
-static mt_status torch_keep_notes(struct torch_file *f, const struct mt_torch_tree *tree)
+/* What was chosen comes first among the notes, so that people can see it later too. */
+static mt_status torch_tell(struct torch_file *f, struct mt_torch_tree *tree,
+                            const struct mt_note **told)
+{
+    char elsewhere[MT_SHOW_BYTES + 64] = "", show[MT_SHOW_BYTES];
+    struct mt_note *note;
+
+    *told = NULL;
+    if (tree->n_untold > 0)
+        mt_log(f->ctx, MT_LOG_INFO, "%s: %zu more values besides tensors are not listed",
+               f->map->path, tree->n_untold);
+    if (tree->n_elsewhere > 0)
+        snprintf(elsewhere, sizeof elsewhere, "; %zu elsewhere, such as \"%s\", are left alone",
+                 tree->n_elsewhere, mt_show_name(tree->elsewhere, show));
+    if (tree->under == NULL && tree->prefix_off == NULL)
+        return MT_OK;
+    MT_TRY(mt_arena_alloc(f->ctx, &f->m->arena, 1, sizeof *note, &note));
+    note->name = "tensors";
+    MT_TRY(mt_arena_printf(f->ctx, &f->m->arena, &note->text, "those under \"%s%s%s\"%s",
+                           tree->under != NULL ? tree->under : "",
+                           tree->under != NULL && tree->prefix_off != NULL ? "." : "",
+                           tree->prefix_off != NULL ? tree->prefix_off : "", elsewhere));
+    mt_log(f->ctx, MT_LOG_INFO, "%s: tensors are %s", f->map->path, note->text);
+    *told = note;
+    return MT_OK;
+}
+
+static mt_status torch_keep_notes(struct torch_file *f, struct mt_torch_tree *tree)
 {
     struct mt_model *m = f->m;
-    size_t n = m->n_notes + tree->n_notes;
+    const struct mt_note *told;
     struct mt_note *all;
+    size_t n;
 
-    if (tree->n_notes == 0)
+    MT_TRY(torch_tell(f, tree, &told));
+    n = m->n_notes + tree->n_notes + (told != NULL ? 1 : 0);
+    if (n == m->n_notes)
         return MT_OK;
     MT_TRY(mt_arena_alloc(f->ctx, &m->arena, n, sizeof *all, &all));
     if (m->n_notes > 0)
         memcpy(all, m->notes, m->n_notes * sizeof *all);
-    memcpy(all + m->n_notes, tree->notes, tree->n_notes * sizeof *all);
+    if (told != NULL)
+        all[m->n_notes++] = *told;
+    if (tree->n_notes > 0)
+        memcpy(all + m->n_notes, tree->notes, tree->n_notes * sizeof *all);
     m->notes = all;
     m->n_notes = n;
     return MT_OK;
 }
 
-static void torch_tell(const struct torch_file *f, const struct mt_torch_tree *tree)
-{
-    char show[MT_SHOW_BYTES];
-
-    if (tree->under != NULL)
-        mt_log(f->ctx, MT_LOG_INFO, "%s: the tensors under \"%s\" are read", f->map->path,
-               tree->under);
-    if (tree->n_elsewhere > 0)
-        mt_log(f->ctx, MT_LOG_INFO, "%s: %zu tensors elsewhere are left alone, such as \"%s\"",
-               f->map->path, tree->n_elsewhere, mt_show_name(tree->elsewhere, show));
-    if (tree->prefix_off != NULL)
-        mt_log(f->ctx, MT_LOG_INFO, "%s: every name begins with \"%s\", which is taken off",
-               f->map->path, tree->prefix_off);
-    if (tree->n_untold > 0)
-        mt_log(f->ctx, MT_LOG_INFO, "%s: %zu more values besides tensors are not listed",
-               f->map->path, tree->n_untold);
-}
-
-static mt_status torch_add_tree(struct torch_file *f, const struct mt_torch_tree *tree)
+static mt_status torch_add_tree(struct torch_file *f, struct mt_torch_tree *tree)
 {
     if (tree->n == 0)
         return mt_fail(f->ctx, MT_E_FORMAT, "%s: holds no tensors%s", f->map->path,
                        tree->n_notes > 0 ? ", only other values" : "");
     for (size_t i = 0; i < tree->n; i++)
         MT_TRY(torch_add_tensor(f, &tree->v[i]));
-    torch_tell(f, tree);
     return torch_keep_notes(f, tree);
 }
 

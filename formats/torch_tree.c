@@ -2,6 +2,7 @@
 
 #include "lib/base/show.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 

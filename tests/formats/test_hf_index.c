@@ -63,7 +63,7 @@ T_TEST(entries_are_sorted_by_file_and_name)
                 fx_text(t, "i",
                         "{\"weight_map\":{\"b\":\"2.safetensors\",\"c\":\"1.safetensors\",\"a\":"
                         "\"2.safetensors\"},\"metadata\":{\"x\":1,\"total_size\":123}}"),
-                &a, &ix));
+                MT_ST_SUFFIX, &a, &ix));
     T_EQ_INT(t, ix.n, 3);
     T_EQ_STR(t, ix.v[0].name, "c");
     T_EQ_STR(t, ix.v[1].name, "a");
