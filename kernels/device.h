@@ -41,7 +41,8 @@ struct mt_rope {
     double amplitude;       /* multiplies cos and sin (yarn, longrope); 1 otherwise */
 };
 
-/* Causal attention of one sequence. Queries are the last n_q of n_k positions. */
+/* Attention of one sequence. Queries are the last n_q of n_k positions; each sees itself and what
+ * came before, or everything. */
 struct mt_attn {
     int n_q, n_k;
     int n_heads, n_kv_heads, head_dim; /* query heads share kv heads in equal consecutive groups */
@@ -50,6 +51,7 @@ struct mt_attn {
     int window;                        /* 0: none; else only the last `window` keys are seen */
     /* Host [n_heads] or NULL: a score per head that joins the softmax as a key without a value. */
     const double *sinks;
+    bool both_ways; /* every query sees all n_k keys (encoders); window is then 0 */
 };
 
 struct mt_device_ops {
@@ -94,6 +96,10 @@ struct mt_device_ops {
     /* y[i, :] *= s[i] for host s [m] */
     mt_status (*scale_rows)(struct mt_ctx *ctx, struct mt_device *dev, mt_buf y, int64_t m,
                             int64_t n, const double *s);
+
+    /* y[:, j] *= w[j] for a vector w of as many columns */
+    mt_status (*scale_cols)(struct mt_ctx *ctx, struct mt_device *dev, mt_buf y, int64_t m,
+                            const struct mt_weight *w);
 
     /* Each of m rows of d: y = x / sqrt(mean(x^2)+eps) * (w + offset). y may be x. */
     mt_status (*rmsnorm)(struct mt_ctx *ctx, struct mt_device *dev, mt_buf y, mt_buf x, int64_t m,

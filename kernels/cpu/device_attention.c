@@ -1,4 +1,4 @@
-/* Causal attention. A job is one head and one block of queries: its scores are one product, its
+/* Attention. A job is one head and one block of queries: its scores are one product, its
  * output another, and between them lies one row of weights per query. A block is narrowed when
  * the context is long, so that scratch stays near 4 MiB per worker. */
 #include "kernels/cpu/device_cpu.h"
@@ -22,8 +22,8 @@ struct attn_job {
 /* Keys [*from, *to) that the query at position `at` sees. */
 static void attn_seen(const struct mt_attn *a, int at, int *from, int *to)
 {
-    *to = at + 1;
-    *from = a->window > 0 && *to > a->window ? *to - a->window : 0;
+    *to = a->both_ways ? a->n_k : at + 1;
+    *from = a->window > 0 && at + 1 > a->window ? at + 1 - a->window : 0;
 }
 
 /* Softmax of one row; a sink takes its share and is gone. */

@@ -157,6 +157,7 @@ static const struct mt_device_ops cpu_ops = {
     .clamp = mt_cpu_clamp,
     .add_bias = mt_cpu_add_bias,
     .scale_rows = mt_cpu_scale_rows,
+    .scale_cols = mt_cpu_scale_cols,
     .rmsnorm = mt_cpu_rmsnorm,
     .layernorm = mt_cpu_layernorm,
     .rope = mt_cpu_rope,

@@ -71,6 +71,8 @@ mt_status mt_cpu_add_bias(struct mt_ctx *ctx, struct mt_device *dev, mt_buf y, i
                           const struct mt_weight *b);
 mt_status mt_cpu_scale_rows(struct mt_ctx *ctx, struct mt_device *dev, mt_buf y, int64_t m,
                             int64_t n, const double *s);
+mt_status mt_cpu_scale_cols(struct mt_ctx *ctx, struct mt_device *dev, mt_buf y, int64_t m,
+                            const struct mt_weight *w);
 mt_status mt_cpu_rmsnorm(struct mt_ctx *ctx, struct mt_device *dev, mt_buf y, mt_buf x, int64_t m,
                          const struct mt_weight *w, double offset, double eps);
 mt_status mt_cpu_layernorm(struct mt_ctx *ctx, struct mt_device *dev, mt_buf y, mt_buf x, int64_t m,

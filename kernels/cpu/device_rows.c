@@ -121,6 +121,25 @@ mt_status mt_cpu_scale_rows(struct mt_ctx *ctx, struct mt_device *dev, mt_buf y,
     return rows_run(ctx, &j, n);
 }
 
+static void rows_scale_cols(const struct rows_job *j, int64_t from, int64_t to)
+{
+    for (int64_t i = from; i < to; i++) {
+        float *y = j->y + i * j->d;
+        for (int64_t e = 0; e < j->d; e++)
+            y[e] *= j->w[e];
+    }
+}
+
+mt_status mt_cpu_scale_cols(struct mt_ctx *ctx, struct mt_device *dev, mt_buf y, int64_t m,
+                            const struct mt_weight *w)
+{
+    struct rows_job j = {
+        .cpu = cpu_self(dev), .fn = rows_scale_cols, .n = m, .d = w->cols, .y = y, .w = w->direct};
+
+    mt_assert(w->rows == 1);
+    return rows_run(ctx, &j, j.d);
+}
+
 static void rows_rmsnorm(const struct rows_job *j, int64_t from, int64_t to)
 {
     for (int64_t i = from; i < to; i++)

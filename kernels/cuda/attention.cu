@@ -1,4 +1,4 @@
-/* Causal attention: scores by cuBLAS, softmax by one block per row, outputs by cuBLAS, for as many
+/* Attention: scores by cuBLAS, softmax by one block per row, outputs by cuBLAS, for as many
  * queries at a time as scratch holds. Query heads of one kv head form a batch that shares k and v.
  * Tolerance against the reference device: relative L2 max(1e-6, 3e-8 sqrt(d + n_k)). */
 #include "kernels/cuda/common.cuh"
@@ -12,14 +12,14 @@ struct attn_part {
 
 /* Row (head, i) of s: softmax over the keys that query q0 + i sees, zero elsewhere. A sink of the
  * head takes its share first. */
-static __global__ void attn_softmax(float *s, struct attn_part p, int past, int window,
+static __global__ void attn_softmax(float *s, struct attn_part p, int past, int window, bool all,
                                     float softcap, const double *sinks, int64_t rows)
 {
     for (int64_t r = blockIdx.x; r < rows; r += gridDim.x) {
         float *row = s + r * p.n;
         int at = past + p.q0 + (int)(r % p.nq); /* last key seen */
         int lo = window > 0 && at + 1 > window ? at + 1 - window - p.from : -p.from;
-        int hi = at + 1 - p.from;
+        int hi = all ? p.n : at + 1 - p.from;
         float sink = sinks != NULL ? (float)sinks[r / p.nq] : -INFINITY, max = sink;
         double sum = 0;
         lo = lo > 0 ? lo : 0;
@@ -81,7 +81,7 @@ static mt_status attn_part(struct mt_ctx *ctx, struct cuda_device *cuda, const s
         MT_TRY(attn_scores(ctx, cuda, a, p, q + at + (int64_t)g * group * d, k + kv_at + g * d,
                            s + g * head_scores));
     attn_softmax<<<cuda_row_blocks(rows), CUDA_THREADS, 0, cuda->stream>>>(
-        s, p, a->n_k - a->n_q, a->window, (float)a->softcap, sinks, rows);
+        s, p, a->n_k - a->n_q, a->window, a->both_ways, (float)a->softcap, sinks, rows);
     CUDA_LAUNCHED(ctx, "softmax");
     for (int g = 0; g < a->n_kv_heads; g++)
         MT_TRY(attn_values(ctx, cuda, a, p, s + g * head_scores, v + kv_at + g * d,
@@ -108,7 +108,7 @@ mt_status cuda_attention(struct mt_ctx *ctx, struct mt_device *dev, mt_buf out, 
         MT_TRY(cuda_host_arrays(ctx, cuda, 1, &host, &bytes, &sinks));
     for (int q0 = 0; q0 < a->n_q; q0 += (int)block) {
         struct attn_part p = {q0, (int)cuda_min(block, a->n_q - q0), 0, 0};
-        int to = past + q0 + p.nq;
+        int to = a->both_ways ? a->n_k : past + q0 + p.nq;
         p.from = a->window > 0 && past + q0 + 1 > a->window ? past + q0 + 1 - a->window : 0;
         p.n = to - p.from;
         MT_TRY(attn_part(ctx, cuda, a, p, (float *)out, (const float *)q, (const float *)k,

@@ -98,6 +98,8 @@ mt_status cuda_add_bias(struct mt_ctx *ctx, struct mt_device *dev, mt_buf y, int
                         const struct mt_weight *b);
 mt_status cuda_scale_rows(struct mt_ctx *ctx, struct mt_device *dev, mt_buf y, int64_t m, int64_t n,
                           const double *s);
+mt_status cuda_scale_cols(struct mt_ctx *ctx, struct mt_device *dev, mt_buf y, int64_t m,
+                          const struct mt_weight *w);
 mt_status cuda_rmsnorm(struct mt_ctx *ctx, struct mt_device *dev, mt_buf y, mt_buf x, int64_t m,
                        const struct mt_weight *w, double offset, double eps);
 mt_status cuda_layernorm(struct mt_ctx *ctx, struct mt_device *dev, mt_buf y, mt_buf x, int64_t m,

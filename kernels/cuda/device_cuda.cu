@@ -290,7 +290,7 @@ static const struct mt_device_ops cuda_ops = {
     cuda_close,        cuda_alloc,      cuda_release,      cuda_upload,      cuda_download,
     cuda_download_f64, cuda_upload_f64, cuda_copy,         cuda_zero,        cuda_weight_load,
     cuda_weight_free,  cuda_gemm,       cuda_gemm_grouped, cuda_add,         cuda_scale,
-    cuda_clamp,        cuda_add_bias,   cuda_scale_rows,   cuda_rmsnorm,     cuda_layernorm,
+    cuda_clamp,        cuda_add_bias,   cuda_scale_rows,   cuda_scale_cols, cuda_rmsnorm,     cuda_layernorm,
     cuda_rope,         cuda_attention,  cuda_act_mul,      cuda_gather_rows, cuda_combine_rows,
 };
 

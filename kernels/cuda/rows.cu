@@ -89,6 +89,25 @@ mt_status cuda_scale_rows(struct mt_ctx *ctx, struct mt_device *dev, mt_buf y, i
     return MT_OK;
 }
 
+static __global__ void rows_scale_cols(float *y, const float *w, size_t d, size_t n)
+{
+    CUDA_EACH(i, n) y[i] *= w[i % d];
+}
+
+mt_status cuda_scale_cols(struct mt_ctx *ctx, struct mt_device *dev, mt_buf y, int64_t m,
+                          const struct mt_weight *w)
+{
+    size_t d = (size_t)w->cols, n = (size_t)m * d;
+
+    mt_assert(w->rows == 1);
+    if (n == 0)
+        return MT_OK;
+    rows_scale_cols<<<cuda_blocks(n), CUDA_THREADS, 0, cuda_self(dev)->stream>>>((float *)y, w->f32,
+                                                                                 d, n);
+    CUDA_LAUNCHED(ctx, "scaling columns");
+    return MT_OK;
+}
+
 static __device__ float rows_act(int act, float x)
 {
     switch (act) {

@@ -235,6 +235,21 @@ static mt_status ref_add_bias(struct mt_ctx *ctx, struct mt_device *dev, mt_buf 
     return MT_OK;
 }
 
+static mt_status ref_scale_cols(struct mt_ctx *ctx, struct mt_device *dev, mt_buf y, int64_t m,
+                                const struct mt_weight *w)
+{
+    int64_t n = w->rows * w->cols;
+    double *yd = y, *wd;
+
+    (void)dev;
+    MT_TRY(ref_values(ctx, w, 0, n, &wd));
+    for (int64_t i = 0; i < m; i++)
+        for (int64_t j = 0; j < n; j++)
+            yd[i * n + j] *= wd[j];
+    mt_free(wd);
+    return MT_OK;
+}
+
 static mt_status ref_scale_rows(struct mt_ctx *ctx, struct mt_device *dev, mt_buf y, int64_t m,
                                 int64_t n, const double *s)
 {
@@ -328,11 +343,12 @@ static mt_status ref_attention_job(struct mt_ctx *ctx, int64_t i, void *arg)
     int d = a->head_dim, head = (int)(i % a->n_heads), kv = head / (a->n_heads / a->n_kv_heads);
     int at = a->n_k - a->n_q + (int)(i / a->n_heads);
     int from = a->window > 0 && at + 1 > a->window ? at + 1 - a->window : 0;
+    int last = a->both_ways ? a->n_k - 1 : at;
     const double *q = r->q + i * d;
     double *out = r->out + i * d, *p, max = -INFINITY, sum = 0;
 
     MT_TRY(mt_alloc(ctx, (size_t)a->n_k, sizeof *p, "attention weights", &p));
-    for (int j = from; j <= at; j++) {
+    for (int j = from; j <= last; j++) {
         const double *k = r->k + ((int64_t)j * a->n_kv_heads + kv) * d;
         double s = 0;
         for (int e = 0; e < d; e++)
@@ -345,13 +361,13 @@ static mt_status ref_attention_job(struct mt_ctx *ctx, int64_t i, void *arg)
         max = a->sinks[head] > max ? a->sinks[head] : max;
         sum = exp(a->sinks[head] - max);
     }
-    for (int j = from; j <= at; j++) {
+    for (int j = from; j <= last; j++) {
         p[j] = exp(p[j] - max);
         sum += p[j];
     }
     for (int e = 0; e < d; e++)
         out[e] = 0;
-    for (int j = from; j <= at; j++)
+    for (int j = from; j <= last; j++)
         for (int e = 0; e < d; e++)
             out[e] += p[j] / sum * r->v[((int64_t)j * a->n_kv_heads + kv) * d + e];
     mt_free(p);
@@ -422,6 +438,7 @@ static const struct mt_device_ops ref_ops = {
     .clamp = ref_clamp,
     .add_bias = ref_add_bias,
     .scale_rows = ref_scale_rows,
+    .scale_cols = ref_scale_cols,
     .rmsnorm = ref_rmsnorm,
     .layernorm = ref_layernorm,
     .rope = ref_rope,

@@ -140,6 +140,8 @@ MT_NODISCARD mt_status mt_family_fused_place(struct mt_ctx *ctx, struct mt_model
     {                                                                                              \
         pattern, MT_ROLE_##kind, MT_PART_WEIGHT, MT_NAME_SHARED                                    \
     }
+/* A matrix with its bias, or a layer norm with its own. */
+#define MT_ROWS_LINEAR(name, kind) MT_ROW(name ".weight", kind), MT_ROW_BIAS(name ".bias", kind)
 #define MT_ROWS_END                                                                                \
     {                                                                                              \
         NULL, MT_ROLE_OTHER, MT_PART_WEIGHT, MT_NAME_NO_EXPERT                                     \
@@ -294,6 +296,13 @@ MT_NODISCARD mt_status mt_cfg_read_gemma(struct mt_ctx *ctx, struct mt_model *m,
                                          double attn_cap, double logit_cap);
 /* DeepSeek's latent attention. */
 MT_NODISCARD mt_status mt_cfg_read_mla(struct mt_ctx *ctx, struct mt_model *m);
+
+/* Encoders in BERT's words: sizes, heads, layer_norm_eps (what hp holds before is the default, or
+ * 1e-12), biases everywhere, plain FFNs of config[width_key] (NULL: the family sets widths). */
+MT_NODISCARD mt_status mt_cfg_read_encoder(struct mt_ctx *ctx, struct mt_model *m,
+                                           const char *width_key);
+/* Encoders of images, from given hidden states; qkv_bias. Read_encoder comes before. */
+MT_NODISCARD mt_status mt_cfg_read_patches(struct mt_ctx *ctx, struct mt_model *m);
 
 /* What a family's attention takes beyond plain q, k, v, o. */
 struct mt_attn_limits {

@@ -193,3 +193,52 @@ void mt_cfg_write_mla(const struct mt_model *m, struct mt_json *config)
     mt_json_set_int(config, "qk_rope_head_dim", a->rope);
     mt_json_set_int(config, "v_head_dim", a->v);
 }
+
+mt_status mt_cfg_read_encoder(struct mt_ctx *ctx, struct mt_model *m, const char *width_key)
+{
+    struct mt_ffn plain = {.in_bias = true, .out_bias = true, .act = MT_ACT_GELU};
+    const struct mt_json *cfg = m->config;
+    struct mt_hparams *hp = &m->hp;
+    double eps = hp->norm_eps > 0 ? hp->norm_eps : 1e-12;
+    int64_t layers, heads;
+
+    MT_TRY(mt_cfg_int(ctx, cfg, "num_hidden_layers", 12, 1, MT_LAYERS_MAX, &layers));
+    MT_TRY(mt_cfg_int(ctx, cfg, "hidden_size", 768, 1, MT_DIM_MAX, &hp->hidden));
+    MT_TRY(mt_cfg_int(ctx, cfg, "num_attention_heads", 12, 1, 65536, &heads));
+    MT_TRY(mt_cfg_num(ctx, cfg, "layer_norm_eps", eps, 0, 1, &hp->norm_eps));
+    if (hp->hidden % heads != 0 || hp->hidden / heads > 65536)
+        return mt_fail(ctx, MT_E_FORMAT, "hidden_size %lld does not divide into %lld heads",
+                       (long long)hp->hidden, (long long)heads);
+    MT_TRY(mt_cfg_plain(ctx, m));
+    hp->n_layers = (int)layers;
+    hp->n_heads = hp->n_kv_heads = (int)heads;
+    hp->head_dim = (int)(hp->hidden / heads);
+    hp->norm = MT_NORM_LAYER;
+    hp->norm_bias = hp->qkv_bias = hp->o_bias = true;
+    hp->both_ways = true;
+    hp->rope = (struct mt_rope_params){.theta = 10000, .factor = 1, .partial = 0};
+    if (width_key != NULL)
+        MT_TRY(mt_cfg_int(ctx, cfg, width_key, 4 * hp->hidden, 1, MT_DIM_MAX, &plain.width));
+    if (mt_json_get(cfg, "hidden_act") != NULL)
+        MT_TRY(mt_cfg_read_act(ctx, cfg, "hidden_act", &plain.act));
+    MT_TRY(mt_arena_alloc(ctx, &m->arena, (size_t)layers, sizeof *m->ffn, &m->ffn));
+    for (int l = 0; l < hp->n_layers; l++)
+        m->ffn[l] = plain;
+    return MT_OK;
+}
+
+mt_status mt_cfg_read_patches(struct mt_ctx *ctx, struct mt_model *m)
+{
+    const struct mt_json *cfg = m->config;
+    int64_t image, patch;
+
+    /* Sides that differ are given as a list; then the count of patches is not told. */
+    m->hp.given_input = true;
+    if (mt_json_kind(mt_json_get(cfg, "image_size")) != MT_JSON_ARRAY &&
+        mt_json_kind(mt_json_get(cfg, "patch_size")) != MT_JSON_ARRAY) {
+        MT_TRY(mt_cfg_int(ctx, cfg, "image_size", 224, 1, 1 << 20, &image));
+        MT_TRY(mt_cfg_int(ctx, cfg, "patch_size", 16, 1, image, &patch));
+        m->hp.max_pos = (image / patch) * (image / patch) + 1;
+    }
+    return mt_json_get_bool(ctx, cfg, "qkv_bias", true, &m->hp.qkv_bias);
+}

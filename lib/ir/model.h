@@ -76,6 +76,13 @@ struct mt_hparams {
     bool post_norms;  /* norms behind attention and FFN too, before they are added */
     bool sinks;       /* a score per head that takes part in the softmax and has no value */
     bool learned_pos; /* a learned vector per position instead of rotation */
+    /* Encoders. */
+    bool both_ways; /* attention sees all of a sequence; there are last hidden states, no logits */
+    bool given_input; /* no token embeddings: hidden states come from outside (images) */
+    bool norm_sums; /* BERT: x = norm(x + block(x)); ATTN_NORM and FINAL_NORM do not exist, FFN_NORM
+                       stands behind attention and FFN_POST_NORM behind the FFN */
+    bool layer_scale; /* DINOv2: outputs of both blocks are multiplied feature by feature */
+    int n_types;      /* rows of TYPE_EMBED, added to embeddings (row 0); 0: none */
     struct mt_mla mla;
     struct mt_rope_params rope;
     bool local_rope; /* layers with a window rotate by rope_local */

@@ -17,6 +17,8 @@
     X(OTHER, "other")                                                                              \
     X(EMBED, "embed_tokens")                                                                       \
     X(POS_EMBED, "embed_positions")                                                                \
+    X(TYPE_EMBED, "embed_types")                                                                   \
+    X(EMBED_NORM, "embed_norm")                                                                    \
     X(FINAL_NORM, "final_norm")                                                                    \
     X(LM_HEAD, "lm_head")                                                                          \
     X(ATTN_NORM, "attn_norm")                                                                      \
@@ -32,6 +34,8 @@
     X(ATTN_SINKS, "attn_sinks")                                                                    \
     X(ATTN_POST_NORM, "attn_post_norm")                                                            \
     X(FFN_POST_NORM, "ffn_post_norm")                                                              \
+    X(ATTN_SCALE, "attn_scale")                                                                    \
+    X(FFN_SCALE, "ffn_scale")                                                                      \
     X(Q_NORM, "q_norm")                                                                            \
     X(K_NORM, "k_norm")                                                                            \
     X(FFN_NORM, "ffn_norm")                                                                        \

@@ -130,11 +130,16 @@ static mt_status verify_attention(struct mt_ctx *ctx, const struct mt_model *m, 
 {
     const struct mt_hparams *hp = &m->hp;
 
-    MT_TRY(verify_norm(ctx, m, MT_ROLE_ATTN_NORM, l));
+    if (!hp->norm_sums)
+        MT_TRY(verify_norm(ctx, m, MT_ROLE_ATTN_NORM, l));
     MT_TRY(verify_norm(ctx, m, MT_ROLE_FFN_NORM, l));
-    if (hp->post_norms) {
+    if (hp->post_norms)
         MT_TRY(verify_norm(ctx, m, MT_ROLE_ATTN_POST_NORM, l));
+    if (hp->post_norms || hp->norm_sums)
         MT_TRY(verify_norm(ctx, m, MT_ROLE_FFN_POST_NORM, l));
+    if (hp->layer_scale) {
+        MT_TRY(verify_vector(ctx, m, MT_ROLE_ATTN_SCALE, l, hp->hidden));
+        MT_TRY(verify_vector(ctx, m, MT_ROLE_FFN_SCALE, l, hp->hidden));
     }
     if (hp->sinks)
         MT_TRY(verify_vector(ctx, m, MT_ROLE_ATTN_SINKS, l, hp->n_heads));
@@ -359,9 +364,15 @@ static bool verify_expected(const struct mt_model *m, struct mt_role r)
     case MT_ROLE_ATTN_K:
     case MT_ROLE_ATTN_V:
         return m->hp.mla.kv_rank == 0;
+    case MT_ROLE_ATTN_NORM:
+        return !m->hp.norm_sums;
     case MT_ROLE_ATTN_POST_NORM:
-    case MT_ROLE_FFN_POST_NORM:
         return m->hp.post_norms;
+    case MT_ROLE_FFN_POST_NORM:
+        return m->hp.post_norms || m->hp.norm_sums;
+    case MT_ROLE_ATTN_SCALE:
+    case MT_ROLE_FFN_SCALE:
+        return m->hp.layer_scale;
     case MT_ROLE_ATTN_SINKS:
         return m->hp.sinks;
     case MT_ROLE_ROUTER:
@@ -434,22 +445,33 @@ static mt_status verify_records(struct mt_ctx *ctx, const struct mt_model *m)
     return MT_OK;
 }
 
-mt_status mt_model_verify(struct mt_ctx *ctx, const struct mt_model *m)
+/* What stands before and behind the layers. */
+static mt_status verify_frame(struct mt_ctx *ctx, const struct mt_model *m)
 {
-    const struct mt_hparams *hp = &m->hp;
     const struct mt_role head = mt_role(MT_ROLE_LM_HEAD, -1, MT_EXPERT_NONE);
+    const struct mt_hparams *hp = &m->hp;
 
-    MT_TRY(verify_names(ctx, m));
-    if (m->family == NULL)
-        return MT_OK;
-    MT_TRY(verify_matrix(ctx, m, MT_ROLE_EMBED, -1, MT_EXPERT_NONE, hp->vocab, hp->hidden));
+    if (!hp->given_input)
+        MT_TRY(verify_matrix(ctx, m, MT_ROLE_EMBED, -1, MT_EXPERT_NONE, hp->vocab, hp->hidden));
     if (hp->learned_pos)
         MT_TRY(
             verify_matrix(ctx, m, MT_ROLE_POS_EMBED, -1, MT_EXPERT_NONE, hp->max_pos, hp->hidden));
-    MT_TRY(verify_norm(ctx, m, MT_ROLE_FINAL_NORM, -1));
-    if (!hp->tied || mt_model_find(m, head) != NULL)
-        MT_TRY(verify_needed(ctx, m, head, 2, hp->vocab, hp->hidden));
-    for (int l = 0; l < hp->n_layers; l++) {
+    if (hp->n_types > 0)
+        MT_TRY(
+            verify_matrix(ctx, m, MT_ROLE_TYPE_EMBED, -1, MT_EXPERT_NONE, hp->n_types, hp->hidden));
+    MT_TRY(verify_norm(ctx, m, hp->norm_sums ? MT_ROLE_EMBED_NORM : MT_ROLE_FINAL_NORM, -1));
+    if (hp->both_ways || (hp->tied && mt_model_find(m, head) == NULL))
+        return MT_OK;
+    return verify_needed(ctx, m, head, 2, hp->vocab, hp->hidden);
+}
+
+mt_status mt_model_verify(struct mt_ctx *ctx, const struct mt_model *m)
+{
+    MT_TRY(verify_names(ctx, m));
+    if (m->family == NULL)
+        return MT_OK;
+    MT_TRY(verify_frame(ctx, m));
+    for (int l = 0; l < m->hp.n_layers; l++) {
         MT_TRY(verify_attention(ctx, m, l));
         MT_TRY(verify_ffn(ctx, m, l));
     }

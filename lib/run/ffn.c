@@ -520,6 +520,8 @@ mt_status mt_run_ffn(struct mt_ctx *ctx, struct mt_run_layer *l, mt_buf n, int64
         if (l->ffn->shared_width > 0)
             MT_TRY(ffn_shared(ctx, l, n, m, y));
     }
+    if (l->r->m->hp.layer_scale)
+        return l->r->dev->ops->scale_cols(ctx, l->r->dev, y, m, l->ffn_scale.h);
     if (!l->r->m->hp.post_norms)
         return MT_OK;
     return mt_run_norm(ctx, l->r, y, y, m, &l->ffn_post_norm, &l->ffn_post_bias);

@@ -52,13 +52,29 @@ static mt_status layer_qkv_wants(struct mt_ctx *ctx, struct mt_run_layer *l, str
                              0, NULL);
 }
 
+/* The norm in front of attention. Where norms act on sums, the one behind the previous layer waits
+ * until here, so that a layer is x += attention, x += ffn in every family. */
+static mt_status layer_input_norm(struct mt_ctx *ctx, struct mt_run_layer *l, struct run_wants *w)
+{
+    const struct mt_model *m = l->r->m;
+    struct mt_role role = mt_role(MT_ROLE_ATTN_NORM, l->layer, MT_EXPERT_NONE);
+    int64_t h = m->hp.hidden;
+
+    if (m->hp.norm_sums)
+        role = l->layer == 0 ? mt_role(MT_ROLE_EMBED_NORM, -1, MT_EXPERT_NONE)
+                             : mt_role(MT_ROLE_FFN_POST_NORM, l->layer - 1, MT_EXPERT_NONE);
+    MT_TRY(mt_run_want_need(ctx, m, w, role, 1, h, &l->attn_norm));
+    role.part = MT_PART_BIAS;
+    mt_run_want_may(m, w, role, 1, h, &l->attn_norm_bias);
+    return MT_OK;
+}
+
 static mt_status layer_wants(struct mt_ctx *ctx, struct mt_run_layer *l, struct run_wants *w)
 {
     const struct mt_hparams *hp = &l->r->m->hp;
     int64_t h = hp->hidden;
 
-    MT_TRY(mt_run_layer_want(ctx, l, w, MT_ROLE_ATTN_NORM, 1, h, &l->attn_norm, h,
-                             &l->attn_norm_bias));
+    MT_TRY(layer_input_norm(ctx, l, w));
     MT_TRY(
         mt_run_layer_want(ctx, l, w, MT_ROLE_FFN_NORM, 1, h, &l->ffn_norm, h, &l->ffn_norm_bias));
     if (hp->post_norms) {
@@ -66,6 +82,10 @@ static mt_status layer_wants(struct mt_ctx *ctx, struct mt_run_layer *l, struct 
                                  &l->attn_post_bias));
         MT_TRY(mt_run_layer_want(ctx, l, w, MT_ROLE_FFN_POST_NORM, 1, h, &l->ffn_post_norm, h,
                                  &l->ffn_post_bias));
+    }
+    if (hp->layer_scale) {
+        MT_TRY(mt_run_layer_want(ctx, l, w, MT_ROLE_ATTN_SCALE, 1, h, &l->attn_scale, 0, NULL));
+        MT_TRY(mt_run_layer_want(ctx, l, w, MT_ROLE_FFN_SCALE, 1, h, &l->ffn_scale, 0, NULL));
     }
     MT_TRY(hp->mla.kv_rank > 0 ? mt_run_mla_wants(ctx, l, w) : layer_qkv_wants(ctx, l, w));
     return mt_run_ffn_wants(ctx, l, w);
@@ -139,7 +159,9 @@ void mt_run_layer_close(struct mt_run_layer *l)
                                 &l->attn_post_norm,
                                 &l->attn_post_bias,
                                 &l->ffn_post_norm,
-                                &l->ffn_post_bias};
+                                &l->ffn_post_bias,
+                                &l->attn_scale,
+                                &l->ffn_scale};
 
     for (size_t i = 0; i < sizeof own / sizeof own[0]; i++)
         mt_run_weight_free(l->r, own[i]);
@@ -280,10 +302,16 @@ static mt_status layer_project(struct mt_ctx *ctx, struct mt_run_layer *l, mt_bu
     mt_buf n;
 
     MT_TRY(layer_positions(ctx, l->r, seqs, past, m));
-    if (hp->learned_pos && l->layer == 0)
+    if (hp->learned_pos && l->layer == 0 && !l->r->embedded)
         MT_TRY(layer_add_positions(ctx, l, x, m));
-    MT_TRY(mt_run_slot(ctx, l->r, RUN_SLOT_A, (size_t)m * (size_t)hp->hidden, &n));
-    MT_TRY(mt_run_norm(ctx, l->r, n, x, m, &l->attn_norm, &l->attn_norm_bias));
+    if (hp->norm_sums) {
+        n = x;
+        if (l->layer > 0 || !l->r->embedded)
+            MT_TRY(mt_run_norm(ctx, l->r, x, x, m, &l->attn_norm, &l->attn_norm_bias));
+    } else {
+        MT_TRY(mt_run_slot(ctx, l->r, RUN_SLOT_A, (size_t)m * (size_t)hp->hidden, &n));
+        MT_TRY(mt_run_norm(ctx, l->r, n, x, m, &l->attn_norm, &l->attn_norm_bias));
+    }
     MT_TRY(mt_run_tap(ctx, l, MT_TAP_ATTN_IN, n, m, hp->hidden));
     if (hp->mla.kv_rank > 0)
         MT_TRY(mt_run_mla_project(ctx, l, n, m, q, k, v));
@@ -316,6 +344,7 @@ static mt_status layer_attend(struct mt_ctx *ctx, struct mt_run_layer *l,
         .softcap = hp->attn_softcap,
         .window = layer_window(l),
         .sinks = l->sinks,
+        .both_ways = hp->both_ways,
     };
 
     for (int s = 0; s < seqs->n; s++) {
@@ -329,9 +358,10 @@ static mt_status layer_attend(struct mt_ctx *ctx, struct mt_run_layer *l,
     return MT_OK;
 }
 
-/* x += residual_scale * norm(o(att) + bias), the norm only where the family has one */
-static mt_status layer_output(struct mt_ctx *ctx, struct mt_run_layer *l, mt_buf x, mt_buf att,
-                              int64_t m)
+/* x += residual_scale * scale * norm(o(att) + bias), norm and scale only where the family has them
+ */
+static mt_status layer_add_output(struct mt_ctx *ctx, struct mt_run_layer *l, mt_buf x, mt_buf att,
+                                  int64_t m)
 {
     const struct mt_hparams *hp = &l->r->m->hp;
     struct mt_device *dev = l->r->dev;
@@ -341,7 +371,7 @@ static mt_status layer_output(struct mt_ctx *ctx, struct mt_run_layer *l, mt_buf
     if (hp->mla.kv_rank > 0)
         MT_TRY(mt_run_mla_values(ctx, l, att, m, &att));
     MT_TRY(mt_run_tap(ctx, l, MT_TAP_ATTN_OUT, att, m, layer_out_width(hp)));
-    if (hp->residual_scale == 1 && !hp->post_norms) {
+    if (hp->residual_scale == 1 && !hp->post_norms && !hp->layer_scale) {
         MT_TRY(dev->ops->gemm(ctx, dev, x, att, m, l->o.h, true));
         return l->o_bias.h == NULL ? MT_OK : dev->ops->add_bias(ctx, dev, x, m, l->o_bias.h);
     }
@@ -349,9 +379,20 @@ static mt_status layer_output(struct mt_ctx *ctx, struct mt_run_layer *l, mt_buf
     MT_TRY(mt_run_linear(ctx, l, y, att, m, &l->o, &l->o_bias));
     if (hp->post_norms)
         MT_TRY(mt_run_norm(ctx, l->r, y, y, m, &l->attn_post_norm, &l->attn_post_bias));
+    if (hp->layer_scale)
+        MT_TRY(dev->ops->scale_cols(ctx, dev, y, m, l->attn_scale.h));
     if (hp->residual_scale != 1)
         MT_TRY(dev->ops->scale(ctx, dev, y, hp->residual_scale, n));
     return dev->ops->add(ctx, dev, x, y, n);
+}
+
+static mt_status layer_output(struct mt_ctx *ctx, struct mt_run_layer *l, mt_buf x, mt_buf att,
+                              int64_t m)
+{
+    MT_TRY(layer_add_output(ctx, l, x, att, m));
+    if (!l->r->m->hp.norm_sums)
+        return MT_OK;
+    return mt_run_norm(ctx, l->r, x, x, m, &l->ffn_norm, &l->ffn_norm_bias);
 }
 
 mt_status mt_run_attn(struct mt_ctx *ctx, struct mt_run_layer *l, mt_buf x,
@@ -398,6 +439,11 @@ void mt_run_layer_tap(struct mt_run_layer *l, const struct mt_tap *tap)
 
 mt_status mt_run_ffn_norm(struct mt_ctx *ctx, struct mt_run_layer *l, mt_buf x, int64_t m, mt_buf n)
 {
+    struct mt_device *dev = l->r->dev;
+
+    /* Where norms act on sums, attention has left x normed. */
+    if (l->r->m->hp.norm_sums)
+        return dev->ops->copy(ctx, dev, n, x, (size_t)(m * l->r->m->hp.hidden));
     return mt_run_norm(ctx, l->r, n, x, m, &l->ffn_norm, &l->ffn_norm_bias);
 }
 

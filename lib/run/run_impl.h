@@ -39,7 +39,8 @@ struct mt_runner {
     bool owns_scratch;
 
     struct run_weight final_norm, final_norm_bias, head;
-    const struct mt_tensor *embed;
+    const struct mt_tensor *embed; /* NULL: hidden states come from outside */
+    bool embedded; /* ... for this use: the layer 0 is given what the embedding layer gives */
 
     struct mt_rope rope, rope_local;
     double *inv_freq_local; /* [rot_dim/2], of layers with a window where they have their own */
@@ -61,6 +62,7 @@ struct mt_run_layer {
     struct run_weight attn_norm, attn_norm_bias, q, k, v, o, q_bias, k_bias, v_bias, o_bias;
     struct run_weight q_norm, k_norm, ffn_norm, ffn_norm_bias;
     struct run_weight attn_post_norm, attn_post_bias, ffn_post_norm, ffn_post_bias;
+    struct run_weight attn_scale, ffn_scale;
     struct run_weight q_a, q_a_bias, q_a_norm, kv_a, kv_a_bias, kv_a_norm, kv_b; /* latent */
     double *sinks;     /* [n_heads] or NULL */
     int32_t *mla_rows; /* index lists of latent attention */

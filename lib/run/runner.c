@@ -39,6 +39,8 @@ static size_t runner_max(size_t a, size_t b)
 /* Tokens whose logits are computed at a time. */
 static int64_t runner_head_rows(const struct mt_hparams *hp)
 {
+    if (hp->both_ways)
+        return 0;
     return RUNNER_HEAD_ELEMS / hp->vocab > 0 ? RUNNER_HEAD_ELEMS / hp->vocab : 1;
 }
 
@@ -212,11 +214,9 @@ mt_status mt_run_rope_for(struct mt_ctx *ctx, struct mt_run_layer *l, int64_t n,
     return mt_rope_frequencies(ctx, hp, n, r->rope.rot_dim, r->inv_freq_long, &out->amplitude);
 }
 
-static mt_status runner_open_weights(struct mt_ctx *ctx, struct mt_runner *r)
+static mt_status runner_open_embed(struct mt_ctx *ctx, struct mt_runner *r)
 {
     const struct mt_model *m = r->m;
-    struct mt_role role = mt_role(MT_ROLE_FINAL_NORM, -1, MT_EXPERT_NONE);
-    struct run_wants w = {.n = 0};
     struct mt_tensor *t;
 
     MT_TRY(mt_model_need(ctx, m, mt_role(MT_ROLE_EMBED, -1, MT_EXPERT_NONE), &t));
@@ -226,6 +226,20 @@ static mt_status runner_open_weights(struct mt_ctx *ctx, struct mt_runner *r)
                        (long long)mt_tensor_rows(t), (long long)mt_tensor_cols(t),
                        (long long)m->hp.vocab, (long long)m->hp.hidden);
     r->embed = t;
+    return MT_OK;
+}
+
+static mt_status runner_open_weights(struct mt_ctx *ctx, struct mt_runner *r)
+{
+    const struct mt_model *m = r->m;
+    struct mt_role role = m->hp.norm_sums
+                              ? mt_role(MT_ROLE_FFN_POST_NORM, m->hp.n_layers - 1, MT_EXPERT_NONE)
+                              : mt_role(MT_ROLE_FINAL_NORM, -1, MT_EXPERT_NONE);
+    struct run_wants w = {.n = 0};
+
+    if (!m->hp.given_input)
+        MT_TRY(runner_open_embed(ctx, r));
+    r->embedded = m->hp.given_input;
     MT_TRY(mt_run_want_need(ctx, m, &w, role, 1, m->hp.hidden, &r->final_norm));
     role.part = MT_PART_BIAS;
     mt_run_want_may(m, &w, role, 1, m->hp.hidden, &r->final_norm_bias);
@@ -335,6 +349,24 @@ static double runner_embed_scale(const struct mt_runner *r)
     return (double)f;
 }
 
+/* Every token is of type 0. `room` [m, hidden] is overwritten. */
+static mt_status runner_add_type(struct mt_ctx *ctx, struct mt_runner *r, mt_buf x, float *room,
+                                 int64_t m)
+{
+    const struct mt_device_ops *ops = r->dev->ops;
+    size_t hidden = (size_t)r->m->hp.hidden, n = (size_t)m * hidden;
+    struct mt_tensor *t;
+    mt_buf added;
+
+    MT_TRY(mt_model_need(ctx, r->m, mt_role(MT_ROLE_TYPE_EMBED, -1, MT_EXPERT_NONE), &t));
+    MT_TRY(mt_tensor_fetch_f32(ctx, t, 0, 1, room));
+    for (int64_t i = 1; i < m; i++)
+        memcpy(room + (size_t)i * hidden, room, hidden * sizeof *room);
+    MT_TRY(mt_run_slot(ctx, r, RUN_SLOT_A, n, &added));
+    MT_TRY(ops->upload(ctx, r->dev, added, room, n));
+    return ops->add(ctx, r->dev, x, added, n);
+}
+
 mt_status mt_run_embed(struct mt_ctx *ctx, struct mt_runner *r, const int32_t *ids, int64_t m,
                        mt_buf x)
 {
@@ -344,6 +376,10 @@ mt_status mt_run_embed(struct mt_ctx *ctx, struct mt_runner *r, const int32_t *i
     size_t n = (size_t)m * (size_t)hp->hidden;
     mt_status st;
 
+    if (r->embed == NULL)
+        return mt_fail(ctx, MT_E_UNSUPPORTED,
+                       "%s models have no token embeddings: give them hidden states",
+                       r->m->family->name);
     for (int64_t t = 0; t < m; t++) {
         if (ids[t] < 0 || ids[t] >= hp->vocab)
             return mt_fail(ctx, MT_E_FORMAT,
@@ -355,6 +391,8 @@ mt_status mt_run_embed(struct mt_ctx *ctx, struct mt_runner *r, const int32_t *i
     st = mt_pool_run(ctx, (m + RUNNER_EMBED_ROWS - 1) / RUNNER_EMBED_ROWS, runner_embed_rows, &job);
     if (st == MT_OK)
         st = ops->upload(ctx, r->dev, x, job.x, n);
+    if (st == MT_OK && hp->n_types > 0)
+        st = runner_add_type(ctx, r, x, job.x, m);
     if (st == MT_OK && hp->embed_scale != 1)
         st = ops->scale(ctx, r->dev, x, runner_embed_scale(r), n);
     mt_free(job.x);
@@ -423,6 +461,10 @@ static mt_status runner_head(struct mt_ctx *ctx, struct mt_runner *r, mt_buf x, 
     int64_t step = runner_head_rows(hp);
     mt_buf normed, logits;
 
+    if (hp->both_ways)
+        return mt_fail(ctx, MT_E_UNSUPPORTED,
+                       "%s models give hidden states, not logits: see moetool encode",
+                       r->m->family->name);
     MT_TRY(runner_need_head(ctx, r));
     for (int64_t t = 0; t < m; t += step) {
         int64_t n = m - t < step ? m - t : step;
@@ -443,6 +485,16 @@ static mt_status runner_head(struct mt_ctx *ctx, struct mt_runner *r, mt_buf x, 
                            f32 == NULL ? f64 + (size_t)t * vocab : NULL);
     }
     return MT_OK;
+}
+
+void mt_runner_set_embedded(struct mt_runner *r, bool embedded)
+{
+    r->embedded = embedded || r->embed == NULL;
+}
+
+mt_status mt_run_final(struct mt_ctx *ctx, struct mt_runner *r, mt_buf x, int64_t m, mt_buf y)
+{
+    return mt_run_norm(ctx, r, y, x, m, &r->final_norm, &r->final_norm_bias);
 }
 
 mt_status mt_run_head(struct mt_ctx *ctx, struct mt_runner *r, mt_buf x, int64_t m, float *logits)

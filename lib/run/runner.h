@@ -11,6 +11,10 @@
  *   layer_ffn    x += ffn(n)                    or y = ffn(n)
  *   head         logits = lm_head(final_norm(x))
  *
+ * Encoders (BERT, ViT) see whole sequences, both ways, and end with `final`, the last hidden
+ * states. Where norms act on sums (BERT), the norm behind a layer is applied by what comes next:
+ * between layers x is what the sum was. A padding mask is expressed by leaving padded tokens out.
+ *
  * Sequences in a batch are described by `struct mt_seqs`: consecutive, causal, independent.
  *
  * Threads: one caller per runner. Numbers: router scores and weights in fp64 on the host from the
@@ -69,7 +73,12 @@ int64_t mt_runner_batch_tokens(const struct mt_runner *r);
  * borrowed from a file. */
 uint64_t mt_runner_layer_bytes(const struct mt_runner *r, int layer);
 
-/* x[m, hidden] = embedding rows of ids (host). */
+/* Layer 0 then takes what the embedding layer gives (word, position and type vectors added up, and
+ * their norm) instead of what mt_run_embed gives. Always so where a model has no token embeddings.
+ */
+void mt_runner_set_embedded(struct mt_runner *r, bool embedded);
+
+/* x[m, hidden] = embedding rows of ids (host), of token type 0 where there are types. */
 MT_NODISCARD mt_status mt_run_embed(struct mt_ctx *ctx, struct mt_runner *r, const int32_t *ids,
                                     int64_t m, mt_buf x);
 
@@ -101,6 +110,10 @@ MT_NODISCARD mt_status mt_run_head(struct mt_ctx *ctx, struct mt_runner *r, mt_b
                                    float *logits);
 MT_NODISCARD mt_status mt_run_head_f64(struct mt_ctx *ctx, struct mt_runner *r, mt_buf x, int64_t m,
                                        double *logits);
+
+/* y[m, hidden] = the last hidden states of x; y may be x. */
+MT_NODISCARD mt_status mt_run_final(struct mt_ctx *ctx, struct mt_runner *r, mt_buf x, int64_t m,
+                                    mt_buf y);
 
 MT_NODISCARD mt_status mt_kv_create(struct mt_ctx *ctx, struct mt_runner *r, int64_t max_tokens,
                                     struct mt_kv_cache **out);

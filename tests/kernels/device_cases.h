@@ -231,6 +231,9 @@ static inline void dc_bias_and_rows(struct dc *c)
             DC_OK(c, c->dev->ops->scale_rows(c->ctx, c->dev, y.d, m, d, s));
             DC_OK(c, c->ref->ops->scale_rows(c->ctx, c->ref, y.r, m, d, s));
             dc_same(c, &y, 1, "scaled rows");
+            DC_OK(c, c->dev->ops->scale_cols(c->ctx, c->dev, y.d, m, b.d));
+            DC_OK(c, c->ref->ops->scale_cols(c->ctx, c->ref, y.r, m, b.r));
+            dc_same(c, &y, 1, "scaled columns");
             dc_weight_end(c, &b);
             dc_end(c, &y);
         }
@@ -301,9 +304,9 @@ static inline void dc_one_attention(struct dc *c, const struct mt_attn *a)
     struct dc_buf k = dc_new(c, a->n_k * a->n_kv_heads * d, 1), v = dc_new(c, (int64_t)k.n, 1);
     char what[160];
 
-    snprintf(what, sizeof what, "%d of %d queries, heads %d/%d of %d, window %d, softcap %g%s",
+    snprintf(what, sizeof what, "%d of %d queries, heads %d/%d of %d, window %d, softcap %g%s%s",
              a->n_q, a->n_k, a->n_heads, a->n_kv_heads, a->head_dim, a->window, a->softcap,
-             a->sinks != NULL ? ", sinks" : "");
+             a->sinks != NULL ? ", sinks" : "", a->both_ways ? ", both ways" : "");
     DC_OK(c, c->dev->ops->attention(c->ctx, c->dev, o.d, q.d, k.d, v.d, a));
     DC_OK(c, c->ref->ops->attention(c->ctx, c->ref, o.r, q.r, k.r, v.r, a));
     dc_same(c, &o, d + a->n_k, what);
@@ -334,6 +337,10 @@ static inline void dc_attention(struct dc *c)
                                     .window = windows[w],
                                     .sinks = (i + w) % 2 == 0 ? sinks : NULL};
                 dc_one_attention(c, &a);
+                a.both_ways = true;
+                a.window = 0;
+                if (w == 0)
+                    dc_one_attention(c, &a);
             }
 }
 

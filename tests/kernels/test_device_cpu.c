@@ -10,7 +10,7 @@ static float *with_threads(struct t *t, int n_threads, size_t *n)
     struct dc c = {.t = t, .ctx = &ctx};
     struct mt_rope rope = {
         .rot_dim = 8, .half_split = true, .inv_freq = (double[]){1, .1, .01, .001}};
-    struct mt_attn attn = {M, M, HEADS, 3, HEAD, 0.25, 0, 50, NULL};
+    struct mt_attn attn = {M, M, HEADS, 3, HEAD, 0.25, 0, 50, NULL, false};
     int64_t offset[] = {0, 3, 3, 50, M};
     int32_t pos[M], idx[M];
     double factor[M];
@@ -79,7 +79,7 @@ T_TEST(every_failed_allocation_is_survived)
     float x[20 * 64] = {0}, w[64 * 64] = {0};
     double freq[4] = {1, 0.5, 0.2, 0.1};
     struct mt_rope rope = {.rot_dim = 8, .half_split = true, .inv_freq = freq, .amplitude = 1};
-    struct mt_attn attn = {20, 20, 8, 4, 8, 0.3, 0, 0, NULL};
+    struct mt_attn attn = {20, 20, 8, 4, 8, 0.3, 0, 0, NULL, false};
     int32_t pos[20] = {0};
     mt_status st = MT_E_NOMEM;
 
