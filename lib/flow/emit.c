@@ -96,6 +96,8 @@ static mt_status emit_collect(struct mt_ctx *ctx, struct emit *e, const struct m
     if (t->src.kind == MT_SRC_RECIPE) {
         for (int i = 0; i < t->src.recipe.n_in; i++)
             MT_TRY(emit_collect(ctx, e, t->src.recipe.in[i]));
+        for (size_t i = 0; i < t->src.recipe.n_more; i++)
+            MT_TRY(emit_collect(ctx, e, t->src.recipe.more[i]));
     }
     return MT_OK;
 }

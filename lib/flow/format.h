@@ -35,6 +35,11 @@ struct mt_format {
     /* Writing; NULL when the format is read-only. The writer borrows out and m. Of a format that is
      * one file nothing travels along: no sidecars, manifest or card. */
     bool one_file;
+    /* The records of a plan as this format keeps them, as mt_model_stored, before anything is
+     * counted. NULL: records by role, and for families that are only copied their own tensors
+     * (mt_model_restack, mt_model_stored). */
+    mt_status (*prepare)(struct mt_ctx *ctx, struct mt_model *plan, struct mt_tensor ***out,
+                         size_t *n);
     mt_status (*plan)(struct mt_ctx *ctx, struct mt_outdir *out, struct mt_model *m,
                       const struct mt_write_opts *opts, struct mt_writer **w);
     mt_status (*put)(struct mt_ctx *ctx, struct mt_writer *w, const struct mt_tensor *t,

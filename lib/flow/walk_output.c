@@ -8,8 +8,9 @@ static mt_status output_open_dir(struct mt_ctx *ctx, struct mt_walk *w, bool *re
     unsigned flags = w->o->out_flags | (w->o->format->one_file ? MT_OUT_FILE : 0u);
 
     MT_TRY(mt_outdir_open(ctx, w->o->out_path, flags, &w->out));
-    /* A sequential pass needs to read back what stands. */
-    w->resumable = w->s.student.rounds == 0 || w->o->format->reread != NULL;
+    /* A sequential pass needs to read back what stands, record by record. */
+    w->resumable = w->s.student.rounds == 0 ||
+                   (w->o->format->reread != NULL && w->stored.n_tensors == w->plan->n_tensors);
     *resume = (flags & MT_OUT_RESUME) != 0 && w->resumable &&
               mt_journal_there(ctx, mt_outdir_work_path(w->out));
     if (*resume || (flags & MT_OUT_RESUME) == 0)
@@ -38,7 +39,7 @@ mt_status walk_output_open(struct mt_ctx *ctx, struct mt_walk *w)
     if (resume)
         mt_log(ctx, MT_LOG_INFO, "resuming: %d of %d layers stand", w->first_open, w->n_layers);
     mt_outdir_expect(w->out, w->first_open > 0);
-    st = fmt->plan(ctx, w->out, w->plan, &w->o->write, &w->w);
+    st = fmt->plan(ctx, w->out, &w->stored, &w->o->write, &w->w);
     mt_outdir_expect(w->out, false);
     w->keep_partial = st != MT_OK && resume;
     return st;

@@ -69,6 +69,26 @@ static bool plan_same_ffn(const struct mt_model *a, const struct mt_model *b)
     return a->hp.n_layers == b->hp.n_layers;
 }
 
+/* What will be written, of what the plan has become. */
+static mt_status plan_stored(struct mt_ctx *ctx, struct mt_walk *w)
+{
+    const struct mt_format *fmt = w->o->format;
+
+    if (fmt != NULL && fmt->prepare != NULL) {
+        MT_TRY(fmt->prepare(ctx, w->plan, &w->stored_records, &w->stored.n_tensors));
+    } else if (fmt != NULL && w->plan->family != NULL && w->plan->family->can_hold == NULL) {
+        MT_TRY(mt_model_restack(ctx, w->plan));
+        MT_TRY(mt_model_stored(ctx, w->plan, &w->stored_records, &w->stored.n_tensors));
+    }
+    size_t n = w->stored.n_tensors;
+    w->stored = *w->plan;
+    if (w->stored_records != NULL) {
+        w->stored.tensors = w->stored_records;
+        w->stored.n_tensors = n;
+    }
+    return MT_OK;
+}
+
 /* What the plan has become must be something its family's code computes, under that family's
  * names. A family that cannot be written may still be copied, as long as its shape stays. */
 static mt_status plan_family(struct mt_ctx *ctx, struct mt_walk *w)
@@ -80,7 +100,7 @@ static mt_status plan_family(struct mt_ctx *ctx, struct mt_walk *w)
         return MT_OK;
     if (m->family->can_hold == NULL) {
         if (m->family == src->family && plan_same_ffn(m, src))
-            return mt_model_restack(ctx, m);
+            return MT_OK;
         return mt_fail(
             ctx, MT_E_UNSUPPORTED,
             "models of family %s can be read but not written; choose another with --arch",
@@ -94,14 +114,14 @@ static mt_status plan_family(struct mt_ctx *ctx, struct mt_walk *w)
 
 static int plan_unit_of(const struct mt_walk *w, const struct mt_tensor *t)
 {
-    int l = t->role.kind == MT_ROLE_OTHER ? -1 : t->role.layer;
+    int l = t->role.layer;
 
     return l >= 0 && l < w->n_layers ? l + 1 : 0;
 }
 
 static mt_status plan_units(struct mt_ctx *ctx, struct mt_walk *w)
 {
-    const struct mt_model *m = w->plan;
+    const struct mt_model *m = &w->stored;
     size_t *at;
 
     w->n_layers = m->hp.n_layers > 0 ? m->hp.n_layers : 0;
@@ -130,7 +150,7 @@ static mt_status plan_units(struct mt_ctx *ctx, struct mt_walk *w)
 static void plan_drop_quantization(struct mt_ctx *ctx, struct mt_walk *w)
 {
     static const char key[] = "quantization_config";
-    const struct mt_model *src = w->o->source, *m = w->plan;
+    const struct mt_model *src = w->o->source, *m = &w->stored;
     bool plain = m->family != NULL;
 
     if (mt_json_get(w->config, key) == NULL)
@@ -172,8 +192,8 @@ static mt_status plan_memory(struct mt_ctx *ctx, struct mt_walk *w)
             passes += p->pass->memory(p->state, w->plan);
     }
     if (w->o->format != NULL)
-        emit = mt_emit_bytes(ctx, w->plan->tensors, w->plan->n_tensors) + PLAN_TEXT_BYTES +
-               PLAN_RECORD_BYTES * w->plan->n_tensors;
+        emit = mt_emit_bytes(ctx, w->stored.tensors, w->stored.n_tensors) + PLAN_TEXT_BYTES +
+               PLAN_RECORD_BYTES * w->stored.n_tensors;
     /* Nothing is written while activations are computed, but batch buffers stay. */
     w->work_bytes = forward + passes + emit;
     w->memory_bytes = mt_mem_used(ctx) + w->work_bytes + streams;
@@ -192,7 +212,7 @@ static mt_status plan_finish_memory(struct mt_ctx *ctx, struct mt_walk *w)
     if (w->o->format == NULL || w->o->finish_bytes == NULL)
         return MT_OK;
     MT_TRY(w->o->finish_bytes(ctx, w->o->finish_arg, w->plan, &bytes));
-    bytes += PLAN_TEXT_BYTES + 4 * PLAN_RECORD_BYTES * w->plan->n_tensors;
+    bytes += PLAN_TEXT_BYTES + 4 * PLAN_RECORD_BYTES * w->stored.n_tensors;
     all = mt_mem_used(ctx) + bytes;
     if (all > w->memory_bytes)
         w->memory_bytes = all;
@@ -241,7 +261,7 @@ static mt_status plan_disk(struct mt_ctx *ctx, struct mt_walk *w)
     uint64_t room, have;
     char a[24], b[24];
 
-    w->disk_bytes = w->bytes_out + PLAN_TEXT_BYTES + PLAN_RECORD_BYTES * w->plan->n_tensors;
+    w->disk_bytes = w->bytes_out + PLAN_TEXT_BYTES + PLAN_RECORD_BYTES * w->stored.n_tensors;
     for (size_t i = 0; i < src->n_sidecars; i++)
         w->disk_bytes += plan_file_bytes(src->sidecars[i].path, false);
     /* With a memory limit hidden states may have to be spilled, at worst as large as they are. */
@@ -301,7 +321,7 @@ static mt_status plan_key(struct mt_ctx *ctx, struct mt_walk *w)
     MT_TRY(mt_journal_key_add(ctx, &w->key, "--format", w->o->format->name));
     snprintf(num, sizeof num, "%" PRIu64, w->o->write.shard_bytes_max);
     MT_TRY(mt_journal_key_add(ctx, &w->key, "--max-shard-size", num));
-    mt_model_layout(w->plan, hex);
+    mt_model_layout(&w->stored, hex);
     return mt_journal_key_add(ctx, &w->key, "layout", hex);
 }
 
@@ -336,6 +356,7 @@ mt_status walk_plan(struct mt_ctx *ctx, struct mt_walk *w)
     MT_TRY(mt_model_plan(ctx, o->source, &w->plan));
     MT_TRY(plan_passes(ctx, w));
     MT_TRY(plan_family(ctx, w));
+    MT_TRY(plan_stored(ctx, w));
     MT_TRY(plan_units(ctx, w));
     MT_TRY(plan_config(ctx, w));
     MT_TRY(plan_memory(ctx, w));
@@ -359,6 +380,7 @@ void walk_plan_free(struct mt_walk *w)
         mt_json_free(w->facts[u]);
     mt_free(w->facts);
     mt_free(w->records);
+    mt_free(w->stored_records);
     mt_free(w->unit_first);
     mt_free(w->unit_bytes);
     mt_journal_key_free(&w->key);

@@ -46,6 +46,8 @@ struct walk_streams {
 struct mt_walk {
     const struct mt_walk_opts *o;
     struct mt_model *plan;
+    struct mt_model stored;            /* the plan with the list of records that are written */
+    struct mt_tensor **stored_records; /* that list, where it is another than the plan's */
     struct walk_passes *passes;
     struct mt_json *manifest, *config;
     struct mt_journal_key key;
@@ -53,7 +55,7 @@ struct mt_walk {
     bool forward; /* some pass gets activations */
 
     int n_layers, n_units;
-    struct mt_tensor **records; /* of the plan, unit after unit */
+    struct mt_tensor **records; /* that are written, unit after unit */
     size_t *unit_first;         /* [n_units + 1] */
     uint64_t *unit_bytes;       /* [n_units] */
 

@@ -113,6 +113,13 @@ MT_NODISCARD mt_status mt_family_fused_place(struct mt_ctx *ctx, struct mt_model
                                              const struct mt_tensor *t,
                                              struct mt_fused_place *place, bool *fused);
 
+/* The records of a plan as its family stores them: those that share a tensor give way to it, a
+ * recipe that reads them (MXFP4 blocks of GGML become gpt-oss's), the others stay. Every part must
+ * be there, of one dtype. The plan itself keeps its records and can be run. *out [*n] is *given*;
+ * the new records live in the plan's arena. */
+MT_NODISCARD mt_status mt_model_stored(struct mt_ctx *ctx, struct mt_model *plan,
+                                       struct mt_tensor ***out, size_t *n);
+
 /* Shared pieces for family files (family_util.c). */
 
 #define MT_LAYERS_MAX 10000

@@ -291,9 +291,12 @@ void mt_tensor_drop(const struct mt_tensor *t)
     t = mt_tensor_origin(t);
     if (t->src.kind == MT_SRC_SLICE && tensor_span(t, &span))
         mt_map_drop(t->src.slice.map, t->src.slice.offset, span);
-    if (t->src.kind == MT_SRC_RECIPE)
+    if (t->src.kind == MT_SRC_RECIPE) {
         for (int i = 0; i < t->src.recipe.n_in; i++)
             mt_tensor_drop(t->src.recipe.in[i]);
+        for (size_t i = 0; i < t->src.recipe.n_more; i++)
+            mt_tensor_drop(t->src.recipe.more[i]);
+    }
 }
 
 const char *mt_tensor_label(const struct mt_tensor *t, char *buf, size_t n)

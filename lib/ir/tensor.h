@@ -46,6 +46,8 @@ struct mt_source {
             const char *name; /* "gather-rows"; for explain and messages */
             const struct mt_tensor *in[MT_RECIPE_IN_MAX];
             int n_in;
+            const struct mt_tensor *const *more; /* inputs beyond those; in the model's arena */
+            size_t n_more;
             const void *args; /* in the model's arena */
         } recipe;
     };
