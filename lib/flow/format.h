@@ -37,7 +37,8 @@ struct mt_format {
     bool one_file;
     /* The records of a plan as this format keeps them, as mt_model_stored, before anything is
      * counted. NULL: records by role, and for families that are only copied their own tensors
-     * (mt_model_restack, mt_model_stored). */
+     * (mt_model_restack, mt_model_stored). `plan` below finds these records as m's while it runs,
+     * and only then. */
     mt_status (*prepare)(struct mt_ctx *ctx, struct mt_model *plan, struct mt_tensor ***out,
                          size_t *n);
     mt_status (*plan)(struct mt_ctx *ctx, struct mt_outdir *out, struct mt_model *m,

@@ -123,12 +123,12 @@ mt_status mt_model_identity(struct mt_ctx *ctx, const struct mt_model *m, char h
     return mt_wrap(ctx, st, "identity of %s", m->path != NULL ? m->path : "the model");
 }
 
-void mt_model_layout(const struct mt_model *m, char hex[65])
+void mt_model_layout(struct mt_tensor *const *records, size_t n, char hex[65])
 {
     struct mt_sha256 s;
 
     mt_sha256_begin(&s);
-    for (size_t i = 0; i < m->n_tensors; i++)
-        identity_add_head(&s, m->tensors[i]);
+    for (size_t i = 0; i < n; i++)
+        identity_add_head(&s, records[i]);
     mt_sha256_hex(&s, hex);
 }

@@ -4,7 +4,7 @@
 
 #include "lib/ir/model.h"
 
-/* SHA-256 over names, dtypes and shapes of the listed records in their order, no bytes: what a
+/* SHA-256 over names, dtypes and shapes of records in their order, no bytes: what a
  * writer lays files out by. */
-void mt_model_layout(const struct mt_model *m, char hex[65]);
+void mt_model_layout(struct mt_tensor *const *records, size_t n, char hex[65]);
 #endif

@@ -9,8 +9,8 @@ static mt_status output_open_dir(struct mt_ctx *ctx, struct mt_walk *w, bool *re
 
     MT_TRY(mt_outdir_open(ctx, w->o->out_path, flags, &w->out));
     /* A sequential pass needs to read back what stands, record by record. */
-    w->resumable = w->s.student.rounds == 0 ||
-                   (w->o->format->reread != NULL && w->stored.n_tensors == w->plan->n_tensors);
+    w->resumable =
+        w->s.student.rounds == 0 || (w->o->format->reread != NULL && w->stored_owned == NULL);
     *resume = (flags & MT_OUT_RESUME) != 0 && w->resumable &&
               mt_journal_there(ctx, mt_outdir_work_path(w->out));
     if (*resume || (flags & MT_OUT_RESUME) == 0)
@@ -21,9 +21,23 @@ static mt_status output_open_dir(struct mt_ctx *ctx, struct mt_walk *w, bool *re
     return mt_outdir_open(ctx, w->o->out_path, flags & ~(unsigned)MT_OUT_RESUME, &w->out);
 }
 
-mt_status walk_output_open(struct mt_ctx *ctx, struct mt_walk *w)
+/* The writer finds the records that are written in the plan's list. */
+static mt_status output_plan(struct mt_ctx *ctx, struct mt_walk *w)
 {
     const struct mt_format *fmt = w->o->format;
+    struct mt_tensor **by_role = w->plan->tensors;
+    size_t n = w->plan->n_tensors;
+
+    w->plan->tensors = w->stored;
+    w->plan->n_tensors = w->n_stored;
+    mt_status st = fmt->plan(ctx, w->out, w->plan, &w->o->write, &w->w);
+    w->plan->tensors = by_role;
+    w->plan->n_tensors = n;
+    return st;
+}
+
+mt_status walk_output_open(struct mt_ctx *ctx, struct mt_walk *w)
+{
     bool resume;
     mt_status st;
 
@@ -39,7 +53,7 @@ mt_status walk_output_open(struct mt_ctx *ctx, struct mt_walk *w)
     if (resume)
         mt_log(ctx, MT_LOG_INFO, "resuming: %d of %d layers stand", w->first_open, w->n_layers);
     mt_outdir_expect(w->out, w->first_open > 0);
-    st = fmt->plan(ctx, w->out, &w->stored, &w->o->write, &w->w);
+    st = output_plan(ctx, w);
     mt_outdir_expect(w->out, false);
     w->keep_partial = st != MT_OK && resume;
     return st;

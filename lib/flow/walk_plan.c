@@ -75,17 +75,16 @@ static mt_status plan_stored(struct mt_ctx *ctx, struct mt_walk *w)
     const struct mt_format *fmt = w->o->format;
 
     if (fmt != NULL && fmt->prepare != NULL) {
-        MT_TRY(fmt->prepare(ctx, w->plan, &w->stored_records, &w->stored.n_tensors));
+        MT_TRY(fmt->prepare(ctx, w->plan, &w->stored_owned, &w->n_stored));
     } else if (fmt != NULL && w->plan->family != NULL && w->plan->family->can_hold == NULL) {
         MT_TRY(mt_model_restack(ctx, w->plan));
-        MT_TRY(mt_model_stored(ctx, w->plan, &w->stored_records, &w->stored.n_tensors));
+        MT_TRY(mt_model_stored(ctx, w->plan, &w->stored_owned, &w->n_stored));
     }
-    size_t n = w->stored.n_tensors;
-    w->stored = *w->plan;
-    if (w->stored_records != NULL) {
-        w->stored.tensors = w->stored_records;
-        w->stored.n_tensors = n;
-    }
+    w->stored = w->stored_owned;
+    if (w->stored != NULL)
+        return MT_OK;
+    w->stored = w->plan->tensors;
+    w->n_stored = w->plan->n_tensors;
     return MT_OK;
 }
 
@@ -121,27 +120,26 @@ static int plan_unit_of(const struct mt_walk *w, const struct mt_tensor *t)
 
 static mt_status plan_units(struct mt_ctx *ctx, struct mt_walk *w)
 {
-    const struct mt_model *m = &w->stored;
     size_t *at;
 
-    w->n_layers = m->hp.n_layers > 0 ? m->hp.n_layers : 0;
+    w->n_layers = w->plan->hp.n_layers > 0 ? w->plan->hp.n_layers : 0;
     w->n_units = w->n_layers + 1;
     size_t n = (size_t)w->n_units;
     MT_TRY(mt_alloc0(ctx, n + 2, sizeof *w->unit_first, "list of records", &w->unit_first));
     MT_TRY(mt_alloc0(ctx, n, sizeof *w->unit_bytes, "list of records", &w->unit_bytes));
     MT_TRY(mt_alloc0(ctx, n, sizeof(struct mt_json *), "list of records", &w->facts));
-    MT_TRY(mt_alloc(ctx, m->n_tensors, sizeof(struct mt_tensor *), "list of records", &w->records));
+    MT_TRY(mt_alloc(ctx, w->n_stored, sizeof(struct mt_tensor *), "list of records", &w->records));
     /* Counted one place further on, then used as cursors that end where the next unit begins. */
     at = w->unit_first + 1;
-    for (size_t i = 0; i < m->n_tensors; i++)
-        at[plan_unit_of(w, m->tensors[i]) + 1]++;
+    for (size_t i = 0; i < w->n_stored; i++)
+        at[plan_unit_of(w, w->stored[i]) + 1]++;
     for (size_t u = 1; u <= n; u++)
         at[u] += at[u - 1];
-    for (size_t i = 0; i < m->n_tensors; i++) {
-        int u = plan_unit_of(w, m->tensors[i]);
-        w->records[at[u]++] = m->tensors[i];
-        w->unit_bytes[u] += mt_tensor_bytes(m->tensors[i]);
-        w->bytes_out += mt_tensor_bytes(m->tensors[i]);
+    for (size_t i = 0; i < w->n_stored; i++) {
+        int u = plan_unit_of(w, w->stored[i]);
+        w->records[at[u]++] = w->stored[i];
+        w->unit_bytes[u] += mt_tensor_bytes(w->stored[i]);
+        w->bytes_out += mt_tensor_bytes(w->stored[i]);
     }
     return MT_OK;
 }
@@ -150,13 +148,13 @@ static mt_status plan_units(struct mt_ctx *ctx, struct mt_walk *w)
 static void plan_drop_quantization(struct mt_ctx *ctx, struct mt_walk *w)
 {
     static const char key[] = "quantization_config";
-    const struct mt_model *src = w->o->source, *m = &w->stored;
-    bool plain = m->family != NULL;
+    const struct mt_model *src = w->o->source;
+    bool plain = w->plan->family != NULL;
 
     if (mt_json_get(w->config, key) == NULL)
         return;
-    for (size_t i = 0; plain && i < m->n_tensors; i++)
-        plain = mt_dtype_is_plain_float(m->tensors[i]->dtype);
+    for (size_t i = 0; plain && i < w->n_stored; i++)
+        plain = mt_dtype_is_plain_float(w->stored[i]->dtype);
     if (!plain && !src->unblocked)
         return;
     mt_json_remove(w->config, key);
@@ -192,8 +190,8 @@ static mt_status plan_memory(struct mt_ctx *ctx, struct mt_walk *w)
             passes += p->pass->memory(p->state, w->plan);
     }
     if (w->o->format != NULL)
-        emit = mt_emit_bytes(ctx, w->stored.tensors, w->stored.n_tensors) + PLAN_TEXT_BYTES +
-               PLAN_RECORD_BYTES * w->stored.n_tensors;
+        emit = mt_emit_bytes(ctx, w->stored, w->n_stored) + PLAN_TEXT_BYTES +
+               PLAN_RECORD_BYTES * w->n_stored;
     /* Nothing is written while activations are computed, but batch buffers stay. */
     w->work_bytes = forward + passes + emit;
     w->memory_bytes = mt_mem_used(ctx) + w->work_bytes + streams;
@@ -212,7 +210,7 @@ static mt_status plan_finish_memory(struct mt_ctx *ctx, struct mt_walk *w)
     if (w->o->format == NULL || w->o->finish_bytes == NULL)
         return MT_OK;
     MT_TRY(w->o->finish_bytes(ctx, w->o->finish_arg, w->plan, &bytes));
-    bytes += PLAN_TEXT_BYTES + 4 * PLAN_RECORD_BYTES * w->stored.n_tensors;
+    bytes += PLAN_TEXT_BYTES + 4 * PLAN_RECORD_BYTES * w->n_stored;
     all = mt_mem_used(ctx) + bytes;
     if (all > w->memory_bytes)
         w->memory_bytes = all;
@@ -261,7 +259,7 @@ static mt_status plan_disk(struct mt_ctx *ctx, struct mt_walk *w)
     uint64_t room, have;
     char a[24], b[24];
 
-    w->disk_bytes = w->bytes_out + PLAN_TEXT_BYTES + PLAN_RECORD_BYTES * w->stored.n_tensors;
+    w->disk_bytes = w->bytes_out + PLAN_TEXT_BYTES + PLAN_RECORD_BYTES * w->n_stored;
     for (size_t i = 0; i < src->n_sidecars; i++)
         w->disk_bytes += plan_file_bytes(src->sidecars[i].path, false);
     /* With a memory limit hidden states may have to be spilled, at worst as large as they are. */
@@ -321,7 +319,7 @@ static mt_status plan_key(struct mt_ctx *ctx, struct mt_walk *w)
     MT_TRY(mt_journal_key_add(ctx, &w->key, "--format", w->o->format->name));
     snprintf(num, sizeof num, "%" PRIu64, w->o->write.shard_bytes_max);
     MT_TRY(mt_journal_key_add(ctx, &w->key, "--max-shard-size", num));
-    mt_model_layout(&w->stored, hex);
+    mt_model_layout(w->stored, w->n_stored, hex);
     return mt_journal_key_add(ctx, &w->key, "layout", hex);
 }
 
@@ -380,7 +378,7 @@ void walk_plan_free(struct mt_walk *w)
         mt_json_free(w->facts[u]);
     mt_free(w->facts);
     mt_free(w->records);
-    mt_free(w->stored_records);
+    mt_free(w->stored_owned);
     mt_free(w->unit_first);
     mt_free(w->unit_bytes);
     mt_journal_key_free(&w->key);

@@ -46,8 +46,9 @@ struct walk_streams {
 struct mt_walk {
     const struct mt_walk_opts *o;
     struct mt_model *plan;
-    struct mt_model stored;            /* the plan with the list of records that are written */
-    struct mt_tensor **stored_records; /* that list, where it is another than the plan's */
+    struct mt_tensor **stored; /* [n_stored] what is written: the plan's records as they are kept */
+    struct mt_tensor **stored_owned; /* that list, where it is another than the plan's */
+    size_t n_stored;
     struct walk_passes *passes;
     struct mt_json *manifest, *config;
     struct mt_journal_key key;
