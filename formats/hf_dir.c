@@ -305,8 +305,9 @@ mt_status mt_hf_dir_open_as(struct mt_ctx *ctx, const char *dir, bool lenient,
 
     *out = NULL;
     MT_TRY(mt_model_create(ctx, &m));
-    m->lenient = lenient;
-    st = hf_fill(ctx, m, dir);
+    st = lenient ? mt_model_be_lenient(ctx, m) : MT_OK;
+    if (st == MT_OK)
+        st = hf_fill(ctx, m, dir);
     if (st != MT_OK) {
         mt_model_free(m);
         return st;

@@ -108,8 +108,9 @@ static mt_status safetensors_open_file(struct mt_ctx *ctx, const char *path, boo
     *out = NULL;
     MT_TRY(mt_model_create(ctx, &m));
     m->format = "safetensors";
-    m->lenient = lenient;
-    st = mt_arena_strndup(ctx, &m->arena, path, strlen(path), &m->path);
+    st = lenient ? mt_model_be_lenient(ctx, m) : MT_OK;
+    if (st == MT_OK)
+        st = mt_arena_strndup(ctx, &m->arena, path, strlen(path), &m->path);
     if (st == MT_OK)
         st = safetensors_read_one(ctx, m, path);
     if (st == MT_OK)

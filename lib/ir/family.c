@@ -175,13 +175,16 @@ static mt_status family_bind(struct mt_ctx *ctx, struct mt_model *m)
     st = m->family->read_config(ctx, m);
     if (st != MT_OK) {
         st = mt_wrap(ctx, st, "%s: config of %s", m->path, m->family->name);
-        m->family = NULL;
+        if (m->flaws != NULL)
+            m->family = NULL;
         return st;
     }
     MT_TRY(family_bind_names(ctx, m));
     family_drop_scales(m);
     MT_TRY(mt_wrap(ctx, family_read_fp8(ctx, m), "%s", m->path));
     st = mt_model_verify(ctx, m);
+    if (st == MT_OK && m->flaws != NULL && m->flaws->n > 0)
+        st = mt_fail(ctx, MT_E_FORMAT, "%s", m->flaws->v[0].what);
     quant = mt_json_get(m->config, "quantization_config");
     if (st != MT_OK && mt_json_kind(quant) == MT_JSON_OBJECT) {
         method = mt_json_text(mt_json_get(quant, "quant_method"));
@@ -192,11 +195,18 @@ static mt_status family_bind(struct mt_ctx *ctx, struct mt_model *m)
     return mt_wrap(ctx, st, "%s", m->path);
 }
 
+mt_status mt_model_be_lenient(struct mt_ctx *ctx, struct mt_model *m)
+{
+    MT_TRY(mt_arena_alloc(ctx, &m->arena, 1, sizeof *m->flaws, &m->flaws));
+    m->flaws->arena = &m->arena;
+    return MT_OK;
+}
+
 mt_status mt_model_bind(struct mt_ctx *ctx, struct mt_model *m)
 {
     mt_status st = family_bind(ctx, m);
 
-    if (!m->lenient || (st != MT_E_FORMAT && st != MT_E_UNSUPPORTED && st != MT_E_ABSENT))
+    if (m->flaws == NULL || (st != MT_E_FORMAT && st != MT_E_UNSUPPORTED && st != MT_E_ABSENT))
         return st;
     return mt_arena_strndup(ctx, &m->arena, mt_error(ctx), strlen(mt_error(ctx)), &m->flaw);
 }

@@ -109,6 +109,20 @@ struct mt_cut {
     struct mt_cut *next;
 };
 
+/* What verification found about a tensor; kept by models that are opened leniently. */
+enum mt_flaw_kind { MT_FLAW_MISSING, MT_FLAW_SHAPE, MT_FLAW_SURPLUS };
+struct mt_flaw {
+    enum mt_flaw_kind kind;
+    const char *subject; /* the tensor's name, or its label when it is missing */
+    const char *what;    /* a sentence */
+};
+#define MT_FLAWS_MAX 256
+struct mt_flaws {
+    struct mt_arena *arena;
+    size_t n;
+    struct mt_flaw v[MT_FLAWS_MAX]; /* the first; more end the verification */
+};
+
 struct mt_model {
     struct mt_arena arena;
     const char *path;               /* as the user gave it */
@@ -126,8 +140,9 @@ struct mt_model {
     /* Statistics the caller hands to passes beside the weights (lib/flow/profile.h), checked to be
      * of this model; borrowed. NULL: none, also in plans, whose source has them. */
     const struct mt_profile *profile;
-    bool lenient; /* set before binding: a model that does not verify is kept all the same, for
-                     who tells what is wrong with it */
+    /* For who tells what is wrong with a model: set by mt_model_be_lenient before binding, which
+     * then lists flaws instead of failing. */
+    struct mt_flaws *flaws;
     /* Of such a model: why it is not whole; NULL when it is. When the config is to blame, family is
      * NULL. */
     const char *flaw;
@@ -150,6 +165,8 @@ struct mt_model {
 
 MT_NODISCARD mt_status mt_model_create(struct mt_ctx *ctx, struct mt_model **out); /* empty */
 void mt_model_free(struct mt_model *m); /* NULL is fine */
+/* Binding keeps a model that does not verify: m->flaw and m->flaws say what is wrong. */
+MT_NODISCARD mt_status mt_model_be_lenient(struct mt_ctx *ctx, struct mt_model *m);
 
 /* A plan over `src`: same family, hyper-parameters (copied) and records (new records that alias
  * the source's, so editing the plan leaves the source alone). */

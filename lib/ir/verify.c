@@ -3,12 +3,35 @@
 #include "lib/ir/family.h"
 
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static mt_status verify_shape(struct mt_ctx *ctx, const struct mt_tensor *t, int rank,
-                              const int64_t *want)
+/* Fails with the sentence, or lists it and goes on where the model keeps a list. */
+static mt_status verify_flaw(struct mt_ctx *ctx, const struct mt_model *m, enum mt_flaw_kind kind,
+                             const char *subject, const char *fmt, ...) MT_PRINTF(5, 6);
+static mt_status verify_flaw(struct mt_ctx *ctx, const struct mt_model *m, enum mt_flaw_kind kind,
+                             const char *subject, const char *fmt, ...)
+{
+    struct mt_flaws *all = m->flaws;
+    struct mt_flaw flaw = {.kind = kind};
+    char text[MT_ERROR_TEXT_MAX];
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    if (all == NULL || all->n == MT_FLAWS_MAX)
+        return mt_fail(ctx, MT_E_FORMAT, "%s", text);
+    MT_TRY(mt_arena_strndup(ctx, all->arena, text, strlen(text), &flaw.what));
+    MT_TRY(mt_arena_strndup(ctx, all->arena, subject, strlen(subject), &flaw.subject));
+    all->v[all->n++] = flaw;
+    return MT_OK;
+}
+
+static mt_status verify_shape(struct mt_ctx *ctx, const struct mt_model *m,
+                              const struct mt_tensor *t, int rank, const int64_t *want)
 {
     char got[192], label[128], expect[96];
     size_t n = 0;
@@ -26,9 +49,11 @@ static mt_status verify_shape(struct mt_ctx *ctx, const struct mt_tensor *t, int
     for (int i = 0; i < rank; i++)
         n += (size_t)snprintf(expect + n, sizeof expect - n, "%s%" PRId64, i > 0 ? ", " : "",
                               want[i]);
-    return mt_fail(ctx, MT_E_FORMAT, "%s%s%s%s has shape [%s], but the config gives [%s]",
-                   mt_tensor_label(t, label, sizeof label), t->name != NULL ? " (" : "",
-                   t->name != NULL ? t->name : "", t->name != NULL ? ")" : "", got, expect);
+    mt_tensor_label(t, label, sizeof label);
+    return verify_flaw(ctx, m, MT_FLAW_SHAPE, t->name != NULL ? t->name : label,
+                       "%s%s%s%s has shape [%s], but the config gives [%s]", label,
+                       t->name != NULL ? " (" : "", t->name != NULL ? t->name : "",
+                       t->name != NULL ? ")" : "", got, expect);
 }
 
 static mt_status verify_needed(struct mt_ctx *ctx, const struct mt_model *m, struct mt_role role,
@@ -38,9 +63,11 @@ static mt_status verify_needed(struct mt_ctx *ctx, const struct mt_model *m, str
     struct mt_tensor *t = mt_model_find(m, role);
     char label[128];
 
-    if (t == NULL)
-        return mt_fail(ctx, MT_E_FORMAT, "%s is missing", mt_role_print(role, label, sizeof label));
-    return verify_shape(ctx, t, rank, want);
+    if (t == NULL) {
+        mt_role_print(role, label, sizeof label);
+        return verify_flaw(ctx, m, MT_FLAW_MISSING, label, "%s is missing", label);
+    }
+    return verify_shape(ctx, m, t, rank, want);
 }
 
 static mt_status verify_matrix(struct mt_ctx *ctx, const struct mt_model *m, enum mt_role_kind kind,
@@ -65,9 +92,11 @@ static mt_status verify_bias(struct mt_ctx *ctx, const struct mt_model *m, enum 
     role.part = MT_PART_BIAS;
     if (declared)
         return verify_needed(ctx, m, role, 1, n, 0);
-    if (mt_model_find(m, role) != NULL)
-        return mt_fail(ctx, MT_E_FORMAT, "%s is there, but the config declares no such bias",
-                       mt_role_print(role, label, sizeof label));
+    if (mt_model_find(m, role) != NULL) {
+        mt_role_print(role, label, sizeof label);
+        return verify_flaw(ctx, m, MT_FLAW_SURPLUS, label,
+                           "%s is there, but the config declares no such bias", label);
+    }
     return MT_OK;
 }
 
@@ -98,8 +127,8 @@ static mt_status verify_qkv(struct mt_ctx *ctx, const struct mt_model *m, int l)
     MT_TRY(verify_linear(ctx, m, MT_ROLE_ATTN_V, l, kv, hp->hidden, hp->qkv_bias));
     if (!norms && (mt_model_find(m, mt_role(MT_ROLE_Q_NORM, l, MT_EXPERT_NONE)) != NULL ||
                    mt_model_find(m, mt_role(MT_ROLE_K_NORM, l, MT_EXPERT_NONE)) != NULL))
-        return mt_fail(ctx, MT_E_FORMAT,
-                       "layers.%d has q_norm or k_norm, but the config declares none", l);
+        return verify_flaw(ctx, m, MT_FLAW_SURPLUS, "q_norm",
+                           "layers.%d has q_norm or k_norm, but the config declares none", l);
     if (norms) {
         MT_TRY(verify_vector(ctx, m, MT_ROLE_Q_NORM, l, full ? q : hp->head_dim));
         MT_TRY(verify_vector(ctx, m, MT_ROLE_K_NORM, l, full ? kv : hp->head_dim));
@@ -164,7 +193,7 @@ static mt_status verify_factors(struct mt_ctx *ctx, const struct mt_model *m, st
     t = mt_model_find(m, mt_role_part(role, MT_PART_SPARSE_ROWS));
     n = t != NULL && t->rank == 1 ? t->shape[0] : 1;
     MT_TRY(verify_needed(ctx, m, mt_role_part(role, MT_PART_SPARSE_ROWS), 1, n, 0));
-    if (t->dtype != MT_I32)
+    if (t != NULL && t->dtype != MT_I32)
         return mt_fail(ctx, MT_E_FORMAT, "%s is stored as %s, expected I32",
                        mt_tensor_label(t, label, sizeof label), mt_dtype_name(t->dtype));
     return verify_needed(ctx, m, mt_role_part(role, MT_PART_SPARSE), 2, n, cols);
@@ -177,9 +206,11 @@ static mt_status verify_rank3(struct mt_ctx *ctx, const struct mt_model *m, stru
     struct mt_tensor *t = mt_model_find(m, role);
     char label[128];
 
-    if (t == NULL)
-        return mt_fail(ctx, MT_E_FORMAT, "%s is missing", mt_role_print(role, label, sizeof label));
-    return verify_shape(ctx, t, 3, want);
+    if (t == NULL) {
+        mt_role_print(role, label, sizeof label);
+        return verify_flaw(ctx, m, MT_FLAW_MISSING, label, "%s is missing", label);
+    }
+    return verify_shape(ctx, m, t, 3, want);
 }
 
 static mt_status verify_bytes(struct mt_ctx *ctx, const struct mt_model *m, struct mt_role role)
@@ -187,7 +218,7 @@ static mt_status verify_bytes(struct mt_ctx *ctx, const struct mt_model *m, stru
     const struct mt_tensor *t = mt_model_find(m, role);
     char label[128];
 
-    if (t->dtype == MT_U8)
+    if (t == NULL || t->dtype == MT_U8)
         return MT_OK;
     return mt_fail(ctx, MT_E_FORMAT, "%s is stored as %s, expected U8",
                    mt_role_print(role, label, sizeof label), mt_dtype_name(t->dtype));
@@ -431,11 +462,13 @@ static mt_status verify_records(struct mt_ctx *ctx, const struct mt_model *m)
         if (t->role.kind == MT_ROLE_OTHER)
             continue;
         mt_tensor_label(t, label, sizeof label);
-        if (!verify_expected(m, t->role))
-            return mt_fail(ctx, MT_E_FORMAT,
-                           "%s%s%s%s is there, but the config leaves no place for it", label,
-                           t->name != NULL ? " (" : "", t->name != NULL ? t->name : "",
-                           t->name != NULL ? ")" : "");
+        if (!verify_expected(m, t->role)) {
+            MT_TRY(verify_flaw(ctx, m, MT_FLAW_SURPLUS, t->name != NULL ? t->name : label,
+                               "%s%s%s%s is there, but the config leaves no place for it", label,
+                               t->name != NULL ? " (" : "", t->name != NULL ? t->name : "",
+                               t->name != NULL ? ")" : ""));
+            continue;
+        }
         found = mt_model_find(m, t->role);
         if (found != t)
             return mt_fail(ctx, MT_E_FORMAT, "%s is there twice (%s, %s)", label,
