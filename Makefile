@@ -92,7 +92,7 @@ $(B)/libmoetool.a: $(LIB_OBJ)
 $(B)/moetool: $(CMD_SRC:%.c=$(B)/%.o) $(B)/libmoetool.a
 	$(CC) $(SAN_FLAGS) -o $@ $^ $(LIBS)
 
-$(B)/tests/bench/%: $(B)/tests/bench/%.o $(B)/libmoetool.a
+$(B)/tests/bench/%: $(B)/tests/bench/%.o $(B)/tests/bench/yardstick.o $(B)/libmoetool.a
 	$(CC) $(SAN_FLAGS) -o $@ $^ $(LIBS)
 
 $(B)/tests/%: $(B)/tests/%.o $(TEST_LIB_SRC:%.c=$(B)/%.o) $(B)/libmoetool.a

@@ -9,6 +9,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define MAP_AHEAD_BYTES ((uint64_t)128 << 10)
+
 uint32_t mt_le32(const void *p)
 {
     const unsigned char *b = p;
@@ -114,6 +116,23 @@ void mt_map_drop(const struct mt_map *map, uint64_t offset, uint64_t bytes)
     end = offset + bytes == map->bytes ? map->bytes : (offset + bytes) / page * page;
     if (first < end)
         (void)madvise((void *)(map->base + first), (size_t)(end - first), MADV_DONTNEED);
+}
+
+void mt_map_ahead(const struct mt_map *map, uint64_t offset, uint64_t bytes)
+{
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+
+    if (map->base == NULL || offset >= map->bytes)
+        return;
+    if (bytes > map->bytes - offset)
+        bytes = map->bytes - offset;
+    bytes += offset % page;
+    offset -= offset % page;
+    /* One call fetches no more than the device takes in one request. */
+    for (uint64_t n; bytes > 0; offset += n, bytes -= n) {
+        n = bytes < MAP_AHEAD_BYTES ? bytes : MAP_AHEAD_BYTES;
+        (void)madvise((void *)(map->base + offset), (size_t)n, MADV_WILLNEED);
+    }
 }
 
 static mt_status map_read_all(struct mt_ctx *ctx, const char *path, int fd, size_t cap,

@@ -28,6 +28,10 @@ void mt_map_close(struct mt_map *map);
 /* The pages wholly inside [offset, offset+bytes) are no longer needed soon. */
 void mt_map_drop(const struct mt_map *map, uint64_t offset, uint64_t bytes);
 
+/* The pages of [offset, offset+bytes) will be read soon: the system may begin to fetch them. Never
+ * waits for the disk, never fails. */
+void mt_map_ahead(const struct mt_map *map, uint64_t offset, uint64_t bytes);
+
 /* Little-endian reads at any alignment. */
 uint64_t mt_le64(const void *p);
 uint32_t mt_le32(const void *p);

@@ -9,6 +9,11 @@
 #include <string.h>
 
 #define EMIT_TILE_BYTES ((uint64_t)1 << 20)
+/* How far reading runs ahead of what is copied, in tiles. */
+#define EMIT_TILES_AHEAD 16
+/* Slices behind recipes are read in any order, so all of one is fetched when its first reader
+ * begins, up to this much. */
+#define EMIT_LEAF_AHEAD_BYTES ((uint64_t)256 << 20)
 
 struct emit_item {
     const struct mt_tensor *t;
@@ -24,6 +29,7 @@ struct emit_item {
 struct emit_leaf {
     const struct mt_tensor *t;
     _Atomic int64_t left;
+    _Atomic bool fetched;
 };
 
 struct emit {
@@ -244,6 +250,37 @@ static struct emit_item *emit_item_of(struct emit *e, int64_t job)
     return &e->items[lo];
 }
 
+static void emit_ahead_recipe(struct emit *e, const struct emit_item *it)
+{
+    const void *base;
+
+    for (size_t i = 0; i < it->n_uses; i++) {
+        struct emit_leaf *leaf = emit_leaf_of(e, e->uses[it->first_use + i]);
+        uint64_t n = mt_tensor_bytes(leaf->t);
+        if (atomic_exchange(&leaf->fetched, true) || !mt_tensor_contiguous(leaf->t, &base))
+            continue;
+        mt_map_ahead(leaf->t->src.slice.map, leaf->t->src.slice.offset,
+                     n < EMIT_LEAF_AHEAD_BYTES ? n : EMIT_LEAF_AHEAD_BYTES);
+    }
+}
+
+/* Lets the disk work on what a later job reads. */
+static void emit_ahead(struct emit *e, int64_t job)
+{
+    const struct emit_item *it;
+
+    if (job >= e->n_jobs)
+        return;
+    it = emit_item_of(e, job);
+    const struct mt_tensor *o = mt_tensor_origin(it->t);
+    if (it->base == NULL)
+        emit_ahead_recipe(e, it);
+    else if (o->src.kind == MT_SRC_SLICE)
+        mt_map_ahead(o->src.slice.map,
+                     o->src.slice.offset + (uint64_t)(job - it->first_job) * it->tile_bytes,
+                     it->tile_bytes);
+}
+
 static mt_status emit_tile(struct mt_ctx *ctx, struct emit *e, struct emit_item *it, int64_t tile)
 {
     const struct mt_tensor *t = it->t;
@@ -271,9 +308,10 @@ static mt_status emit_job(struct mt_ctx *ctx, int64_t job, void *arg)
 {
     struct emit *e = arg;
     struct emit_item *it = emit_item_of(e, job);
-    mt_status st = emit_tile(ctx, e, it, job - it->first_job);
     char label[128];
 
+    emit_ahead(e, job + EMIT_TILES_AHEAD);
+    mt_status st = emit_tile(ctx, e, it, job - it->first_job);
     if (st == MT_OK || st == MT_E_CANCELLED || st == MT_E_NUMERIC || it->t->planner == NULL)
         return st;
     return mt_wrap(ctx, st, "%s (planned by %s)", mt_tensor_label(it->t, label, sizeof label),
@@ -286,6 +324,8 @@ mt_status mt_emit(struct mt_ctx *ctx, const struct mt_format *fmt, struct mt_wri
     struct emit e = {.fmt = fmt, .w = w, .kernels = mt_kernels_get()};
     mt_status st = emit_plan(ctx, &e, tensors, n);
 
+    for (int64_t job = 0; st == MT_OK && job < EMIT_TILES_AHEAD; job++)
+        emit_ahead(&e, job);
     if (st == MT_OK)
         st = mt_pool_run(ctx, e.n_jobs, emit_job, &e);
     for (int i = 0; e.tiles != NULL && i < mt_ctx_threads(ctx); i++)

@@ -5,6 +5,7 @@
 
 /* Logits of one model on the host at a time: as many as a runner computes at a time. */
 #define CMP_LOGITS_ELEMS (1u << 22)
+#define CMP_LOGITS_ROWS_MIN 64
 
 size_t cmp_n_predicted(const struct mt_dataset *d)
 {
@@ -91,7 +92,10 @@ int64_t cmp_head_rows(const struct cmp *c)
 {
     int64_t rows = CMP_LOGITS_ELEMS / (int64_t)c->vocab;
 
-    return rows < 1 ? 1 : rows > c->batches.tokens_max ? c->batches.tokens_max : rows;
+    /* As many as the runner computes at a time. */
+    if (rows < CMP_LOGITS_ROWS_MIN)
+        rows = CMP_LOGITS_ROWS_MIN;
+    return rows > c->batches.tokens_max ? c->batches.tokens_max : rows;
 }
 
 static mt_status cmp_open_logits(struct mt_ctx *ctx, struct cmp *c)

@@ -12,8 +12,9 @@
 #define RUNNER_BATCH_BYTES (256u << 20) /* scratch that a batch may take before it gets smaller */
 #define RUNNER_BATCH_TOKENS_MIN 256
 #define RUNNER_BATCH_TOKENS_MAX 2048
-#define RUNNER_HEAD_ELEMS (1u << 22) /* logits on the device at a time */
-#define RUNNER_EMBED_ROWS 64         /* rows fetched by one job */
+#define RUNNER_HEAD_ELEMS (1 << 22) /* logits on the device at a time */
+#define RUNNER_HEAD_ROWS_MIN 64
+#define RUNNER_EMBED_ROWS 64 /* rows fetched by one job */
 
 mt_status mt_run_slot(struct mt_ctx *ctx, struct mt_runner *r, enum run_slot slot, size_t n,
                       mt_buf *out)
@@ -36,12 +37,14 @@ static size_t runner_max(size_t a, size_t b)
     return a > b ? a : b;
 }
 
-/* Tokens whose logits are computed at a time. */
+/* Tokens whose logits are computed at a time: few enough for memory, enough for the product to be
+ * worth the reading of a large vocabulary's weights. */
 static int64_t runner_head_rows(const struct mt_hparams *hp)
 {
     if (hp->both_ways)
         return 0;
-    return RUNNER_HEAD_ELEMS / hp->vocab > 0 ? RUNNER_HEAD_ELEMS / hp->vocab : 1;
+    int64_t rows = RUNNER_HEAD_ELEMS / hp->vocab;
+    return rows > RUNNER_HEAD_ROWS_MIN ? rows : RUNNER_HEAD_ROWS_MIN;
 }
 
 /* Elements that each slot needs for a batch of m tokens, over all layers. */

@@ -1,24 +1,19 @@
 /* How near a device's product comes to BLAS at its best. usage: bench_gemm [rounds] [device]
  *
- * The yardstick is cblas_sgemm of 4096^3, one single-threaded call per thread at the same time.
  * Device products and yardstick take turns within a round, so that a disturbed machine disturbs
- * both; the median over the rounds is printed, with the ratio of medians. Beside wall time stands
- * processor time, which other people's work disturbs less.
+ * both; the median over the rounds is printed, with the ratio of medians (yardstick.h).
  */
 #include "kernels/device.h"
 #include "kernels/kernels.h"
 #include "kernels/linalg.h"
 #include "lib/base/ctx.h"
 #include "lib/base/mem.h"
-#include "lib/base/pool.h"
+#include "tests/bench/yardstick.h"
 
-#include <cblas.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <time.h>
 
-enum { PEAK = 4096, ROUNDS_MAX = 101 };
+enum { ROUNDS_MAX = 101 };
 
 struct bench_case {
     int m, k, n;
@@ -37,67 +32,6 @@ static struct bench_case cases[] = {
 };
 enum { N_CASES = sizeof cases / sizeof cases[0] };
 
-static double seconds(clockid_t clock)
-{
-    struct timespec ts;
-
-    clock_gettime(clock, &ts);
-    return (double)ts.tv_sec + 1e-9 * (double)ts.tv_nsec;
-}
-
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-
-    return (x > y) - (x < y);
-}
-
-static double median(double *v, int n)
-{
-    qsort(v, (size_t)n, sizeof *v, by_value);
-    return v[n / 2];
-}
-
-static float *noise(size_t n)
-{
-    float *x = malloc(n * sizeof *x);
-    uint32_t s = 1;
-
-    for (size_t i = 0; x != NULL && i < n; i++) {
-        s = s * 1664525u + 1013904223u;
-        x[i] = (float)(s >> 8) * 0x1p-24f - 0.5f;
-    }
-    return x;
-}
-
-struct peak {
-    const float *a;
-    float *c;
-};
-
-/* Every worker multiplies into a c of its own. */
-static mt_status peak_job(struct mt_ctx *ctx, int64_t i, void *arg)
-{
-    const struct peak *p = arg;
-
-    (void)ctx;
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, PEAK, PEAK, PEAK, 1.0f, p->a, PEAK, p->a,
-                PEAK, 0.0f, p->c + i * PEAK * PEAK, PEAK);
-    return MT_OK;
-}
-
-/* peak: GFLOP/s by the clock and per second of one processor. */
-static mt_status bench_peak(struct mt_ctx *ctx, const struct peak *p, double *wall, double *cpu)
-{
-    double flops = 2.0 * PEAK * PEAK * PEAK * mt_ctx_threads(ctx) / 1e9;
-    double start = seconds(CLOCK_MONOTONIC), cpu_start = seconds(CLOCK_PROCESS_CPUTIME_ID);
-
-    MT_TRY(mt_pool_run(ctx, mt_ctx_threads(ctx), peak_job, (void *)p));
-    *wall = flops / (seconds(CLOCK_MONOTONIC) - start);
-    *cpu = flops / (seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu_start);
-    return MT_OK;
-}
-
 /* Downloads wait for what was queued before them, on devices that queue. */
 static mt_status bench_case(struct mt_ctx *ctx, struct mt_device *dev, struct bench_case *b,
                             int round, mt_buf x, mt_buf y)
@@ -109,19 +43,21 @@ static mt_status bench_case(struct mt_ctx *ctx, struct mt_device *dev, struct be
     times = times > 200 ? 200 : times;
     MT_TRY(dev->ops->gemm(ctx, dev, y, x, b->m, b->w, false));
     MT_TRY(dev->ops->download(ctx, dev, &done, y, 1));
-    double start = seconds(CLOCK_MONOTONIC), cpu_start = seconds(CLOCK_PROCESS_CPUTIME_ID);
+    double start = bench_seconds(CLOCK_MONOTONIC),
+           cpu_start = bench_seconds(CLOCK_PROCESS_CPUTIME_ID);
     for (int r = 0; r < times; r++)
         MT_TRY(dev->ops->gemm(ctx, dev, y, x, b->m, b->w, false));
     MT_TRY(dev->ops->download(ctx, dev, &done, y, 1));
-    b->gflops[round] = flops * times / (seconds(CLOCK_MONOTONIC) - start);
-    b->per_cpu_second[round] = flops * times / (seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu_start);
+    b->gflops[round] = flops * times / (bench_seconds(CLOCK_MONOTONIC) - start);
+    b->per_cpu_second[round] =
+        flops * times / (bench_seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu_start);
     return MT_OK;
 }
 
 static mt_status bench_open(struct mt_ctx *ctx, struct mt_device *dev, mt_buf *x, mt_buf *y)
 {
     size_t n = 512 * 8192;
-    float *f = noise(n > 2048u * 8192u ? n : 2048u * 8192u);
+    float *f = bench_noise(n > 2048u * 8192u ? n : 2048u * 8192u);
 
     if (f == NULL)
         return mt_fail(ctx, MT_E_NOMEM, "no memory for the operands");
@@ -142,7 +78,7 @@ static mt_status bench_open(struct mt_ctx *ctx, struct mt_device *dev, mt_buf *x
 static void report(struct mt_ctx *ctx, struct mt_device *dev, int rounds, double *peaks,
                    double *cpu_peaks)
 {
-    double peak = median(peaks, rounds), cpu_peak = median(cpu_peaks, rounds);
+    double peak = bench_median(peaks, rounds), cpu_peak = bench_median(cpu_peaks, rounds);
 
     printf("%s, %s, %s, %d threads, %d rounds\n", dev->name, mt_blas_core(), mt_kernels_get()->isa,
            mt_ctx_threads(ctx), rounds);
@@ -150,7 +86,7 @@ static void report(struct mt_ctx *ctx, struct mt_device *dev, int rounds, double
     printf("%-36s %9.1f %6s %13.1f\n", "sgemm 4096^3 on every thread", peak, "", cpu_peak);
     for (int i = 0; i < N_CASES; i++) {
         struct bench_case *b = &cases[i];
-        double g = median(b->gflops, rounds), c = median(b->per_cpu_second, rounds);
+        double g = bench_median(b->gflops, rounds), c = bench_median(b->per_cpu_second, rounds);
         printf("[%4d, %4d] x [%4d, %4d] %-9s %9.1f %4.0f %% %13.1f %4.0f %%\n", b->m, b->k, b->k,
                b->n, mt_dtype_name(b->t), g, 100 * g / peak, c, 100 * c / cpu_peak);
         dev->ops->weight_free(dev, b->w);
@@ -171,13 +107,14 @@ int main(int argc, char **argv)
     rounds = rounds < 1 ? 1 : rounds > ROUNDS_MAX ? ROUNDS_MAX : rounds;
     if (mt_ctx_open(&ctx, &o) != MT_OK)
         return 1;
-    float *a = noise((size_t)PEAK * PEAK);
-    struct peak p = {a, noise((size_t)mt_ctx_threads(&ctx) * PEAK * PEAK)};
-    mt_status st = mt_device_open(&ctx, argc > 2 ? argv[2] : "cpu", &dev);
+    struct bench_peak p;
+    mt_status st = bench_peak_open(&ctx, &p);
+    if (st == MT_OK)
+        st = mt_device_open(&ctx, argc > 2 ? argv[2] : "cpu", &dev);
     if (st == MT_OK)
         st = bench_open(&ctx, dev, &x, &y);
     for (int r = 0; st == MT_OK && r < rounds; r++) {
-        st = bench_peak(&ctx, &p, &peaks[r], &cpu_peaks[r]);
+        st = bench_peak_run(&ctx, &p, &peaks[r], &cpu_peaks[r]);
         for (int i = 0; st == MT_OK && i < N_CASES; i++)
             st = bench_case(&ctx, dev, &cases[i], r, x, y);
     }
@@ -190,8 +127,7 @@ int main(int argc, char **argv)
         dev->ops->release(dev, y);
         mt_device_close(dev);
     }
-    free(a);
-    free(p.c);
+    bench_peak_close(&p);
     mt_ctx_close(&ctx);
     return st != MT_OK;
 }
