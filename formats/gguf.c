@@ -389,6 +389,7 @@ const struct mt_format mt_format_gguf = {
     .open = gguf_open,
     .check = mt_check_written,
     .one_file = true,
+    .holds = mt_gguf_holds,
     .plan = mt_gguf_plan,
     .put = mt_gguf_put,
     .sync = mt_gguf_sync,

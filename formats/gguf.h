@@ -161,8 +161,10 @@ void mt_gguf_pair_array(struct mt_gguf_out *o, const char *key, uint32_t item, u
 
 /* ---- gguf_meta.c, gguf_put_vocab.c ---- */
 
-/* Refuses what the architecture's code in llama.cpp would compute otherwise (spec: formats, 4.3),
- * then adds the model's pairs. */
+/* Refuses what the architecture's code in llama.cpp would compute otherwise (spec: formats, 4.3).
+ * Looks at family, hyper-parameters and FFN shapes alone. */
+MT_NODISCARD mt_status mt_gguf_holds(struct mt_ctx *ctx, const struct mt_model *m);
+/* The same, then adds the model's pairs. */
 MT_NODISCARD mt_status mt_gguf_put_model(struct mt_ctx *ctx, const struct mt_model *m,
                                          struct mt_gguf_out *o);
 /* Adds the tokenizer of the files beside the model, or of the GGUF file it comes from. */

@@ -150,7 +150,7 @@ static int meta_file_type(const struct mt_model *m)
     return most == MT_F32 ? 0 : most == MT_F16 ? 1 : most == MT_BF16 ? 32 : 1024; /* guessed */
 }
 
-mt_status mt_gguf_put_model(struct mt_ctx *ctx, const struct mt_model *m, struct mt_gguf_out *o)
+mt_status mt_gguf_holds(struct mt_ctx *ctx, const struct mt_model *m)
 {
     const char *arch = m->family != NULL ? mt_gguf_arch(m->family) : NULL;
 
@@ -159,7 +159,15 @@ mt_status mt_gguf_put_model(struct mt_ctx *ctx, const struct mt_model *m, struct
                        "%s: no GGUF architecture is known for it; write safetensors instead",
                        m->model_type != NULL ? m->model_type : m->path);
     MT_TRY(meta_check_attention(ctx, m, arch));
-    MT_TRY(meta_check_ffn(ctx, m, arch));
+    return meta_check_ffn(ctx, m, arch);
+}
+
+mt_status mt_gguf_put_model(struct mt_ctx *ctx, const struct mt_model *m, struct mt_gguf_out *o)
+{
+    const char *arch;
+
+    MT_TRY(mt_gguf_holds(ctx, m));
+    arch = mt_gguf_arch(m->family);
     mt_gguf_pair_text(o, NULL, "general.architecture", arch);
     mt_gguf_pair_text(o, NULL, "general.type", "model");
     mt_gguf_pair_u32(o, NULL, "general.file_type", meta_file_type(m));

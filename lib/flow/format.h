@@ -41,6 +41,10 @@ struct mt_format {
      * and only then. */
     mt_status (*prepare)(struct mt_ctx *ctx, struct mt_model *plan, struct mt_tensor ***out,
                          size_t *n);
+    /* Whether it can hold models of m's family with m's hyper-parameters and FFN shapes, for those
+     * who choose a family before there are records; MT_E_UNSUPPORTED says what it cannot. NULL:
+     * whatever the family's own code computes. */
+    mt_status (*holds)(struct mt_ctx *ctx, const struct mt_model *m);
     mt_status (*plan)(struct mt_ctx *ctx, struct mt_outdir *out, struct mt_model *m,
                       const struct mt_write_opts *opts, struct mt_writer **w);
     mt_status (*put)(struct mt_ctx *ctx, struct mt_writer *w, const struct mt_tensor *t,

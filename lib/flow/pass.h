@@ -3,6 +3,8 @@
  * A pass is a table row and a few hooks. It selects by role and edits a plan (model.h):
  *
  *   create   reads options and the source model, refuses what cannot work, makes its state
+ *   aim      right after create: the format the result will have; NULL when nothing is written.
+ *            For passes that choose what to make by what can be written
  *   plan     whole model, before anything is written: final family (m->family; the walk renames),
  *            config facts and the shape of every record. Sources inside layers may stay pending;
  *            those outside layers may not
@@ -60,6 +62,8 @@ struct mt_observation {
     const float *y;   /* [m, hidden] */
 };
 
+struct mt_format;
+
 struct mt_pass {
     const char *name, *summary;
     const char *help; /* paragraphs for `moetool passes NAME`; cites the source */
@@ -68,6 +72,8 @@ struct mt_pass {
 
     mt_status (*create)(struct mt_ctx *ctx, const void *opts, const struct mt_model *src,
                         void **state);
+    mt_status (*aim)(struct mt_ctx *ctx, void *state, const struct mt_model *src,
+                     const struct mt_format *format);
     /* Activations this instance wants, from its options. NULL: none. */
     unsigned (*needs)(const void *state);
     /* How often a layer's batches are shown to `observe`, all of them in order each time

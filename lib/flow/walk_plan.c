@@ -29,6 +29,8 @@ static mt_status plan_pass(struct mt_ctx *ctx, struct mt_walk *w, struct walk_pa
 {
     if (p->pass->create != NULL)
         MT_TRY(p->pass->create(ctx, p->opts, w->o->source, &p->state));
+    if (p->pass->aim != NULL)
+        MT_TRY(p->pass->aim(ctx, p->state, w->o->source, w->o->format));
     unsigned needs = p->pass->needs != NULL ? p->pass->needs(p->state) : 0;
     if (w->o->data == NULL && (needs & MT_NEED_DATA) != 0)
         return mt_fail(ctx, MT_E_OPTION, "it looks at activations: give it texts with --data");

@@ -2,6 +2,7 @@
 
 #include "lib/ir/family.h"
 #include "passes/lib/split.h"
+#include "passes/lib/target_choice.h"
 
 #include <errno.h>
 #include <math.h>
@@ -9,32 +10,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Sliding windows over plain attention: of all targets only mixtral has them. */
-static bool shape_only_mixtral(const struct mt_model *src)
-{
-    const struct mt_hparams *hp = &src->hp;
-
-    return mt_hp_has_window(hp) && hp->windowed == NULL && hp->window_first_layer == 0 &&
-           hp->qk_norm == MT_QK_NORM_NONE && !hp->qkv_bias && !hp->o_bias && hp->rope.partial >= 1;
-}
-
-/* What --arch auto is without shared experts; where they are wanted it is glm4_moe in any case. */
-static const char *shape_auto_arch(const struct mt_model *src)
-{
-    return strcmp(src->family->name, "qwen3") == 0 ? "qwen3_moe"
-           : shape_only_mixtral(src)               ? "mixtral"
-                                                   : "glm4_moe";
-}
-
 static mt_status shape_read_shared(struct mt_ctx *ctx, const struct mt_shape_ask *o,
-                                   const struct mt_model *src, int *shared)
+                                   const struct mt_target *t, int *shared)
 {
     char *end;
 
     if (strcmp(o->shared, "auto") == 0) {
-        bool chosen = strcmp(o->arch, "auto") == 0;
-        const struct mt_target *t = mt_target_find(chosen ? shape_auto_arch(src) : o->arch);
-        *shared = t != NULL && t->shared;
+        *shared = t->shared;
         return MT_OK;
     }
     errno = 0;
@@ -67,20 +49,6 @@ static mt_status shape_read_active(struct mt_ctx *ctx, const char *text, struct 
         return mt_fail(ctx, MT_E_OPTION, "--active %s: there are only %d routed experts", text,
                        s->n_experts);
     s->k = (int)v;
-    return MT_OK;
-}
-
-static mt_status shape_choose_target(struct mt_ctx *ctx, const char *name,
-                                     const struct mt_model *src, struct mt_moe_shape *s)
-{
-    if (strcmp(name, "auto") == 0)
-        name = s->n_shared == 0 ? shape_auto_arch(src) : "glm4_moe";
-    s->target = mt_target_find(name);
-    if (s->target == NULL)
-        return mt_fail(ctx, MT_E_OPTION, "--arch %s: experts cannot be written for it", name);
-    if (s->n_shared > 0 && !s->target->shared)
-        return mt_fail(ctx, MT_E_OPTION,
-                       "%s has no shared experts: use --shared 0, or --arch glm4_moe", name);
     return MT_OK;
 }
 
@@ -151,6 +119,8 @@ void mt_moe_shape_tell(struct mt_ctx *ctx, const struct mt_shape_ask *ask,
     int64_t padding = ((int64_t)s->n_experts + s->n_shared) * s->expert_width - s->width;
     char hint[64] = "";
 
+    if (s->why[0] != 0)
+        mt_log(ctx, MT_LOG_INFO, "%s", s->why);
     if (s->n_shared == 0 && s->shared_width > 0)
         mt_log(ctx, MT_LOG_INFO,
                "%s wants a shared expert: one of zeros is written, %lld neuron%s wide, which adds "
@@ -172,23 +142,43 @@ void mt_moe_shape_tell(struct mt_ctx *ctx, const struct mt_shape_ask *ask,
                padding == 1 ? " pads" : "s pad", hint);
 }
 
-mt_status mt_moe_shape_read(struct mt_ctx *ctx, const struct mt_shape_ask *ask,
-                            const struct mt_model *src, struct mt_moe_shape *s)
+mt_status mt_moe_shape_for(struct mt_ctx *ctx, const struct mt_shape_ask *ask,
+                           const struct mt_model *src, const struct mt_target *target,
+                           struct mt_moe_shape *s)
 {
     memset(s, 0, sizeof(*s));
-    MT_TRY(shape_check_source(ctx, src));
+    s->target = target;
     s->n_layers = src->hp.n_layers;
     s->hidden = src->hp.hidden;
     s->width = src->ffn[0].width;
     s->n_experts = (int)ask->experts;
-    MT_TRY(shape_read_shared(ctx, ask, src, &s->n_shared));
-    MT_TRY(shape_choose_target(ctx, ask->arch, src, s));
+    MT_TRY(shape_read_shared(ctx, ask, target, &s->n_shared));
     if (s->n_experts == 0)
         s->n_experts = shape_auto_count(s);
     MT_TRY(mt_split_width(ctx, s->width, s->n_experts, s->n_shared, &s->expert_width));
     MT_TRY(shape_read_active(ctx, ask->active, s));
     s->shared_width = s->n_shared * s->expert_width;
-    if (s->shared_width == 0 && s->target->shared_required)
+    if (s->shared_width == 0 && target->shared_required)
         s->shared_width = s->expert_width;
+    return MT_OK;
+}
+
+mt_status mt_moe_shape_read(struct mt_ctx *ctx, const struct mt_shape_ask *ask,
+                            const struct mt_model *src, struct mt_moe_shape *s)
+{
+    const struct mt_target *target;
+
+    memset(s, 0, sizeof(*s));
+    MT_TRY(shape_check_source(ctx, src));
+    if (strcmp(ask->arch, "auto") == 0)
+        return mt_target_choose(ctx, ask, src, s);
+    target = mt_target_find(ask->arch);
+    if (target == NULL)
+        return mt_fail(ctx, MT_E_OPTION, "--arch %s: experts cannot be written for it", ask->arch);
+    MT_TRY(mt_moe_shape_for(ctx, ask, src, target, s));
+    if (s->n_shared > 0 && !target->shared)
+        return mt_fail(ctx, MT_E_OPTION,
+                       "%s has no shared experts: use --shared 0, or --arch glm4_moe",
+                       target->family);
     return MT_OK;
 }

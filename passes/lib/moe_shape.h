@@ -7,35 +7,44 @@
 #ifndef MT_PASSES_MOE_SHAPE_H
 #define MT_PASSES_MOE_SHAPE_H
 
-#include "lib/ir/model.h"
+#include "lib/flow/format.h"
 #include "passes/lib/targets.h"
 
 #define MT_SHAPE_EXPERTS_MAX 4096
 #define MT_SHAPE_BLOCK 32 /* quantization blocks and kernels want widths in multiples of it */
 #define MT_SHAPE_EXPERTS_AUTO 64 /* most experts that are chosen unasked */
 #define MT_SHAPE_EXPERTS_ODD 8   /* chosen when no count gives whole blocks */
+#define MT_WHY_BYTES 640
 
 struct mt_shape_ask {
     int64_t experts;    /* 0: chosen from the width */
     const char *active; /* "4" experts, or "50%" of the FFN's width, shared experts included */
     const char *shared; /* "auto": 1 where the target has them; or a number */
-    const char *arch;   /* a target's name, or "auto": without shared experts qwen3_moe for
-                           a Qwen3 source and mixtral for windowed attention, else glm4_moe */
+    const char *arch;   /* a target's name, or "auto": the first that holds the result exactly
+                           (target_choice.h) */
+    const struct mt_format *format; /* what will be written; NULL: a directory */
 };
 
 struct mt_moe_shape {
     const struct mt_target *target;
     int n_layers, n_experts, n_shared, k;
-    int64_t hidden, width; /* of the source */
-    int64_t expert_width;  /* I = ceil(width / (N + S)) */
-    int64_t shared_width;  /* as stored: S * I, or I zero neurons where the target insists */
+    int64_t hidden, width;  /* of the source */
+    int64_t expert_width;   /* I = ceil(width / (N + S)) */
+    int64_t shared_width;   /* as stored: S * I, or I zero neurons where the target insists */
+    char why[MT_WHY_BYTES]; /* how --arch auto came to the target; empty when it was asked for */
 };
 
 MT_NODISCARD mt_status mt_moe_shape_read(struct mt_ctx *ctx, const struct mt_shape_ask *ask,
                                          const struct mt_model *src, struct mt_moe_shape *out);
 
-/* Logs what is remarkable about a shape: zeros in it, and a width that suits no quantization block,
- * with a count that would. Apart from reading, so that errors in other options come first. */
+/* The shape as one target gives it, with no regard to whether the target can hold the source. */
+MT_NODISCARD mt_status mt_moe_shape_for(struct mt_ctx *ctx, const struct mt_shape_ask *ask,
+                                        const struct mt_model *src, const struct mt_target *target,
+                                        struct mt_moe_shape *out);
+
+/* Logs how a target was chosen, and what is remarkable about a shape: zeros in it, and a width that
+ * suits no quantization block, with a count that would. Apart from reading, so that errors in other
+ * options come first. */
 void mt_moe_shape_tell(struct mt_ctx *ctx, const struct mt_shape_ask *ask,
                        const struct mt_moe_shape *s);
 #endif

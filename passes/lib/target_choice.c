@@ -1,0 +1,154 @@
+#include "passes/lib/target_choice.h"
+
+#include "lib/base/mem.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define CHOICE_MAX 16
+
+enum choice_verdict { CHOICE_EXACT, CHOICE_ROUNDS, CHOICE_CANNOT };
+
+struct choice_one {
+    const struct mt_target *target;
+    enum choice_verdict verdict;
+    char reason[160]; /* "cannot hold a sliding window"; empty when exact */
+};
+
+bool mt_target_exact(const struct mt_moe_shape *s)
+{
+    return mt_scale_is_exact(mt_target_alpha(s->target, s->n_experts, s->k));
+}
+
+static void choice_ffn(const struct mt_moe_shape *s, struct mt_ffn *f)
+{
+    f->moe = true;
+    f->width = s->expert_width;
+    f->n_experts = s->n_experts;
+    f->k = s->k;
+    f->shared_width = s->shared_width;
+    f->shared_gated = s->shared_width > 0 && s->target->shared_gated;
+    f->rule = s->target->rule;
+}
+
+mt_status mt_target_holds(struct mt_ctx *ctx, const struct mt_moe_shape *s,
+                          const struct mt_model *src, const struct mt_format *format)
+{
+    struct mt_model m = *src; /* as it would be: looked at, never owned */
+    size_t n = (size_t)src->hp.n_layers;
+    mt_status st;
+
+    m.family = mt_family_find(s->target->family);
+    mt_assert(m.family != NULL && m.family->can_hold != NULL);
+    m.model_type = m.family->name;
+    MT_TRY(mt_alloc(ctx, n, sizeof(*m.ffn), "layers", &m.ffn));
+    memcpy(m.ffn, src->ffn, n * sizeof(*m.ffn));
+    for (size_t l = 0; l < n; l++)
+        choice_ffn(s, &m.ffn[l]);
+    st = m.family->can_hold(ctx, &m);
+    if (st == MT_OK && format != NULL && format->holds != NULL)
+        st = format->holds(ctx, &m);
+    mt_free(m.ffn);
+    return st;
+}
+
+static void choice_order(const struct mt_model *src, const struct mt_shape_ask *ask,
+                         struct choice_one *all, int *n)
+{
+    static const char *const order[] = {"glm4_moe",  "granitemoeshared", "dots1",     "mixtral",
+                                        "qwen3_moe", "granitemoe",       "qwen2_moe", "olmoe"};
+    bool shared = strcmp(ask->shared, "auto") != 0 && strcmp(ask->shared, "0") != 0;
+    bool qwen3 = !shared && strcmp(src->family->name, "qwen3") == 0;
+
+    *n = 0;
+    if (qwen3)
+        all[(*n)++].target = mt_target_find("qwen3_moe");
+    for (size_t i = 0; i < sizeof(order) / sizeof(*order); i++)
+        if (!qwen3 || strcmp(order[i], "qwen3_moe") != 0)
+            all[(*n)++].target = mt_target_find(order[i]);
+}
+
+/* What a refusal says of the thing refused, without who refuses and who else could. */
+static void choice_reason(const char *family, const char *error, char *out, size_t size)
+{
+    const char *end = strchr(error, ';'), *tail = strstr(error, ", and no other"), *p;
+    size_t n = strlen(family);
+
+    if (tail != NULL && (end == NULL || tail < end))
+        end = tail;
+    p = strstr(error, "not supported: ");
+    error = p != NULL ? p + strlen("not supported: ") : error;
+    if (strncmp(error, family, n) == 0 && error[n] == ' ')
+        error += n + 1;
+    snprintf(out, size, "%.*s", end != NULL && end > error ? (int)(end - error) : (int)size, error);
+}
+
+static mt_status choice_judge(struct mt_ctx *ctx, const struct mt_shape_ask *ask,
+                              const struct mt_model *src, struct choice_one *one,
+                              struct mt_moe_shape *s)
+{
+    mt_status st;
+
+    one->verdict = CHOICE_CANNOT;
+    MT_TRY(mt_moe_shape_for(ctx, ask, src, one->target, s));
+    if (s->n_shared > 0 && !one->target->shared) {
+        snprintf(one->reason, sizeof(one->reason), "has no shared experts");
+        return MT_OK;
+    }
+    st = mt_target_holds(ctx, s, src, ask->format);
+    if (st == MT_E_UNSUPPORTED) {
+        choice_reason(one->target->family, mt_error(ctx), one->reason, sizeof(one->reason));
+        return MT_OK;
+    }
+    MT_TRY(st);
+    one->verdict = mt_target_exact(s) ? CHOICE_EXACT : CHOICE_ROUNDS;
+    if (one->verdict == CHOICE_ROUNDS)
+        snprintf(one->reason, sizeof(one->reason), "would round down_proj (times %g)",
+                 mt_target_alpha(one->target, s->n_experts, s->k));
+    return MT_OK;
+}
+
+/* "; glm4_moe and dots1 cannot hold a sliding window; mixtral ...": all but `but`, those with one
+ * reason together. */
+static void choice_reasons(const struct choice_one *all, int n, int but, char *out, size_t size)
+{
+    size_t at = strlen(out);
+
+    for (int i = 0; i < n; i++) {
+        bool told = i == but;
+        for (int j = 0; j < i && !told; j++)
+            told = j != but && strcmp(all[j].reason, all[i].reason) == 0;
+        for (int j = i; j < n && !told && at < size; j++)
+            if (j != but && strcmp(all[j].reason, all[i].reason) == 0)
+                at += (size_t)snprintf(out + at, size - at, "%s%s", j == i ? "; " : ", ",
+                                       all[j].target->family);
+        if (!told && at < size)
+            at += (size_t)snprintf(out + at, size - at, " %s", all[i].reason);
+    }
+}
+
+mt_status mt_target_choose(struct mt_ctx *ctx, const struct mt_shape_ask *ask,
+                           const struct mt_model *src, struct mt_moe_shape *out)
+{
+    struct choice_one all[CHOICE_MAX] = {{0}};
+    char text[MT_WHY_BYTES] = "";
+    int n, tried = 0, pick = -1;
+
+    choice_order(src, ask, all, &n);
+    for (; tried < n && (pick < 0 || all[pick].verdict != CHOICE_EXACT); tried++) {
+        MT_TRY(choice_judge(ctx, ask, src, &all[tried], out));
+        if (all[tried].verdict == CHOICE_EXACT || (all[tried].verdict == CHOICE_ROUNDS && pick < 0))
+            pick = tried;
+    }
+    choice_reasons(all, tried, pick, text, sizeof(text));
+    if (pick < 0)
+        return mt_fail(ctx, MT_E_UNSUPPORTED,
+                       "no architecture that can be written as %s holds this model%s",
+                       ask->format != NULL ? ask->format->name : "safetensors", text);
+    MT_TRY(mt_moe_shape_for(ctx, ask, src, all[pick].target, out));
+    snprintf(out->why, sizeof(out->why), "architecture %s %s%s", all[pick].target->family,
+             all[pick].verdict == CHOICE_EXACT ? "holds the result exactly"
+                                               : "holds the result but for rounding",
+             text);
+    return MT_OK;
+}
