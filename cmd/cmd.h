@@ -112,5 +112,9 @@ const char *cmd_format_count(uint64_t v, char *buf, size_t n);
 /* The one JSON object of a run, on stdout. Ends `j` (NULL is a memory failure). */
 MT_NODISCARD mt_status cmd_print_json(struct mt_ctx *ctx, struct mt_json *j);
 uint64_t cmd_default_memory(void);
+/* Formats that can be written, "auto" first, NULL-ended; and the one of a choice among them, where
+ * auto goes by the suffix of `out`. */
+extern const char *const cmd_format_names[];
+const struct mt_format *cmd_out_format(int choice, const char *out);
 
 #endif

@@ -271,3 +271,13 @@ mt_status cmd_print_json(struct mt_ctx *ctx, struct mt_json *j)
     mt_free(text);
     return st;
 }
+
+const char *const cmd_format_names[] = {"auto", "safetensors", "gguf", NULL};
+
+const struct mt_format *cmd_out_format(int choice, const char *out)
+{
+    size_t n = strlen(out), s = strlen(".gguf");
+    bool gguf = n > s && strcmp(out + n - s, ".gguf") == 0;
+
+    return mt_format_writer(choice != 0 ? cmd_format_names[choice] : gguf ? "gguf" : "safetensors");
+}

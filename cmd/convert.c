@@ -21,19 +21,23 @@ extern const struct mt_pass mt_pass_convert_ffn;
 struct convert_opts {
     const char *out;
     struct mt_strlist eval_data;
+    int format;
     uint64_t max_shard_size;
     double max_kl;
     bool no_validate, dry_run, resume, force;
 };
 
 static const struct mt_opt convert_opt_table[] = {
-    MT_OPT_STR(struct convert_opts, out, "out", 'o', "OUT", NULL, "directory to write; required"),
+    MT_OPT_STR(struct convert_opts, out, "out", 'o', "OUT", NULL,
+               "directory to write, or a .gguf file; required"),
+    MT_OPT_ENUM(struct convert_opts, format, "format", 0, "NAME", "auto", cmd_format_names,
+                "what to write; auto: a GGUF file when OUT ends in .gguf, else safetensors"),
     MT_OPT_BOOL(struct convert_opts, force, "force", 0, "replace an existing OUT"),
     MT_OPT_BOOL(struct convert_opts, resume, "resume", 0, "continue an interrupted run"),
     MT_OPT_BOOL(struct convert_opts, dry_run, "dry-run", 0,
                 "tell shapes, sizes, memory and disk; write nothing"),
     MT_OPT_SIZE(struct convert_opts, max_shard_size, "max-shard-size", 0, "SIZE", "5G",
-                "largest weight file; 0: one file"),
+                "largest weight file of a directory; 0: one file. GGUF is one file"),
     MT_OPT_LIST(struct convert_opts, eval_data, "eval-data", 0, "[NAME=]FILE",
                 "text to validate on, as --data (default: the text of --data)"),
     MT_OPT_BOOL(struct convert_opts, no_validate, "no-validate", 0,
@@ -457,7 +461,7 @@ static mt_status convert_go(struct mt_ctx *ctx, struct convert *c)
         .n_passes = 1,
         .data = c->has_data ? &c->data : NULL,
         .dev = c->dev,
-        .format = mt_format_writer("safetensors"),
+        .format = cmd_out_format(c->o->format, c->o->out),
         .formats = mt_formats,
         .out_path = c->o->out,
         .out_flags = (c->o->force ? MT_OUT_FORCE : 0u) | (c->o->resume ? MT_OUT_RESUME : 0u),
@@ -484,7 +488,7 @@ static mt_status convert_run(struct mt_ctx *ctx, const struct cmd_args *a)
     mt_status st;
 
     if (c.o->out == NULL)
-        return mt_fail(ctx, MT_E_OPTION, "-o OUT is missing: the directory to write");
+        return mt_fail(ctx, MT_E_OPTION, "-o OUT is missing: the directory or file to write");
     st = convert_open(ctx, &c);
     if (st == MT_OK)
         st = convert_go(ctx, &c);
@@ -499,6 +503,8 @@ static const struct cmd_example convert_examples[] = {
      "64 experts, 16 of them at a time"},
     {"convert dense -o moe --experts 8 --active 8 --router zero",
      "the same function in another shape: every expert acts"},
+    {"convert dense -o moe.gguf --data calib.jsonl",
+     "one GGUF file, as an architecture whose code in llama.cpp computes it"},
     {"convert dense -o moe --data calib.jsonl --dry-run", "what would happen"},
     {"convert dense -o moe --data calib.jsonl --resume", "go on after an interruption"},
     {NULL, NULL},
@@ -512,7 +518,8 @@ const struct cmd_command mt_cmd_convert = {
         "Cuts the dense FFNs of a model into experts and adds routers, so that only a part of the "
         "neurons acts for each token. The output is a model of a known MoE architecture that "
         "engines load as it is, with a model card and a manifest; it appears whole or not at "
-        "all.\n\n"
+        "all. --arch auto takes an architecture that holds the result exactly in the format that "
+        "is written and says which others it passed over.\n\n"
         "With --data, routers are fitted to what the experts contribute on that text, and the "
         "result is compared with the original, next to static pruning to the same active "
         "parameters. "

@@ -109,6 +109,8 @@ static mt_status plan_family(struct mt_ctx *ctx, struct mt_walk *w)
     }
     if (w->passes->n > 0)
         MT_TRY(m->family->can_hold(ctx, m));
+    if (w->o->format != NULL && w->o->format->holds != NULL)
+        MT_TRY(w->o->format->holds(ctx, m));
     MT_TRY(mt_model_rename(ctx, m, m->family));
     return mt_model_verify(ctx, m);
 }

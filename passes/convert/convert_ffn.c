@@ -135,6 +135,22 @@ static mt_status convert_create(struct mt_ctx *ctx, const void *opts, const stru
     return MT_OK;
 }
 
+/* Another format may want another target, and with it another shape. */
+static mt_status convert_aim(struct mt_ctx *ctx, void *state, const struct mt_model *src,
+                             const struct mt_format *format)
+{
+    struct convert *s = state;
+
+    if (format == NULL || format->holds == NULL)
+        return MT_OK;
+    s->o.format = format;
+    mt_free(s->dense);
+    mt_free(s->numbers);
+    s->dense = NULL;
+    s->numbers = NULL;
+    return convert_setup(ctx, s, src);
+}
+
 static unsigned convert_needs(const void *state)
 {
     const struct convert *s = state;
@@ -373,6 +389,7 @@ const struct mt_pass mt_pass_convert_ffn = {
     .opts = mt_convert_opt_table,
     .opts_size = sizeof(struct mt_convert_opts),
     .create = convert_create,
+    .aim = convert_aim,
     .needs = convert_needs,
     .rounds = convert_rounds,
     .plan = convert_plan_hook,

@@ -8,6 +8,8 @@
 
 #include "lib/base/opt.h"
 
+struct mt_format;
+
 struct mt_convert_opts {
     int64_t experts;
     const char *active, *shared, *flatten;
@@ -17,6 +19,8 @@ struct mt_convert_opts {
     int partition; /* enum mt_partition_how */
     int labels;    /* enum mt_router_labels */
     int arch;      /* index into mt_convert_arch_names */
+
+    const struct mt_format *format; /* no option: what will be written; NULL: a directory */
 };
 
 extern const struct mt_opt mt_convert_opt_table[];

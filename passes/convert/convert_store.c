@@ -30,6 +30,8 @@ mt_status convert_plan(struct mt_ctx *ctx, struct convert *s, struct mt_model *m
     /* Refused as soon as later, so that warnings are about what will be written. */
     if (m->family->can_hold != NULL)
         MT_TRY(m->family->can_hold(ctx, m));
+    if (s->o.format != NULL)
+        MT_TRY(s->o.format->holds(ctx, m));
     mt_moe_shape_tell(ctx, &ask, &s->shape);
     enum mt_dtype dtype = s->dense[0].down->dtype;
     if (!mt_scale_is_exact(alpha) && (dtype == MT_BF16 || dtype == MT_F16))

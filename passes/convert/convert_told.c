@@ -71,6 +71,8 @@ mt_status convert_tell(struct mt_ctx *ctx, const struct convert *s, struct mt_js
     mt_json_set_str(out, "method", s->method->name);
     mt_json_set_str(out, "refit", s->refit->name);
     mt_json_set_str(out, "architecture", p->target->family);
+    if (p->why[0] != 0)
+        mt_json_set_str(out, "architecture_why", p->why);
     mt_json_set_int(out, "experts", p->n_experts);
     mt_json_set_int(out, "active", p->k);
     mt_json_set_int(out, "shared", p->n_shared);

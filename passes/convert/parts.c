@@ -64,5 +64,6 @@ struct mt_shape_ask mt_convert_ask(const struct mt_convert_opts *o)
     return (struct mt_shape_ask){.experts = o->experts,
                                  .active = o->active,
                                  .shared = o->shared,
-                                 .arch = mt_convert_arch_names[o->arch]};
+                                 .arch = mt_convert_arch_names[o->arch],
+                                 .format = o->format};
 }

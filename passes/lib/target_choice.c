@@ -108,11 +108,11 @@ static mt_status choice_judge(struct mt_ctx *ctx, const struct mt_shape_ask *ask
     return MT_OK;
 }
 
-/* "; glm4_moe and dots1 cannot hold a sliding window; mixtral ...": all but `but`, those with one
- * reason together. */
+/* "glm4_moe, dots1 cannot hold a sliding window; mixtral ...": all but `but`, those with one reason
+ * together. What a format says names itself. */
 static void choice_reasons(const struct choice_one *all, int n, int but, char *out, size_t size)
 {
-    size_t at = strlen(out);
+    size_t at = 0;
 
     for (int i = 0; i < n; i++) {
         bool told = i == but;
@@ -120,10 +120,15 @@ static void choice_reasons(const struct choice_one *all, int n, int but, char *o
             told = j != but && strcmp(all[j].reason, all[i].reason) == 0;
         for (int j = i; j < n && !told && at < size; j++)
             if (j != but && strcmp(all[j].reason, all[i].reason) == 0)
-                at += (size_t)snprintf(out + at, size - at, "%s%s", j == i ? "; " : ", ",
+                at += (size_t)snprintf(out + at, size - at, "%s%s",
+                                       j > i    ? ", "
+                                       : at > 0 ? "; "
+                                                : "",
                                        all[j].target->family);
         if (!told && at < size)
-            at += (size_t)snprintf(out + at, size - at, " %s", all[i].reason);
+            at +=
+                (size_t)snprintf(out + at, size - at, "%s %s",
+                                 strncmp(all[i].reason, "GGUF", 4) == 0 ? ":" : "", all[i].reason);
     }
 }
 
@@ -143,12 +148,12 @@ mt_status mt_target_choose(struct mt_ctx *ctx, const struct mt_shape_ask *ask,
     choice_reasons(all, tried, pick, text, sizeof(text));
     if (pick < 0)
         return mt_fail(ctx, MT_E_UNSUPPORTED,
-                       "no architecture that can be written as %s holds this model%s",
+                       "no architecture that can be written as %s holds this model: %s",
                        ask->format != NULL ? ask->format->name : "safetensors", text);
     MT_TRY(mt_moe_shape_for(ctx, ask, src, all[pick].target, out));
-    snprintf(out->why, sizeof(out->why), "architecture %s %s%s", all[pick].target->family,
+    snprintf(out->why, sizeof(out->why), "architecture %s %s%s%s", all[pick].target->family,
              all[pick].verdict == CHOICE_EXACT ? "holds the result exactly"
                                                : "holds the result but for rounding",
-             text);
+             text[0] != 0 ? "; " : "", text);
     return MT_OK;
 }

@@ -66,7 +66,6 @@ T_TEST(the_target_follows_source_and_shared_experts)
     } cases[] = {
         {"mistral", "auto", "auto", "mixtral", 0, "\"sliding_window\": 8"},
         {"mistral", "auto", "0", "mixtral", 0, "\"sliding_window\": 8"},
-        {"mistral", "auto", "1", "glm4_moe", 1, "\"sliding_window\": 8"},
         {"mistral", "glm4_moe", "auto", "glm4_moe", 1, "\"sliding_window\": 8"},
         {"mistral", "auto", "auto", "glm4_moe", 1, NULL},
         {"llama", "auto", "auto", "glm4_moe", 1, NULL},
