@@ -304,3 +304,42 @@ mt_status mt_ridge_solve(struct mt_ctx *ctx, int64_t n, int64_t p, double *a, do
                        (long long)n, lambda);
     return mt_pool_run(ctx, linalg_tiles(p, CHOL_RHS), linalg_chol_solve, &c);
 }
+
+enum { RESIDUAL_COLS = 32, RESIDUAL_ROWS = 512 };
+
+struct linalg_residual {
+    int64_t n, p, tiles;
+    const double *a;
+    const float *w;
+    double *b;
+};
+
+/* A tile of b: 512 rows, 32 columns. */
+static mt_status linalg_residual_job(struct mt_ctx *ctx, int64_t i, void *arg)
+{
+    const struct linalg_residual *r = arg;
+    int64_t row = i / r->tiles * RESIDUAL_ROWS, col = i % r->tiles * RESIDUAL_COLS;
+    int64_t rows = linalg_min(RESIDUAL_ROWS, r->n - row);
+    int64_t cols = linalg_min(RESIDUAL_COLS, r->p - col);
+    double *w;
+
+    MT_TRY(mt_alloc(ctx, (size_t)cols, (size_t)r->n * sizeof *w, "columns of a residual", &w));
+    for (int64_t c = 0; c < cols * r->n; c++)
+        w[c] = (double)r->w[col * r->n + c];
+    cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)rows, (int)cols, (int)r->n, -1.0,
+                r->a + row * r->n, (int)r->n, w, (int)r->n, 1.0, r->b + row * r->p + col,
+                (int)r->p);
+    mt_free(w);
+    return mt_check_cancel(ctx);
+}
+
+mt_status mt_normal_residual(struct mt_ctx *ctx, int64_t n, int64_t p, const double *a,
+                             const float *w, double *b)
+{
+    struct linalg_residual r = {n, p, linalg_tiles(p, RESIDUAL_COLS), a, w, b};
+
+    if (n <= 0 || p <= 0)
+        return MT_OK;
+    MT_TRY(linalg_check_sizes(ctx, n, p, 0));
+    return mt_pool_run(ctx, linalg_tiles(n, RESIDUAL_ROWS) * r.tiles, linalg_residual_job, &r);
+}

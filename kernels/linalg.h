@@ -40,7 +40,11 @@ MT_NODISCARD mt_status mt_cross_add(struct mt_ctx *ctx, int64_t m, int64_t n, in
 /* Solves (a + lambda I) w = b for symmetric positive definite a[n,n], b[n,p] -> w in b. `a` is
  * overwritten by its Cholesky factor. If the matrix is not positive definite lambda is raised
  * tenfold (a lambda of 0 starts at 1e-9 of the mean diagonal), at most six times, logged at debug;
- * then MT_E_NUMERIC. */
+ * then MT_E_NUMERIC. The strict upper triangle of `a` stays: with the diagonal put back it can be
+ * solved again. */
 MT_NODISCARD mt_status mt_ridge_solve(struct mt_ctx *ctx, int64_t n, int64_t p, double *a,
                                       double lambda, double *b);
+/* b[n,p] -= a[n,n] * w[p,n]^T in fp64: what a solution w leaves of normal equations. */
+MT_NODISCARD mt_status mt_normal_residual(struct mt_ctx *ctx, int64_t n, int64_t p, const double *a,
+                                          const float *w, double *b);
 #endif

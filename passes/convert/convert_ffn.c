@@ -28,6 +28,15 @@ static mt_status convert_read_flatten(struct mt_ctx *ctx, struct convert *s)
     return MT_OK;
 }
 
+static const struct mt_convert_method *convert_choose_method(const struct mt_convert_opts *o)
+{
+    const char *unasked = o->partition > 0 ? "partition" : "best";
+
+    return mt_convert_methods[o->method > 0
+                                  ? o->method
+                                  : mt_convert_name_find(mt_convert_method_names, unasked)];
+}
+
 static int convert_part_rounds(int (*rounds)(const struct mt_convert_at *),
                                const struct mt_convert_at *at)
 {
@@ -62,7 +71,7 @@ static mt_status convert_setup(struct mt_ctx *ctx, struct convert *s, const stru
     struct mt_moe_shape *p = &s->shape;
 
     s->at = (struct mt_convert_at){.o = &s->o, .src = src, .shape = p};
-    s->method = mt_convert_methods[s->o.method > 0 ? s->o.method : 1];
+    s->method = convert_choose_method(&s->o);
     MT_TRY(convert_read_flatten(ctx, s));
     MT_TRY(s->method->shape != NULL ? s->method->shape(ctx, &s->o, src, p)
                                     : mt_moe_shape_read(ctx, &ask, src, p));

@@ -2,8 +2,9 @@
 
 #include "passes/convert/method.h"
 
-/* enum mt_partition_how */
-static const char *const convert_partition_names[] = {"contiguous", "random", "cluster", NULL};
+/* 1 + enum mt_partition_how */
+static const char *const convert_partition_names[] = {"auto", "contiguous", "random", "cluster",
+                                                      NULL};
 /* enum mt_router_labels */
 static const char *const convert_label_names[] = {"membership", "lognorm", NULL};
 
@@ -14,7 +15,7 @@ const char *const mt_convert_arch_names[] = {
 const struct mt_opt mt_convert_opt_table[] = {
     MT_OPT_ENUM(struct mt_convert_opts, method, "method", 0, "NAME", "auto",
                 mt_convert_method_names,
-                "how neurons become experts; auto: partition by --partition"),
+                "how neurons become experts; auto: best, which without --data is partition"),
     MT_OPT_INT(struct mt_convert_opts, experts, "experts", 0, "N", "0", 0, MT_SHAPE_EXPERTS_MAX,
                "routed experts per layer; 0: as many, up to 64, as leave experts a multiple of 32 "
                "neurons wide, a power of two if one does"),
@@ -23,9 +24,10 @@ const struct mt_opt mt_convert_opt_table[] = {
                "shared experts included"),
     MT_OPT_STR(struct mt_convert_opts, shared, "shared", 0, "S", "auto",
                "shared experts of the same width; auto: 1 where the target has them"),
-    MT_OPT_ENUM(struct mt_convert_opts, partition, "partition", 0, "HOW", "cluster",
+    MT_OPT_ENUM(struct mt_convert_opts, partition, "partition", 0, "HOW", "auto",
                 convert_partition_names,
-                "how neurons are divided among experts (method partition)"),
+                "how method partition divides neurons, which it is when this is given; auto: "
+                "cluster"),
     MT_OPT_ENUM(struct mt_convert_opts, router, "router", 0, "HOW", "auto", mt_convert_router_names,
                 "how routers are made; auto: ridge with --data, else centroid; zero when all act"),
     MT_OPT_ENUM(struct mt_convert_opts, labels, "labels", 0, "HOW", "membership",

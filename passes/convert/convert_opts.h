@@ -16,7 +16,7 @@ struct mt_convert_opts {
     int method;    /* index into mt_convert_method_names */
     int router;    /* index into mt_convert_router_names */
     int refit;     /* index into mt_convert_refit_names */
-    int partition; /* enum mt_partition_how */
+    int partition; /* 0: auto; 1 + enum mt_partition_how */
     int labels;    /* enum mt_router_labels */
     int arch;      /* index into mt_convert_arch_names */
 

@@ -79,7 +79,8 @@ static mt_status store_experts(struct mt_ctx *ctx, struct convert *s, struct mt_
 
     for (int e = 0; e < s->shape.n_experts; e++) {
         float scale = alpha;
-        if (s->division.scale != NULL)
+        /* Fitted columns are what the expert should give in the end. */
+        if (s->division.scale != NULL && spill == NULL)
             scale *= s->division.scale[e];
         if (s->down.gain != NULL)
             scale *= s->down.gain[e];

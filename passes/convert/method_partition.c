@@ -7,9 +7,15 @@
 #include "passes/convert/method.h"
 #include "passes/lib/partition.h"
 
+static enum mt_partition_how partition_how(const struct mt_convert_at *at)
+{
+    return at->o->partition > 0 ? (enum mt_partition_how)(at->o->partition - 1)
+                                : MT_PARTITION_CLUSTER;
+}
+
 static bool partition_wants_sums(const struct mt_convert_at *at)
 {
-    return at->o->partition == MT_PARTITION_CLUSTER && at->shape->n_shared > 0;
+    return partition_how(at) == MT_PARTITION_CLUSTER && at->shape->n_shared > 0;
 }
 
 static int partition_rounds(const struct mt_convert_at *at)
@@ -22,8 +28,8 @@ static uint64_t partition_memory(const struct mt_convert_at *at)
     uint64_t d = (uint64_t)at->shape->hidden, w = (uint64_t)at->shape->width,
              n = (uint64_t)at->shape->n_experts;
 
-    return at->o->partition == MT_PARTITION_CLUSTER ? w * d * 4 + w * n * 52 + n * d * 4 + w * 8
-                                                    : w * 16;
+    return partition_how(at) == MT_PARTITION_CLUSTER ? w * d * 4 + w * n * 52 + n * d * 4 + w * 8
+                                                     : w * 16;
 }
 
 static mt_status partition_begin(struct mt_ctx *ctx, const struct mt_convert_at *at, void **state)
@@ -50,11 +56,10 @@ static mt_status partition_decide(struct mt_ctx *ctx, const struct mt_convert_at
 {
     const struct mt_neuron_sums *sums = state;
 
-    if (at->o->partition == MT_PARTITION_CLUSTER && at->shape->n_shared > 0)
+    if (partition_how(at) == MT_PARTITION_CLUSTER && at->shape->n_shared > 0)
         out->shared_by = sums->tokens > 0 ? MT_SHARED_BY_ACTIVATIONS : MT_SHARED_BY_WEIGHTS;
-    return mt_partition_ffn(ctx, (enum mt_partition_how)at->o->partition, at->dense, sums,
-                            at->shape->n_experts, at->shape->n_shared, (uint64_t)at->layer,
-                            &out->split);
+    return mt_partition_ffn(ctx, partition_how(at), at->dense, sums, at->shape->n_experts,
+                            at->shape->n_shared, (uint64_t)at->layer, &out->split);
 }
 
 static void partition_end(void *state)
