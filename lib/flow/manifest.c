@@ -26,7 +26,7 @@ static void manifest_sizes(struct mt_json *obj, const struct mt_model *m)
 static void manifest_ffn(struct mt_json *target, const struct mt_model *m)
 {
     const struct mt_ffn *f = NULL;
-    struct mt_json *o;
+    struct mt_json *o, *live;
     int n_moe = 0;
 
     for (int l = 0; m->ffn != NULL && l < m->hp.n_layers; l++) {
@@ -46,6 +46,11 @@ static void manifest_ffn(struct mt_json *target, const struct mt_model *m)
     mt_json_set_int(o, "experts", f->n_experts);
     mt_json_set_int(o, "active", f->k);
     mt_json_set_int(o, "shared_width", f->shared_width);
+    if (m->live_experts == NULL)
+        return;
+    live = mt_json_set_array(o, "live_experts");
+    for (int l = 0; l < m->hp.n_layers; l++)
+        mt_json_add_int(live, m->live_experts[l]);
 }
 
 /* Names of files are told without their directories. */

@@ -4,6 +4,7 @@
 #include "lib/flow/identity.h"
 #include "lib/flow/manifest.h"
 #include "lib/flow/walk_state.h"
+#include "lib/ir/pad.h"
 
 #include "kernels/linalg.h"
 
@@ -106,6 +107,11 @@ static mt_status plan_family(struct mt_ctx *ctx, struct mt_walk *w)
             ctx, MT_E_UNSUPPORTED,
             "models of family %s can be read but not written; choose another with --arch",
             m->family->name);
+    }
+    if (mt_model_uneven(m) && m->family->can_hold(ctx, m) != MT_OK) {
+        MT_TRY(mt_model_pad_experts(ctx, m, 0));
+        mt_log(ctx, MT_LOG_INFO, "layers are filled up to %d experts each with some that never act",
+               mt_model_first_moe(m)->n_experts);
     }
     if (w->passes->n > 0)
         MT_TRY(m->family->can_hold(ctx, m));

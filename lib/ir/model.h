@@ -133,6 +133,8 @@ struct mt_model {
     const char *model_type;         /* config's own word, also when unknown */
     struct mt_hparams hp;
     struct mt_ffn *ffn;            /* [hp.n_layers] */
+    const int *live_experts;       /* [hp.n_layers], in the arena: experts that are no padding
+                                      (pad.h); NULL: all */
     struct mt_json *config;        /* the source's config.json; NULL when there is none */
     const struct mt_model *source; /* of a plan; NULL otherwise. A plan's config and sidecars are
                                       borrowed from it */
