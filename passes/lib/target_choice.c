@@ -136,7 +136,7 @@ mt_status mt_target_choose(struct mt_ctx *ctx, const struct mt_shape_ask *ask,
                            const struct mt_model *src, struct mt_moe_shape *out)
 {
     struct choice_one all[CHOICE_MAX] = {{0}};
-    char text[MT_WHY_BYTES] = "";
+    char text[MT_WHY_BYTES - 128] = "";
     int n, tried = 0, pick = -1;
 
     choice_order(src, ask, all, &n);
