@@ -76,9 +76,9 @@ mt_status pickle_look_up(struct pickle_in *in, struct mt_pickle_text module,
         return MT_OK;
     }
     return mt_fail(in->ctx, MT_E_UNSUPPORTED,
-                   "%s: asks for %s.%s, which is not needed to make tensors; nothing of it was "
-                   "run. Where you trust the file, load it with torch and save its state_dict() "
-                   "alone",
+                   "%s: asks for %s.%s, which is not among what makes tensors here; nothing of it "
+                   "was run. Where you trust the file, load it with torch and save its "
+                   "state_dict() alone",
                    in->what, mt_show_text(module.s, module.n, a), mt_show_text(name.s, name.n, b));
 }
 

@@ -104,6 +104,7 @@ static mt_status torch_check_members(struct torch_file *f)
                        "%s: a TorchScript program, not a checkpoint; load it with torch.jit.load "
                        "and save its state_dict()",
                        f->map->path);
+    MT_TRY(mt_zip_all_stored(f->ctx, &f->zip));
     if (order == NULL) /* torch before 2.1; on the machines that matter, little */
         return MT_OK;
     text = (const char *)f->map->base + order->offset;

@@ -49,10 +49,12 @@ static int torch_by_view_and_place(const void *a, const void *b)
 /* Would a loader that finds only the first of two equal tensors put the other back? */
 static bool torch_is_tied(const struct mt_model *m, const struct mt_tensor *t)
 {
+    bool tied;
+
     if (m->family != NULL)
         return m->hp.tied && t->role.kind == MT_ROLE_LM_HEAD && t->role.part == MT_PART_WEIGHT;
     return m->config != NULL &&
-           mt_json_kind(mt_json_get(m->config, "tie_word_embeddings")) != MT_JSON_BOOL;
+           (!mt_json_truth(mt_json_get(m->config, "tie_word_embeddings"), &tied) || tied);
 }
 
 static mt_status torch_untie_sorted(struct mt_ctx *ctx, struct mt_model *m, struct torch_view *v,

@@ -197,9 +197,9 @@ static mt_status zip_check_local(const struct zip_in *in, struct mt_zip_entry *e
         return zip_bad_entry(in, e, "leaves the file or reaches into the directory");
     if (zip_le16(p + 26) != name_n || memcmp(p + ZIP_LOCAL_BYTES, e->name, name_n) != 0)
         return zip_bad_entry(in, e, "has another name in its own header");
-    if ((zip_le16(p + 6) & ZIP_ENCRYPTED) != 0 || zip_le16(p + 8) != 0)
+    if ((zip_le16(p + 6) & ZIP_ENCRYPTED) != 0 || zip_le16(p + 8) != e->method)
         return zip_bad_entry(in, e, "is encrypted or compressed by its own header");
-    bytes = mt_le32(p + 22);
+    bytes = mt_le32(p + 18);
     if (bytes != UINT32_MAX && bytes != e->bytes &&
         !(bytes == 0 && (zip_le16(p + 6) & ZIP_DESCRIPTOR) != 0))
         return zip_bad_entry(in, e, "has another size in its own header");
@@ -223,18 +223,13 @@ static mt_status zip_read_entry(const struct zip_in *in, const unsigned char *p,
         return zip_bad_entry(in, &e, "is encrypted");
     if ((flags & ZIP_PATCH) != 0)
         return zip_bad_entry(in, &e, "is a patch of other data");
-    if (method != 0)
-        return zip_bad_entry(in, &e,
-                             method == 8 ? "is compressed (deflate); torch.save stores members, so "
-                                           "unpack the archive and pack it with zip -0"
-                                         : "is compressed; torch.save stores members, so unpack "
-                                           "the archive and pack it with zip -0");
-    if (stored != bytes)
+    if (method == 0 && stored != bytes)
         return zip_bad_entry(in, &e, "is stored, but its two sizes differ");
     if (zip_le16(p + 34) != 0)
         return zip_bad_entry(in, &e, "is on another disk");
     e.header = header;
-    e.bytes = bytes;
+    e.bytes = stored;
+    e.method = method;
     MT_TRY(zip_check_local(in, &e, limit));
     MT_TRY(mt_grow(in->ctx, in->zip->n, &in->zip->cap, sizeof e, "a zip directory", &in->zip->v));
     in->zip->v[in->zip->n++] = e;
@@ -302,6 +297,21 @@ mt_status mt_zip_read(struct mt_ctx *ctx, const struct mt_map *map, struct mt_ar
     MT_TRY(zip_read_end(&in, &end));
     MT_TRY(zip_read_entries(&in, &end));
     return zip_check_apart(&in);
+}
+
+mt_status mt_zip_all_stored(struct mt_ctx *ctx, const struct mt_zip *z)
+{
+    char show[MT_SHOW_BYTES];
+
+    for (size_t i = 0; i < z->n; i++) {
+        if (z->v[i].method != 0)
+            return mt_fail(ctx, MT_E_UNSUPPORTED,
+                           "%s: member \"%s\" is compressed%s; torch.save stores members, so "
+                           "unpack the archive and pack it again with zip -0",
+                           z->map->path, mt_show_name(z->v[i].name, show),
+                           z->v[i].method == 8 ? " (deflate)" : "");
+    }
+    return MT_OK;
 }
 
 const struct mt_zip_entry *mt_zip_find(const struct mt_zip *z, const char *name)

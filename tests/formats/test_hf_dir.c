@@ -109,9 +109,11 @@ T_TEST(one_model_file_comes_first)
 T_TEST(a_directory_without_weights_says_what_was_looked_for)
 {
     fx_text(t, "m/config.json", "{}");
-    fx_text(t, "m/pytorch_model.bin", "x");
+    fx_text(t, "m/optimizer.bin", "x");
     T_FAILS(t, dir_try(t), MT_E_ABSENT,
             "looked for model.safetensors, model.safetensors.index.json");
+    fx_text(t, "m/pytorch_model.bin", "x");
+    T_FAILS(t, dir_try(t), MT_E_FORMAT, "pytorch_model.bin: not a checkpoint of torch.save");
     fx_text(t, "m/config.json", "[]");
     T_FAILS(t, dir_try(t), MT_E_FORMAT, "config.json: not an object");
     fx_text(t, "m/config.json", "{\"a\":1,\"a\":2}");
