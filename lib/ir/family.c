@@ -68,6 +68,13 @@ bool mt_family_parse(const struct mt_family *f, const char *name, struct mt_role
     return false;
 }
 
+/* Blocks and routers: what the native layout names itself. */
+static bool family_is_block(enum mt_role_kind kind)
+{
+    return kind == MT_ROLE_FFN_GATE || kind == MT_ROLE_FFN_UP || kind == MT_ROLE_FFN_DOWN ||
+           kind == MT_ROLE_SHARED_GATE || mt_role_is_routing(kind);
+}
+
 static bool family_row_is(const struct mt_name_row *row, struct mt_role role)
 {
     enum mt_name_expert expert = role.expert == MT_EXPERT_SHARED ? MT_NAME_SHARED
@@ -95,15 +102,24 @@ mt_status family_print_pattern(struct mt_ctx *ctx, struct mt_model *m, const cha
     return mt_arena_strndup(ctx, &m->arena, buf, n, name);
 }
 
-mt_status mt_family_print(struct mt_ctx *ctx, const struct mt_family *f, struct mt_model *m,
-                          struct mt_role role, const char **name)
+static const struct mt_name_row *family_row(const struct mt_family *f, struct mt_role role)
 {
     const struct mt_name_row *row = f->names;
-    char label[128];
 
     while (row->pattern != NULL && !family_row_is(row, role))
         row++;
-    if (row->pattern == NULL)
+    return row->pattern != NULL ? row : NULL;
+}
+
+mt_status mt_family_print(struct mt_ctx *ctx, const struct mt_family *f, struct mt_model *m,
+                          struct mt_role role, const char **name)
+{
+    const struct mt_name_row *row = family_row(f, role);
+    char label[128];
+
+    if (row == NULL && f->wraps && m->base != NULL && !family_is_block(role.kind))
+        row = family_row(m->base, role);
+    if (row == NULL)
         return mt_fail(ctx, MT_E_UNSUPPORTED, "%s has no name for %s", f->name,
                        mt_role_print(role, label, sizeof label));
     return family_print_pattern(ctx, m, row->pattern, role, name);
@@ -137,6 +153,13 @@ static const struct mt_family *family_of_config(struct mt_model *m)
     return NULL;
 }
 
+static bool family_parse_in(const struct mt_model *m, const char *name, struct mt_role *role)
+{
+    if (mt_family_parse(m->family, name, role))
+        return true;
+    return m->family->wraps && mt_family_parse(m->base, name, role) && !family_is_block(role->kind);
+}
+
 static mt_status family_bind_names(struct mt_ctx *ctx, struct mt_model *m)
 {
     struct mt_role role;
@@ -147,7 +170,7 @@ static mt_status family_bind_names(struct mt_ctx *ctx, struct mt_model *m)
 
         if (t->role.kind != MT_ROLE_OTHER || t->name == NULL)
             continue;
-        if (!mt_family_parse(m->family, t->name, &role)) {
+        if (!family_parse_in(m, t->name, &role)) {
             MT_TRY(family_cut(ctx, m, t, &cut));
             i -= cut; /* the next record took its place */
             continue;

@@ -53,6 +53,7 @@ struct mt_family {
     const struct mt_name_row *names;  /* ended by pattern NULL; the first matching row prints */
     const struct mt_fused_row *fused; /* ended by pattern NULL; NULL: none */
     bool moe;
+    bool wraps; /* the native layout: what has no row here has the names of m->base */
 
     /* Fills m->hp and m->ffn (allocates [n_layers] in the arena) from m->config. Missing keys take
      * the family's documented defaults; nonsense is MT_E_FORMAT naming the key. */
@@ -356,6 +357,9 @@ MT_NODISCARD mt_status mt_cfg_cannot(struct mt_ctx *ctx, const struct mt_family 
  * stay as the source has them. */
 void mt_cfg_write_common(const struct mt_model *m, const struct mt_family *f,
                          struct mt_json *config);
+/* The name of config.json for an activation; and the embedding's dtype under both its keys. */
+const char *mt_cfg_act_name(enum mt_act act);
+void mt_cfg_write_dtype(const struct mt_model *m, struct mt_json *config);
 /* rope_theta + rope_scaling + partial_rotary_factor (absent when 1), and rope_parameters. */
 void mt_cfg_write_rope(const struct mt_model *m, struct mt_json *config);
 /* The keys of mt_cfg_read_sigmoid_router and mt_cfg_first_dense, and those of predictor layers. */

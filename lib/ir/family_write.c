@@ -278,7 +278,7 @@ void mt_cfg_write_rope(const struct mt_model *m, struct mt_json *config)
         mt_json_set_num(both, "partial_rotary_factor", r->partial);
 }
 
-static void write_dtype(const struct mt_model *m, struct mt_json *config)
+void mt_cfg_write_dtype(const struct mt_model *m, struct mt_json *config)
 {
     static const struct {
         enum mt_dtype dtype;
@@ -294,12 +294,12 @@ static void write_dtype(const struct mt_model *m, struct mt_json *config)
         }
 }
 
-static void write_act(enum mt_act act, struct mt_json *config)
+const char *mt_cfg_act_name(enum mt_act act)
 {
     static const char *const names[] = {"silu", "gelu",  "gelu_pytorch_tanh",
                                         "relu", "relu2", "quick_gelu"};
 
-    mt_json_set_str(config, "hidden_act", names[act]);
+    return names[act];
 }
 
 /* Keys of one family that another would misread, or that describe what may have changed. */
@@ -371,8 +371,8 @@ void mt_cfg_write_common(const struct mt_model *m, const struct mt_family *f,
             dense = &m->ffn[l];
     if (dense != NULL)
         mt_json_set_int(config, "intermediate_size", dense->width);
-    write_act(m->ffn[0].act, config);
-    write_dtype(m, config);
+    mt_json_set_str(config, "hidden_act", mt_cfg_act_name(m->ffn[0].act));
+    mt_cfg_write_dtype(m, config);
     mt_cfg_write_rope(m, config);
 }
 
