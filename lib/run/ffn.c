@@ -1,11 +1,8 @@
+#include "lib/ir/factors.h"
 #include "lib/run/run_impl.h"
-
-#include "lib/base/pool.h"
 
 #include <math.h>
 #include <string.h>
-
-#define FFN_ROUTE_ROWS 64 /* tokens routed by one job */
 
 static size_t ffn_max(size_t a, size_t b)
 {
@@ -21,70 +18,56 @@ void mt_run_ffn_slots(const struct mt_hparams *hp, const struct mt_ffn *f, int64
         size_t rows = (size_t)m * (size_t)f->k;
         width = ffn_max(width, rows * (size_t)f->width);
         need[RUN_SLOT_D] = rows * (size_t)hp->hidden;
-        need[RUN_SLOT_E] = (size_t)m * (size_t)f->n_experts;
     }
     need[RUN_SLOT_B] = width;
     need[RUN_SLOT_C] = f->gated ? width : 0;
+    if (f->moe)
+        mt_run_route_slots(hp, f, m, need);
 }
 
-/* The wants of one dense block, of the shared expert or of a routed expert. */
+/* The wants of one dense block, of the shared expert or of a routed expert; an expert without
+ * neurons has its output bias only. */
 static mt_status ffn_block_wants(struct mt_ctx *ctx, struct mt_run_layer *l, int expert,
-                                 int64_t width, struct run_ffn_weights *b, struct run_wants *w)
+                                 int64_t width, struct mt_arena *arena, struct run_ffn_weights *b,
+                                 struct run_wants *w)
 {
-    const struct mt_model *m = l->r->m;
-    int64_t h = m->hp.hidden;
+    struct mt_runner *r = l->r;
+    int64_t h = r->m->hp.hidden;
     struct mt_role gate = mt_role(MT_ROLE_FFN_GATE, l->layer, expert);
     struct mt_role up = mt_role(MT_ROLE_FFN_UP, l->layer, expert);
     struct mt_role down = mt_role(MT_ROLE_FFN_DOWN, l->layer, expert);
 
-    if (l->ffn->gated)
-        MT_TRY(mt_run_want_need(ctx, m, w, gate, width, h, &b->gate));
-    MT_TRY(mt_run_want_need(ctx, m, w, up, width, h, &b->up));
-    MT_TRY(mt_run_want_need(ctx, m, w, down, h, width, &b->down));
-    gate.part = up.part = down.part = MT_PART_BIAS;
-    if (l->ffn->gated)
-        mt_run_want_may(m, w, gate, 1, width, &b->gate_bias);
-    mt_run_want_may(m, w, up, 1, width, &b->up_bias);
-    mt_run_want_may(m, w, down, 1, h, &b->down_bias);
-    return MT_OK;
+    mt_run_want_may(r->m, w, mt_role_part(down, MT_PART_BIAS), 1, h, &b->down_bias);
+    if (width == 0)
+        return MT_OK;
+    if (l->ffn->gated) {
+        MT_TRY(mt_run_want_matrix(ctx, r, arena, w, gate, width, h, &b->gate));
+        mt_run_want_may(r->m, w, mt_role_part(gate, MT_PART_BIAS), 1, width, &b->gate_bias);
+    }
+    MT_TRY(mt_run_want_matrix(ctx, r, arena, w, up, width, h, &b->up));
+    mt_run_want_may(r->m, w, mt_role_part(up, MT_PART_BIAS), 1, width, &b->up_bias);
+    return mt_run_want_matrix(ctx, r, arena, w, down, h, width, &b->down);
 }
 
 mt_status mt_run_ffn_wants(struct mt_ctx *ctx, struct mt_run_layer *l, struct run_wants *w)
 {
     const struct mt_model *m = l->r->m;
     const struct mt_ffn *f = l->ffn;
-    struct mt_role router = mt_role(MT_ROLE_ROUTER, l->layer, MT_EXPERT_NONE);
+    struct mt_role bias = mt_role(MT_ROLE_FFN_DOWN, l->layer, MT_EXPERT_NONE);
 
+    /* Only routed experts are stored in parts, so none of these needs an arena. */
     if (!f->moe)
-        return ffn_block_wants(ctx, l, MT_EXPERT_NONE, f->width, &l->dense, w);
-    MT_TRY(mt_run_want_need(ctx, m, w, router, f->n_experts, m->hp.hidden, &l->router));
-    router.part = MT_PART_BIAS;
-    mt_run_want_may(m, w, router, 1, f->n_experts, &l->router_bias);
+        return ffn_block_wants(ctx, l, MT_EXPERT_NONE, f->width, NULL, &l->dense, w);
+    MT_TRY(mt_run_route_wants(ctx, l, w));
     if (f->shared_width > 0)
-        MT_TRY(ffn_block_wants(ctx, l, MT_EXPERT_SHARED, f->shared_width, &l->dense, w));
+        MT_TRY(ffn_block_wants(ctx, l, MT_EXPERT_SHARED, f->shared_width, NULL, &l->dense, w));
     if (f->shared_width > 0 && f->shared_gated)
         MT_TRY(mt_run_want_need(ctx, m, w, mt_role(MT_ROLE_SHARED_GATE, l->layer, MT_EXPERT_NONE),
                                 1, m->hp.hidden, &l->shared_gate));
+    if (f->layer_bias)
+        MT_TRY(mt_run_want_need(ctx, m, w, mt_role_part(bias, MT_PART_BIAS), 1, m->hp.hidden,
+                                &l->layer_bias));
     return MT_OK;
-}
-
-static mt_status ffn_open_selection_bias(struct mt_ctx *ctx, struct mt_run_layer *l)
-{
-    int n = l->ffn->n_experts;
-    struct mt_tensor *t;
-    float *values;
-    mt_status st;
-
-    MT_TRY(mt_model_need(ctx, l->r->m, mt_role(MT_ROLE_ROUTER_BIAS, l->layer, MT_EXPERT_NONE), &t));
-    if (mt_tensor_count(t) != n)
-        return mt_fail(ctx, MT_E_FORMAT, "layers.%d: selection bias of %lld values for %d experts",
-                       l->layer, (long long)mt_tensor_count(t), n);
-    MT_TRY(mt_tensor_load_f32(ctx, t, &values));
-    st = mt_alloc(ctx, (size_t)n, sizeof(double), "selection bias", &l->selection_bias);
-    for (int e = 0; st == MT_OK && e < n; e++)
-        l->selection_bias[e] = (double)values[e];
-    mt_free(values);
-    return st;
 }
 
 mt_status mt_run_ffn_open(struct mt_ctx *ctx, struct mt_run_layer *l)
@@ -96,7 +79,8 @@ mt_status mt_run_ffn_open(struct mt_ctx *ctx, struct mt_run_layer *l)
     MT_TRY(mt_alloc0(ctx, n, sizeof *l->experts, "experts", &l->experts));
     MT_TRY(mt_alloc0(ctx, n, sizeof(void *), "experts", &l->grouped));
     MT_TRY(mt_alloc0(ctx, n + 1, sizeof *l->offset, "experts", &l->offset));
-    return l->ffn->rule.has_bias ? ffn_open_selection_bias(ctx, l) : MT_OK;
+    MT_TRY(mt_alloc0(ctx, n + 1, sizeof *l->from, "experts", &l->from));
+    return mt_run_route_open(ctx, l);
 }
 
 static void ffn_block_free(struct mt_runner *r, struct run_ffn_weights *b)
@@ -109,31 +93,18 @@ static void ffn_block_free(struct mt_runner *r, struct run_ffn_weights *b)
     mt_run_weight_free(r, &b->down_bias);
 }
 
-static void ffn_routing_free(struct mt_run_layer *l)
-{
-    mt_free(l->expert);
-    mt_free(l->weight);
-    mt_free(l->logits);
-    mt_free(l->row_of_slot);
-    mt_free(l->token_of_row);
-    l->expert = l->row_of_slot = l->token_of_row = NULL;
-    l->weight = l->logits = NULL;
-    l->cap = 0;
-}
-
 void mt_run_ffn_close(struct mt_run_layer *l)
 {
     ffn_block_free(l->r, &l->dense);
-    mt_run_weight_free(l->r, &l->router);
-    mt_run_weight_free(l->r, &l->router_bias);
     mt_run_weight_free(l->r, &l->shared_gate);
+    mt_run_weight_free(l->r, &l->layer_bias);
     for (int e = 0; l->experts != NULL && e < l->ffn->n_experts; e++)
         ffn_block_free(l->r, &l->experts[e]);
     mt_free(l->experts);
     mt_free(l->grouped);
     mt_free(l->offset);
-    mt_free(l->selection_bias);
-    ffn_routing_free(l);
+    mt_free(l->from);
+    mt_run_route_close(l);
 }
 
 static mt_status ffn_bias(struct mt_ctx *ctx, struct mt_runner *r, mt_buf y, int64_t m,
@@ -188,85 +159,10 @@ static mt_status ffn_block(struct mt_ctx *ctx, struct mt_run_layer *l,
     return ffn_bias(ctx, r, y, m, &b->down_bias);
 }
 
-static mt_status ffn_routing_room(struct mt_ctx *ctx, struct mt_run_layer *l, int64_t m)
-{
-    size_t slots = (size_t)m * (size_t)l->ffn->k;
-
-    if (m <= l->cap)
-        return MT_OK;
-    ffn_routing_free(l);
-    MT_TRY(mt_alloc(ctx, slots, sizeof *l->expert, "routing", &l->expert));
-    MT_TRY(mt_alloc(ctx, slots, sizeof *l->weight, "routing", &l->weight));
-    MT_TRY(mt_alloc(ctx, slots, sizeof *l->row_of_slot, "routing", &l->row_of_slot));
-    MT_TRY(mt_alloc(ctx, slots, sizeof *l->token_of_row, "routing", &l->token_of_row));
-    MT_TRY(mt_alloc(ctx, (size_t)m * (size_t)l->ffn->n_experts, sizeof *l->logits, "router logits",
-                    &l->logits));
-    l->cap = m;
-    return MT_OK;
-}
-
-static mt_status ffn_route_rows(struct mt_ctx *ctx, int64_t i, void *arg)
-{
-    struct mt_run_layer *l = arg;
-    int n = l->ffn->n_experts, k = l->ffn->k;
-    int64_t end = (i + 1) * FFN_ROUTE_ROWS;
-
-    (void)ctx;
-    end = end < l->routing.m ? end : l->routing.m;
-    for (int64_t t = i * FFN_ROUTE_ROWS; t < end; t++)
-        mt_router_apply(&l->ffn->rule, l->logits + t * n, l->selection_bias, n, k,
-                        l->expert + t * k, l->weight + t * k);
-    return MT_OK;
-}
-
-/* A stable counting sort of the slots by expert: rows of one expert stand in token order. */
-static void ffn_bucket(struct mt_run_layer *l)
-{
-    int64_t slots = l->routing.m * l->ffn->k, sum = 0;
-    int n = l->ffn->n_experts;
-
-    memset(l->offset, 0, ((size_t)n + 1) * sizeof *l->offset);
-    for (int64_t i = 0; i < slots; i++)
-        if (l->expert[i] >= 0)
-            l->offset[l->expert[i]]++;
-    for (int e = 0; e <= n; e++) {
-        int64_t count = l->offset[e];
-        l->offset[e] = sum;
-        sum += count;
-    }
-    for (int64_t i = 0; i < slots; i++) {
-        int64_t row = l->expert[i] < 0 ? -1 : l->offset[l->expert[i]]++;
-        l->row_of_slot[i] = (int32_t)row;
-        if (row >= 0)
-            l->token_of_row[row] = (int32_t)(i / l->ffn->k);
-    }
-    /* Filling moved each start to the next one's. */
-    memmove(l->offset + 1, l->offset, (size_t)n * sizeof *l->offset);
-    l->offset[0] = 0;
-}
-
-static mt_status ffn_route(struct mt_ctx *ctx, struct mt_run_layer *l, mt_buf n, int64_t m)
-{
-    struct mt_runner *r = l->r;
-    const struct mt_device_ops *ops = r->dev->ops;
-    size_t elems = (size_t)m * (size_t)l->ffn->n_experts;
-    mt_buf logits;
-
-    MT_TRY(ffn_routing_room(ctx, l, m));
-    MT_TRY(mt_run_slot(ctx, r, RUN_SLOT_E, elems, &logits));
-    MT_TRY(ops->gemm(ctx, r->dev, logits, n, m, l->router.h, false));
-    MT_TRY(ffn_bias(ctx, r, logits, m, &l->router_bias));
-    MT_TRY(ops->download_f64(ctx, r->dev, l->logits, logits, elems));
-    l->routing =
-        (struct mt_routing){m, l->ffn->k, l->expert, l->weight, l->logits, l->ffn->n_experts};
-    MT_TRY(mt_pool_run(ctx, (m + FFN_ROUTE_ROWS - 1) / FFN_ROUTE_ROWS, ffn_route_rows, l));
-    ffn_bucket(l);
-    return MT_OK;
-}
-
+/* An expert without neurons counts as loaded with its bias alone. */
 static bool ffn_loaded(const struct mt_run_layer *l, int e)
 {
-    return l->experts[e].up.h != NULL;
+    return l->experts[e].up.h != NULL || l->experts[e].down_bias.h != NULL;
 }
 
 static bool ffn_reached(const struct mt_run_layer *l, int e)
@@ -280,8 +176,14 @@ static uint64_t ffn_expert_bytes(const struct mt_run_layer *l, int e)
     const enum mt_role_kind kinds[] = {MT_ROLE_FFN_GATE, MT_ROLE_FFN_UP, MT_ROLE_FFN_DOWN};
     uint64_t sum = 0;
 
-    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
-        sum += mt_run_weight_bytes(mt_model_find(l->r->m, mt_role(kinds[i], l->layer, e)));
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        struct mt_role role = mt_role(kinds[i], l->layer, e);
+        if (mt_matrix_in_parts(l->r->m, role))
+            sum += (uint64_t)(mt_ffn_expert_width(l->ffn, e) * l->r->m->hp.hidden) *
+                   l->r->dev->elem_bytes;
+        else
+            sum += mt_run_weight_bytes(mt_model_find(l->r->m, role));
+    }
     return sum;
 }
 
@@ -323,27 +225,32 @@ static mt_status ffn_load_range(struct mt_ctx *ctx, struct mt_run_layer *l, int 
 {
     struct run_want *wants;
     struct run_wants one;
+    struct mt_arena arena;
     int n = 0;
     mt_status st = MT_OK;
 
     MT_TRY(mt_alloc(ctx, (size_t)(end - first) * 6, sizeof *wants, "experts", &wants));
+    mt_arena_init(&arena);
     for (int e = first; st == MT_OK && e < end; e++) {
         if (!ffn_reached(l, e) || ffn_loaded(l, e))
             continue;
         one.n = 0;
-        st = ffn_block_wants(ctx, l, e, l->ffn->width, &l->experts[e], &one);
+        st = ffn_block_wants(ctx, l, e, mt_ffn_expert_width(l->ffn, e), &arena, &l->experts[e],
+                             &one);
         memcpy(wants + n, one.v, (size_t)one.n * sizeof *wants);
         n += one.n;
     }
     if (st == MT_OK && n > 0)
         st = mt_run_weights_load(ctx, l->r, wants, n);
+    mt_arena_free(&arena);
     mt_free(wants);
     return st;
 }
 
 enum ffn_matrix { FFN_GATE, FFN_UP, FFN_DOWN };
 
-/* One of the three products for experts [first, end), biases added. */
+/* One of the three products for experts [first, end), whose rows begin at 0 in x and y; biases
+ * added. */
 static mt_status ffn_grouped(struct mt_ctx *ctx, struct mt_run_layer *l, enum ffn_matrix which,
                              int first, int end, mt_buf y, mt_buf x, int64_t width)
 {
@@ -353,7 +260,7 @@ static mt_status ffn_grouped(struct mt_ctx *ctx, struct mt_run_layer *l, enum ff
         const struct run_ffn_weights *b = &l->experts[e];
         l->grouped[e] = which == FFN_GATE ? b->gate.h : which == FFN_UP ? b->up.h : b->down.h;
     }
-    MT_TRY(r->dev->ops->gemm_grouped(ctx, r->dev, y, x, end - first, l->offset + first,
+    MT_TRY(r->dev->ops->gemm_grouped(ctx, r->dev, y, x, end - first, l->from + first,
                                      l->grouped + first));
     for (int e = first; e < end; e++) {
         const struct run_ffn_weights *b = &l->experts[e];
@@ -361,7 +268,7 @@ static mt_status ffn_grouped(struct mt_ctx *ctx, struct mt_run_layer *l, enum ff
                                         : which == FFN_UP ? &b->up_bias
                                                           : &b->down_bias;
         if (ffn_reached(l, e))
-            MT_TRY(ffn_bias(ctx, r, mt_dev_at(r->dev, y, (size_t)(l->offset[e] * width)),
+            MT_TRY(ffn_bias(ctx, r, mt_dev_at(r->dev, y, (size_t)(l->from[e] * width)),
                             l->offset[e + 1] - l->offset[e], bias));
     }
     return MT_OK;
@@ -373,7 +280,7 @@ static mt_status ffn_tap_range(struct mt_ctx *ctx, const struct mt_run_layer *l,
 {
     const struct mt_tap_rows r = {
         .point = point,
-        .rows = mt_dev_at(l->r->dev, rows, (size_t)(l->offset[first] * width)),
+        .rows = rows,
         .m = l->offset[end] - l->offset[first],
         .width = width,
         .first = first,
@@ -386,33 +293,68 @@ static mt_status ffn_tap_range(struct mt_ctx *ctx, const struct mt_run_layer *l,
     return l->tap->see(ctx, l->tap->arg, &r);
 }
 
-/* The rows of experts [first, end), in place: inputs become outputs. */
-static mt_status ffn_run_range(struct mt_ctx *ctx, struct mt_run_layer *l, int first, int end,
-                               mt_buf rows, mt_buf gate, mt_buf up)
+/* Experts without neurons: their outputs are their biases, or nothing. */
+static mt_status ffn_run_empty(struct mt_ctx *ctx, struct mt_run_layer *l, int first, int end,
+                               mt_buf rows)
 {
     struct mt_runner *r = l->r;
-    int64_t width = l->ffn->width, hidden = r->m->hp.hidden;
-    size_t from = (size_t)(l->offset[first] * width);
-    size_t n = (size_t)((l->offset[end] - l->offset[first]) * width);
-    mt_buf g = mt_dev_at(r->dev, gate, from), u = NULL;
+    int64_t hidden = r->m->hp.hidden;
+
+    for (int e = first; e < end; e++) {
+        int64_t n = l->offset[e + 1] - l->offset[e];
+        mt_buf y = mt_dev_at(r->dev, rows, (size_t)(l->from[e] * hidden));
+        if (n == 0)
+            continue;
+        MT_TRY(r->dev->ops->zero(ctx, r->dev, y, (size_t)(n * hidden)));
+        MT_TRY(ffn_bias(ctx, r, y, n, &l->experts[e].down_bias));
+    }
+    return MT_OK;
+}
+
+/* The rows of experts [first, end) of one width, in place: inputs become outputs. */
+static mt_status ffn_run_alike(struct mt_ctx *ctx, struct mt_run_layer *l, int first, int end,
+                               mt_buf all, mt_buf gate, mt_buf up)
+{
+    struct mt_runner *r = l->r;
+    int64_t width = mt_ffn_expert_width(l->ffn, first), hidden = r->m->hp.hidden;
+    int64_t n = l->offset[end] - l->offset[first];
+    mt_buf rows = mt_dev_at(r->dev, all, (size_t)(l->offset[first] * hidden)), u = NULL;
 
     if (n == 0)
         return MT_OK;
+    for (int e = first; e <= end; e++)
+        l->from[e] = l->offset[e] - l->offset[first];
+    if (width == 0)
+        return ffn_run_empty(ctx, l, first, end, rows);
     if (l->ffn->gated) {
         MT_TRY(ffn_grouped(ctx, l, FFN_GATE, first, end, gate, rows, width));
         MT_TRY(ffn_grouped(ctx, l, FFN_UP, first, end, up, rows, width));
-        u = mt_dev_at(r->dev, up, from);
+        u = up;
     } else {
         MT_TRY(ffn_grouped(ctx, l, FFN_UP, first, end, gate, rows, width));
     }
-    MT_TRY(ffn_inner(ctx, l, g, u, n));
+    MT_TRY(ffn_inner(ctx, l, gate, u, (size_t)(n * width)));
     if (l->tap != NULL && !l->all_experts)
         MT_TRY(ffn_tap_range(ctx, l, MT_TAP_EXPERT_HIDDEN, first, end, gate, width));
-    MT_TRY(ffn_grouped(ctx, l, FFN_DOWN, first, end, rows, gate, hidden));
-    if (l->tap == NULL)
+    return ffn_grouped(ctx, l, FFN_DOWN, first, end, rows, gate, hidden);
+}
+
+/* Grouped products want one shape: experts that follow each other and are alike go together. */
+static mt_status ffn_run_range(struct mt_ctx *ctx, struct mt_run_layer *l, int first, int end,
+                               mt_buf rows, mt_buf gate, mt_buf up)
+{
+    for (int a = first, b; a < end; a = b) {
+        int64_t width = mt_ffn_expert_width(l->ffn, a);
+        for (b = a + 1; b < end && mt_ffn_expert_width(l->ffn, b) == width; b++)
+            ;
+        MT_TRY(ffn_run_alike(ctx, l, a, b, rows, gate, up));
+    }
+    if (l->tap == NULL || l->offset[first] == l->offset[end])
         return MT_OK;
-    return ffn_tap_range(ctx, l, l->all_experts ? MT_TAP_EXPERT_ALL : MT_TAP_EXPERT_OUT, first, end,
-                         rows, hidden);
+    return ffn_tap_range(
+        ctx, l, l->all_experts ? MT_TAP_EXPERT_ALL : MT_TAP_EXPERT_OUT, first, end,
+        mt_dev_at(l->r->dev, rows, (size_t)(l->offset[first] * l->r->m->hp.hidden)),
+        l->r->m->hp.hidden);
 }
 
 /* The outputs of the rows that token_of_row lists by expert; at most `slots`. */
@@ -464,7 +406,7 @@ mt_status mt_run_ffn_all_experts(struct mt_ctx *ctx, struct mt_run_layer *l, mt_
 
     mt_assert(l->ffn->moe && l->tap != NULL);
     step = step < 1 ? 1 : step;
-    MT_TRY(ffn_routing_room(ctx, l, (step * n_experts + k - 1) / k));
+    MT_TRY(mt_run_route_room(ctx, l, (step * n_experts + k - 1) / k));
     l->routing = (struct mt_routing){0};
     l->all_experts = true;
     for (int64_t t = 0; t < m && st == MT_OK; t += step) {
@@ -515,10 +457,11 @@ mt_status mt_run_ffn(struct mt_ctx *ctx, struct mt_run_layer *l, mt_buf n, int64
         MT_TRY(ffn_block(ctx, l, &l->dense, l->ffn->width, n, m, y, hidden_out));
     } else {
         mt_assert(hidden_out == NULL);
-        MT_TRY(ffn_route(ctx, l, n, m));
+        MT_TRY(mt_run_route(ctx, l, n, m));
         MT_TRY(ffn_experts(ctx, l, n, m, y));
         if (l->ffn->shared_width > 0)
             MT_TRY(ffn_shared(ctx, l, n, m, y));
+        MT_TRY(ffn_bias(ctx, l->r, y, m, &l->layer_bias));
     }
     if (l->r->m->hp.layer_scale)
         return l->r->dev->ops->scale_cols(ctx, l->r->dev, y, m, l->ffn_scale.h);

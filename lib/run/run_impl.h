@@ -50,6 +50,7 @@ struct mt_runner {
     size_t pos_cap;
 };
 
+/* Of routed experts stored in parts, the product is loaded. */
 struct run_ffn_weights {
     struct run_weight gate, up, down, gate_bias, up_bias, down_bias;
 };
@@ -68,18 +69,21 @@ struct mt_run_layer {
     int32_t *mla_rows; /* index lists of latent attention */
     size_t mla_cap;
     struct run_ffn_weights dense; /* of a dense layer, or the shared expert */
-    struct run_weight router, router_bias, shared_gate;
+    struct run_weight router, router_bias, shared_gate, layer_bias;
+    /* First matrix of an mlp, gate of a two-factor router; the matrix past an mlp. */
+    struct run_weight router_hidden, router_hidden_bias, router_skip;
 
     struct run_ffn_weights *experts;  /* [n_experts]; loaded when tokens reach them */
     const struct mt_weight **grouped; /* [n_experts], argument of a grouped product */
-    double *selection_bias;           /* [n_experts] or NULL */
+    double *selection_bias;           /* [rows of the router] or NULL */
     struct mt_routing routing;
     int32_t *expert;       /* [cap*k], behind routing */
     double *weight;        /* [cap*k] */
-    double *logits;        /* [cap*n_experts] */
+    double *logits;        /* [cap*rows of the router] */
     int32_t *row_of_slot;  /* [cap*k]: row among those sorted by expert */
     int32_t *token_of_row; /* [cap*k] */
     int64_t *offset;       /* [n_experts+1]: first row of each expert */
+    int64_t *from;         /* [n_experts+1]: the same from the first expert at hand on */
     int64_t cap;           /* tokens the arrays have room for */
 
     const struct mt_tap *tap; /* NULL: nobody looks */
@@ -132,6 +136,12 @@ MT_NODISCARD mt_status mt_run_want_need(struct mt_ctx *ctx, const struct mt_mode
                                         int64_t cols, struct run_weight *w);
 void mt_run_want_may(const struct mt_model *m, struct run_wants *l, struct mt_role role,
                      int64_t rows, int64_t cols, struct run_weight *w);
+/* A matrix that may be stored in parts: `arena` keeps the record that stands for it until the wants
+ * are loaded. */
+MT_NODISCARD mt_status mt_run_want_matrix(struct mt_ctx *ctx, struct mt_runner *r,
+                                          struct mt_arena *arena, struct run_wants *l,
+                                          struct mt_role role, int64_t rows, int64_t cols,
+                                          struct run_weight *w);
 
 /* norm(x) into y by the model's rule. */
 MT_NODISCARD mt_status mt_run_norm(struct mt_ctx *ctx, struct mt_runner *r, mt_buf y, mt_buf x,
@@ -146,6 +156,19 @@ void mt_run_ffn_close(struct mt_run_layer *l);
 /* Scratch elements of slots B, C, D for m tokens of this block. */
 void mt_run_ffn_slots(const struct mt_hparams *hp, const struct mt_ffn *f, int64_t m,
                       size_t need[RUN_SLOTS]);
+
+/* route.c: likewise for the router; and the routing of m normed inputs: choices in l->routing, rows
+ * sorted by expert in offset, row_of_slot and token_of_row. */
+MT_NODISCARD mt_status mt_run_route_wants(struct mt_ctx *ctx, struct mt_run_layer *l,
+                                          struct run_wants *wants);
+MT_NODISCARD mt_status mt_run_route_open(struct mt_ctx *ctx, struct mt_run_layer *l);
+MT_NODISCARD mt_status mt_run_route(struct mt_ctx *ctx, struct mt_run_layer *l, mt_buf n,
+                                    int64_t m);
+/* Arrays for the routing of m tokens. */
+MT_NODISCARD mt_status mt_run_route_room(struct mt_ctx *ctx, struct mt_run_layer *l, int64_t m);
+void mt_run_route_close(struct mt_run_layer *l);
+void mt_run_route_slots(const struct mt_hparams *hp, const struct mt_ffn *f, int64_t m,
+                        size_t need[RUN_SLOTS]);
 
 /* mt_rope of a layer for one sequence that ends at position n (some scalings depend on it). */
 MT_NODISCARD mt_status mt_run_rope_for(struct mt_ctx *ctx, struct mt_run_layer *l, int64_t n,

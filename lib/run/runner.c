@@ -124,8 +124,17 @@ uint64_t mt_runner_layer_bytes(const struct mt_runner *r, int layer)
     uint64_t sum = 0;
 
     for (size_t i = 0; i < r->m->n_tensors; i++) {
-        if (r->m->tensors[i]->role.layer == layer)
-            sum += mt_run_weight_bytes(r->m->tensors[i]);
+        const struct mt_tensor *t = r->m->tensors[i];
+
+        if (t->role.layer != layer)
+            continue;
+        /* What is stored in parts is loaded as their product; one part stands for all. */
+        if (t->role.part == MT_PART_LEFT || t->role.part == MT_PART_CODES)
+            sum += (uint64_t)(mt_ffn_expert_width(&r->m->ffn[layer], t->role.expert) *
+                              r->m->hp.hidden) *
+                   r->dev->elem_bytes;
+        else if (t->role.part <= MT_PART_BIAS)
+            sum += mt_run_weight_bytes(t);
     }
     return sum;
 }

@@ -1,6 +1,7 @@
 #include "lib/run/run_impl.h"
 
 #include "lib/base/pool.h"
+#include "lib/ir/factors.h"
 
 /* Evaluated at a time by one job: small enough to spread one matrix over the pool. */
 #define WEIGHTS_TILE_BYTES (1u << 20)
@@ -152,6 +153,17 @@ mt_status mt_run_want_need(struct mt_ctx *ctx, const struct mt_model *m, struct 
     struct mt_tensor *t;
 
     MT_TRY(mt_model_need(ctx, m, role, &t));
+    weights_want(l, t, rows, cols, w);
+    return MT_OK;
+}
+
+mt_status mt_run_want_matrix(struct mt_ctx *ctx, struct mt_runner *r, struct mt_arena *arena,
+                             struct run_wants *l, struct mt_role role, int64_t rows, int64_t cols,
+                             struct run_weight *w)
+{
+    const struct mt_tensor *t;
+
+    MT_TRY(mt_matrix_of(ctx, r->m, arena, role, r->dev->elem_bytes == 8 ? MT_F64 : MT_F32, &t));
     weights_want(l, t, rows, cols, w);
     return MT_OK;
 }

@@ -9,8 +9,8 @@ static const char *const convert_partition_names[] = {"auto", "contiguous", "ran
 static const char *const convert_label_names[] = {"membership", "lognorm", NULL};
 
 const char *const mt_convert_arch_names[] = {
-    "auto",      "glm4_moe", "dots1", "granitemoeshared", "granitemoe", "mixtral", "qwen3_moe",
-    "qwen2_moe", "olmoe",    NULL};
+    "auto",      "glm4_moe",  "dots1", "granitemoeshared", "granitemoe", "mixtral",
+    "qwen3_moe", "qwen2_moe", "olmoe", "native",           NULL};
 
 const struct mt_opt mt_convert_opt_table[] = {
     MT_OPT_ENUM(struct mt_convert_opts, method, "method", 0, "NAME", "auto",

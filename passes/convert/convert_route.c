@@ -80,9 +80,10 @@ static mt_status route_flatten(struct mt_ctx *ctx, struct convert *s, struct mt_
     for (int64_t i = 0; i < p->n_experts * p->hidden; i++)
         s->routing.w[i] = ldexpf(s->routing.w[i], -shift);
     /* The slope of a sigmoid at 0 is 1/4: there a bias of b / 4 orders experts as logits with
-     * intercept b do. */
+     * intercept b do. Beside logits it is the intercept itself. */
     for (int e = 0; s->routing.has_bias && e < p->n_experts; e++)
-        s->routing.bias[e] = ldexpf(s->routing.bias[e], -shift - 2);
+        s->routing.bias[e] = ldexpf(s->routing.bias[e],
+                                    -shift - (p->target->rule.score == MT_SCORE_SIGMOID ? 2 : 0));
     out->flatten = shift;
     out->weight_bound = mt_target_weight_bound(p->target, p->n_experts, p->k, ldexp(l, -shift));
     return MT_OK;

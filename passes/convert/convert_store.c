@@ -59,13 +59,10 @@ static mt_status store_expert(struct mt_ctx *ctx, const struct convert *s, struc
                               float scale)
 {
     const struct mt_dense_ffn *f = &s->dense[s->at.layer];
-    struct mt_tensor *gate, *up, *down;
+    struct mt_tensor *down;
 
-    MT_TRY(mt_model_need(ctx, m, mt_role(MT_ROLE_FFN_GATE, s->at.layer, expert), &gate));
-    MT_TRY(mt_model_need(ctx, m, mt_role(MT_ROLE_FFN_UP, s->at.layer, expert), &up));
+    MT_TRY(mt_moe_set_inner(ctx, f, m, expert, idx, n));
     MT_TRY(mt_model_need(ctx, m, mt_role(MT_ROLE_FFN_DOWN, s->at.layer, expert), &down));
-    MT_TRY(mt_recipe_gather_rows(ctx, m, gate, f->gate, idx, n, 1));
-    MT_TRY(mt_recipe_gather_rows(ctx, m, up, f->up, idx, n, 1));
     if (spill != NULL)
         return store_fitted(ctx, s, spill, down, idx - s->division.split->idx, scale);
     return mt_recipe_gather_cols(ctx, m, down, f->down, idx, n, scale);

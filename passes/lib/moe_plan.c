@@ -1,17 +1,36 @@
 #include "passes/lib/moe_plan.h"
 
-static mt_status plan_expert(struct mt_ctx *ctx, const struct mt_moe_shape *s,
-                             const struct mt_dense_ffn *f, struct mt_model *m, int layer,
-                             int expert, int64_t width)
+/* The part of a matrix or of a bias that an expert gets; none where the source has none. */
+static mt_status plan_part(struct mt_ctx *ctx, struct mt_model *m, const struct mt_tensor *from,
+                           int expert, int rank, const int64_t *shape)
 {
-    const int64_t in[2] = {width, s->hidden}, out[2] = {s->hidden, width};
+    struct mt_role role;
     struct mt_tensor *t;
 
-    MT_TRY(
-        mt_model_add(ctx, m, mt_role(MT_ROLE_FFN_GATE, layer, expert), f->gate->dtype, 2, in, &t));
-    MT_TRY(mt_model_add(ctx, m, mt_role(MT_ROLE_FFN_UP, layer, expert), f->up->dtype, 2, in, &t));
-    return mt_model_add(ctx, m, mt_role(MT_ROLE_FFN_DOWN, layer, expert), f->down->dtype, 2, out,
-                        &t);
+    if (from == NULL)
+        return MT_OK;
+    role = from->role;
+    role.expert = expert;
+    return mt_model_add(ctx, m, role, from->dtype, rank, shape, &t);
+}
+
+static mt_status plan_expert(struct mt_ctx *ctx, const struct mt_moe_shape *s,
+                             const struct mt_dense_ffn *f, struct mt_model *m, int expert,
+                             int64_t width)
+{
+    const int64_t in[2] = {width, s->hidden}, out[2] = {s->hidden, width};
+
+    MT_TRY(plan_part(ctx, m, f->gate, expert, 2, in));
+    MT_TRY(plan_part(ctx, m, f->gate_bias, expert, 1, in));
+    MT_TRY(plan_part(ctx, m, f->up, expert, 2, in));
+    MT_TRY(plan_part(ctx, m, f->up_bias, expert, 1, in));
+    return plan_part(ctx, m, f->down, expert, 2, out);
+}
+
+static void plan_unlist(struct mt_model *m, struct mt_tensor *t)
+{
+    if (t != NULL)
+        mt_model_remove(m, t);
 }
 
 mt_status mt_moe_plan_layer(struct mt_ctx *ctx, const struct mt_moe_shape *s,
@@ -28,17 +47,22 @@ mt_status mt_moe_plan_layer(struct mt_ctx *ctx, const struct mt_moe_shape *s,
         MT_TRY(mt_model_add(ctx, m, mt_role(MT_ROLE_ROUTER_BIAS, layer, MT_EXPERT_NONE), MT_F32, 1,
                             router, &t));
     for (int e = 0; e < s->n_experts; e++)
-        MT_TRY(plan_expert(ctx, s, f, m, layer, e, s->expert_width));
+        MT_TRY(plan_expert(ctx, s, f, m, e, s->expert_width));
     if (s->shared_width > 0)
-        MT_TRY(plan_expert(ctx, s, f, m, layer, MT_EXPERT_SHARED, s->shared_width));
+        MT_TRY(plan_expert(ctx, s, f, m, MT_EXPERT_SHARED, s->shared_width));
     /* F16 has nothing as small as the gate's values. */
     if (s->shared_width > 0 && to->shared_gated)
         MT_TRY(mt_model_add(ctx, m, mt_role(MT_ROLE_SHARED_GATE, layer, MT_EXPERT_NONE), MT_F32, 2,
                             gate, &t));
-    mt_model_remove(m, f->gate);
-    mt_model_remove(m, f->up);
-    mt_model_remove(m, f->down);
+    plan_unlist(m, f->gate);
+    plan_unlist(m, f->gate_bias);
+    plan_unlist(m, f->up);
+    plan_unlist(m, f->up_bias);
+    plan_unlist(m, f->down);
     ffn->moe = true;
+    /* It belongs to the layer and stays where it is: experts would add it as often as they act. */
+    ffn->layer_bias = ffn->out_bias;
+    ffn->out_bias = false;
     ffn->width = s->expert_width;
     ffn->n_experts = s->n_experts;
     ffn->k = s->k;
@@ -48,19 +72,42 @@ mt_status mt_moe_plan_layer(struct mt_ctx *ctx, const struct mt_moe_shape *s,
     return MT_OK;
 }
 
+/* Rows of a matrix or elements of a bias. */
+static mt_status plan_gather(struct mt_ctx *ctx, struct mt_model *m, const struct mt_tensor *from,
+                             int expert, const int32_t *idx, int64_t n)
+{
+    struct mt_role role;
+    struct mt_tensor *t;
+
+    if (from == NULL)
+        return MT_OK;
+    role = from->role;
+    role.expert = expert;
+    MT_TRY(mt_model_need(ctx, m, role, &t));
+    if (role.part == MT_PART_BIAS)
+        return mt_recipe_gather_cols(ctx, m, t, from, idx, n, 1);
+    return mt_recipe_gather_rows(ctx, m, t, from, idx, n, 1);
+}
+
+mt_status mt_moe_set_inner(struct mt_ctx *ctx, const struct mt_dense_ffn *f, struct mt_model *m,
+                           int expert, const int32_t *idx, int64_t n)
+{
+    MT_TRY(plan_gather(ctx, m, f->gate, expert, idx, n));
+    MT_TRY(plan_gather(ctx, m, f->gate_bias, expert, idx, n));
+    MT_TRY(plan_gather(ctx, m, f->up, expert, idx, n));
+    return plan_gather(ctx, m, f->up_bias, expert, idx, n);
+}
+
 mt_status mt_moe_set_expert(struct mt_ctx *ctx, const struct mt_moe_shape *s,
                             const struct mt_dense_ffn *f, struct mt_model *m, int layer, int expert,
                             const int32_t *idx, int64_t n)
 {
     double scale = expert == MT_EXPERT_SHARED ? mt_target_shared_alpha(s->target)
                                               : mt_target_alpha(s->target, s->n_experts, s->k);
-    struct mt_tensor *gate, *up, *down;
+    struct mt_tensor *down;
 
-    MT_TRY(mt_model_need(ctx, m, mt_role(MT_ROLE_FFN_GATE, layer, expert), &gate));
-    MT_TRY(mt_model_need(ctx, m, mt_role(MT_ROLE_FFN_UP, layer, expert), &up));
+    MT_TRY(mt_moe_set_inner(ctx, f, m, expert, idx, n));
     MT_TRY(mt_model_need(ctx, m, mt_role(MT_ROLE_FFN_DOWN, layer, expert), &down));
-    MT_TRY(mt_recipe_gather_rows(ctx, m, gate, f->gate, idx, n, 1));
-    MT_TRY(mt_recipe_gather_rows(ctx, m, up, f->up, idx, n, 1));
     return mt_recipe_gather_cols(ctx, m, down, f->down, idx, n, (float)scale);
 }
 

@@ -22,6 +22,11 @@ MT_NODISCARD mt_status mt_moe_set_expert(struct mt_ctx *ctx, const struct mt_moe
                                          const struct mt_dense_ffn *f, struct mt_model *m,
                                          int layer, int expert, const int32_t *idx, int64_t n);
 
+/* That, but for its down_proj: gate and up rows and their biases. */
+MT_NODISCARD mt_status mt_moe_set_inner(struct mt_ctx *ctx, const struct mt_dense_ffn *f,
+                                        struct mt_model *m, int expert, const int32_t *idx,
+                                        int64_t n);
+
 /* ... and the records that no choice of the pass enters: a selection bias of zeros, the gate of the
  * shared expert, a shared expert of zeros where the target wants one and none was asked for. */
 MT_NODISCARD mt_status mt_moe_set_constants(struct mt_ctx *ctx, const struct mt_moe_shape *s,

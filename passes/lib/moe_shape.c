@@ -52,6 +52,21 @@ static mt_status shape_read_active(struct mt_ctx *ctx, const char *text, struct 
     return MT_OK;
 }
 
+static mt_status shape_check_block(struct mt_ctx *ctx, const struct mt_ffn *f, int l)
+{
+    if (!f->gated)
+        return mt_fail(ctx, MT_E_UNSUPPORTED,
+                       "layer %d: an FFN without gate fits no standard MoE family; --arch native "
+                       "holds it",
+                       l);
+    if (f->in_bias || f->out_bias)
+        return mt_fail(ctx, MT_E_UNSUPPORTED,
+                       "layer %d: FFN biases (mlp_bias) fit no standard MoE family; --arch native "
+                       "holds them",
+                       l);
+    return MT_OK;
+}
+
 static mt_status shape_check_source(struct mt_ctx *ctx, const struct mt_model *src)
 {
     if (src->family == NULL)
@@ -64,14 +79,6 @@ static mt_status shape_check_source(struct mt_ctx *ctx, const struct mt_model *s
                            "layer %d is a mixture of %d experts already; only dense layers can be "
                            "converted",
                            l, f->n_experts);
-        if (!f->gated)
-            return mt_fail(ctx, MT_E_UNSUPPORTED,
-                           "layer %d: an FFN without gate fits no MoE family that can be written",
-                           l);
-        if (f->in_bias || f->out_bias)
-            return mt_fail(ctx, MT_E_UNSUPPORTED,
-                           "layer %d: FFN biases (mlp_bias) fit no MoE family that can be written",
-                           l);
         if (f->width != src->ffn[0].width)
             return mt_fail(ctx, MT_E_UNSUPPORTED,
                            "layer %d is %lld neurons wide, layer 0 %lld: MoE families have one "
@@ -175,6 +182,8 @@ mt_status mt_moe_shape_read(struct mt_ctx *ctx, const struct mt_shape_ask *ask,
     target = mt_target_find(ask->arch);
     if (target == NULL)
         return mt_fail(ctx, MT_E_OPTION, "--arch %s: experts cannot be written for it", ask->arch);
+    for (int l = 0; !target->any_ffn && l < src->hp.n_layers; l++)
+        MT_TRY(shape_check_block(ctx, &src->ffn[l], l));
     MT_TRY(mt_moe_shape_for(ctx, ask, src, target, s));
     if (s->n_shared > 0 && !target->shared)
         return mt_fail(ctx, MT_E_OPTION,

@@ -19,6 +19,12 @@ mt_status mt_dense_ffn_find(struct mt_ctx *ctx, const struct mt_model *m, int la
         MT_TRY(mt_model_need(ctx, m, mt_role(MT_ROLE_FFN_GATE, layer, MT_EXPERT_NONE), &out->gate));
     MT_TRY(mt_model_need(ctx, m, mt_role(MT_ROLE_FFN_UP, layer, MT_EXPERT_NONE), &out->up));
     MT_TRY(mt_model_need(ctx, m, mt_role(MT_ROLE_FFN_DOWN, layer, MT_EXPERT_NONE), &out->down));
+    if (m->ffn[layer].in_bias) {
+        out->gate_bias = mt_model_bias(m, MT_ROLE_FFN_GATE, layer, MT_EXPERT_NONE);
+        out->up_bias = mt_model_bias(m, MT_ROLE_FFN_UP, layer, MT_EXPERT_NONE);
+    }
+    if (m->ffn[layer].out_bias)
+        out->down_bias = mt_model_bias(m, MT_ROLE_FFN_DOWN, layer, MT_EXPERT_NONE);
     out->width = mt_tensor_rows(out->up);
     out->hidden = mt_tensor_cols(out->up);
     if (out->gate != NULL &&

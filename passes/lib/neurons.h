@@ -9,9 +9,10 @@
 
 #include "lib/ir/model.h"
 
-/* The records of a dense FFN. `gate` is NULL for a plain one. */
+/* The records of a dense FFN. `gate` is NULL for a plain one, biases where there are none. */
 struct mt_dense_ffn {
     struct mt_tensor *gate, *up, *down;
+    struct mt_tensor *gate_bias, *up_bias, *down_bias;
     int64_t width, hidden;
 };
 

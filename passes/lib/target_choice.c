@@ -29,6 +29,8 @@ static void choice_ffn(const struct mt_moe_shape *s, struct mt_ffn *f)
     f->shared_width = s->shared_width;
     f->shared_gated = s->shared_width > 0 && s->target->shared_gated;
     f->rule = s->target->rule;
+    f->layer_bias = f->out_bias;
+    f->out_bias = false;
 }
 
 mt_status mt_target_holds(struct mt_ctx *ctx, const struct mt_moe_shape *s,
@@ -56,7 +58,8 @@ static void choice_order(const struct mt_model *src, const struct mt_shape_ask *
                          struct choice_one *all, int *n)
 {
     static const char *const order[] = {"glm4_moe",  "granitemoeshared", "dots1",     "mixtral",
-                                        "qwen3_moe", "granitemoe",       "qwen2_moe", "olmoe"};
+                                        "qwen3_moe", "granitemoe",       "qwen2_moe", "olmoe",
+                                        "native"};
     bool shared = strcmp(ask->shared, "auto") != 0 && strcmp(ask->shared, "0") != 0;
     bool qwen3 = !shared && strcmp(src->family->name, "qwen3") == 0;
 

@@ -39,16 +39,32 @@ static const struct mt_target target_all[] = {
      .shared_required = true,
      .shared_gated = true},
     {.family = "olmoe", .rule = TARGET_SOFTMAX(false), .alpha = MT_ALPHA_EXPERTS},
+    /* Weights are 1 by rule, so nothing is flattened or folded in. */
+    {.family = "moetool",
+     .name = "native",
+     .rule = {.score = MT_SCORE_LOGIT,
+              .unit = true,
+              .scale = 1,
+              .has_bias = true,
+              .n_group = 1,
+              .topk_group = 1},
+     .shared = true,
+     .any_ffn = true},
 };
 
-const char *const mt_target_names[] = {"glm4_moe",   "dots1",   "granitemoeshared",
-                                       "granitemoe", "mixtral", "qwen3_moe",
-                                       "qwen2_moe",  "olmoe",   NULL};
+const char *const mt_target_names[] = {"glm4_moe", "dots1",     "granitemoeshared", "granitemoe",
+                                       "mixtral",  "qwen3_moe", "qwen2_moe",        "olmoe",
+                                       "native",   NULL};
 
-const struct mt_target *mt_target_find(const char *family)
+const char *mt_target_name(const struct mt_target *t)
+{
+    return t->name != NULL ? t->name : t->family;
+}
+
+const struct mt_target *mt_target_find(const char *name)
 {
     for (size_t i = 0; i < sizeof(target_all) / sizeof(*target_all); i++)
-        if (strcmp(target_all[i].family, family) == 0)
+        if (strcmp(mt_target_name(&target_all[i]), name) == 0)
             return &target_all[i];
     return NULL;
 }
@@ -67,6 +83,8 @@ double mt_target_weight_bound(const struct mt_target *t, int n, int k, double l)
 {
     int parts = t->alpha == MT_ALPHA_ACTIVE ? k : n;
 
+    if (t->rule.unit)
+        return 0;
     /* 2 sigmoid(z) - 1 = tanh(z / 2). */
     if (t->alpha == MT_ALPHA_ONE)
         return tanh(l / 2);

@@ -20,15 +20,18 @@ enum mt_alpha { MT_ALPHA_ONE, MT_ALPHA_ACTIVE, MT_ALPHA_EXPERTS };
 
 struct mt_target {
     const char *family; /* name for mt_family_find */
+    const char *name;   /* what --arch calls it; NULL: as the family */
     struct mt_router_rule rule;
     enum mt_alpha alpha;
     bool shared;          /* can hold a shared expert */
     bool shared_required; /* its code, or llama.cpp's loader, wants one (formats 3.4, trap 2) */
     bool shared_gated;    /* ... times the sigmoid of a gate */
+    bool any_ffn;         /* plain FFNs and biases too; the others want gates and none */
 };
 
-/* NULL when the name is not a target. Names of all, NULL-ended. */
-const struct mt_target *mt_target_find(const char *family);
+/* By what --arch calls it; NULL when the name is not a target. Names of all, NULL-ended. */
+const struct mt_target *mt_target_find(const char *name);
+const char *mt_target_name(const struct mt_target *t);
 extern const char *const mt_target_names[];
 
 /* Of the routed experts' down_proj, for k of n of them; and of the shared expert's. */
