@@ -601,8 +601,8 @@ T_TEST(what_cannot_be_is_refused_in_a_sentence)
             "mixtral has no shared experts: use --shared 0, or --arch glm4_moe");
     T_FAILS(t, run_pass(c, "convert-ffn", "experts=4", moe, NULL, &r), MT_E_UNSUPPORTED,
             "layer 0 is a mixture of 4 experts already");
-    T_FAILS(t, run_pass(c, "convert-ffn", "experts=4", biased, NULL, &r), MT_E_UNSUPPORTED,
-            "FFN biases (mlp_bias)");
+    T_FAILS(t, run_pass(c, "convert-ffn", "experts=4 arch=glm4_moe", biased, NULL, &r),
+            MT_E_UNSUPPORTED, "FFN biases (mlp_bias)");
     T_FAILS(t, run_pass(c, "convert-ffn", "router=ridge", src, NULL, &r), MT_E_OPTION, "--data");
     T_FAILS(t, run_pass(c, "convert-ffn", "experts=64", src, NULL, &r), MT_E_OPTION,
             "an FFN of 48 neurons cannot be cut into 64 experts");
