@@ -90,6 +90,8 @@ void cmd_chat_free(struct cmd_chat *c);
 MT_NODISCARD mt_status cmd_open_model(struct mt_ctx *ctx, const char *path, struct mt_model **m);
 MT_NODISCARD mt_status cmd_open_device(struct mt_ctx *ctx, const struct cmd_args *a,
                                        struct mt_device **dev);
+/* Tokens in a window, by the command's data options and the model's context. */
+int64_t cmd_seq_len(const struct cmd_args *a, const struct mt_model *m);
 /* Windows of `sources` for a model, by the command's data options. */
 MT_NODISCARD mt_status cmd_open_data(struct mt_ctx *ctx, const struct cmd_args *a,
                                      const struct mt_model *m, const struct mt_strlist *sources,

@@ -103,11 +103,18 @@ static void common_warn_empty(struct mt_ctx *ctx, const struct mt_dataset *d)
     }
 }
 
+int64_t cmd_seq_len(const struct cmd_args *a, const struct mt_model *m)
+{
+    if (a->data->seq_len > 0)
+        return a->data->seq_len;
+    return m->hp.max_pos >= 2 && m->hp.max_pos < COMMON_SEQ_LEN ? m->hp.max_pos : COMMON_SEQ_LEN;
+}
+
 mt_status cmd_open_data(struct mt_ctx *ctx, const struct cmd_args *a, const struct mt_model *m,
                         const struct mt_strlist *sources, struct mt_dataset *out)
 {
     struct mt_dataset_opts o = {.samples = a->data->samples,
-                                .seq_len = a->data->seq_len,
+                                .seq_len = cmd_seq_len(a, m),
                                 .bos_id = a->data->no_bos ? -1 : (int32_t)m->hp.bos_id,
                                 .vocab = m->hp.vocab};
     struct mt_tokenizer *t = NULL;
@@ -118,9 +125,6 @@ mt_status cmd_open_data(struct mt_ctx *ctx, const struct cmd_args *a, const stru
         return mt_fail(ctx, MT_E_OPTION, "--data is missing: give a text file");
     if (o.seq_len == 1)
         return mt_fail(ctx, MT_E_OPTION, "--seq-len 1: a window needs at least 2 tokens");
-    if (o.seq_len == 0)
-        o.seq_len =
-            m->hp.max_pos >= 2 && m->hp.max_pos < COMMON_SEQ_LEN ? m->hp.max_pos : COMMON_SEQ_LEN;
     MT_TRY(cmd_open_tokenizer(ctx, m, &t));
     st = cmd_open_chat(ctx, m, &chat);
     o.chat = chat.chat;

@@ -3,6 +3,7 @@
 #include "lib/base/mem.h"
 #include "lib/flow/walk.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -308,8 +309,14 @@ mt_status mt_profile_get(struct mt_ctx *ctx, const struct mt_profile *p, int lay
     for (int i = 0; i < p->n_domains; i++)
         mt_assert(profile_cell(p, layer, s, i)->part.v != NULL);
     if (domain == NULL)
-        return profile_total(ctx, p, layer, s, out, n);
-    memcpy(out, profile_cell(p, layer, s, d)->part.v, n * sizeof *out);
+        MT_TRY(profile_total(ctx, p, layer, s, out, n));
+    else
+        memcpy(out, profile_cell(p, layer, s, d)->part.v, n * sizeof *out);
+    for (size_t i = 0; i < n; i++) {
+        if (!isfinite(out[i]))
+            return mt_fail(ctx, MT_E_NUMERIC, "the profile's %s holds values that are no numbers",
+                           profile_label(layer, s, label));
+    }
     return MT_OK;
 }
 

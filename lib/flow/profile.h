@@ -162,13 +162,13 @@ struct mt_profile_part mt_profile_part(const struct mt_profile *p, int layer, en
 void mt_profile_drop(struct mt_profile *p, int layer, enum mt_stat s, int domain);
 void mt_profile_own_map(struct mt_profile *p, struct mt_map *map /* taken */);
 
-/* An empty profile with the sources, domains and declarations of the two, which must be of one
- * model and one window length; statistics that one of them lacks are left out and told. Parts come
- * from mt_profile_merge_part, one at a time. */
-MT_NODISCARD mt_status mt_profile_merge_plan(struct mt_ctx *ctx, const struct mt_profile *a,
-                                             const struct mt_profile *b, struct mt_profile **out);
-/* Sets one part of `out` from a and b. */
-MT_NODISCARD mt_status mt_profile_merge_part(struct mt_ctx *ctx, const struct mt_profile *a,
-                                             const struct mt_profile *b, struct mt_profile *out,
-                                             int layer, enum mt_stat s, int domain);
+/* An empty profile with the sources, domains and declarations of all, which must be of one model
+ * and one window length; statistics that one of them lacks are left out and told. Parts come from
+ * mt_profile_merge_part, one at a time. */
+MT_NODISCARD mt_status mt_profile_merge_plan(struct mt_ctx *ctx, const struct mt_profile *const *in,
+                                             int n, struct mt_profile **out);
+/* Sets one part of `out` from those of `in`. */
+MT_NODISCARD mt_status mt_profile_merge_part(struct mt_ctx *ctx, const struct mt_profile *const *in,
+                                             int n, struct mt_profile *out, int layer,
+                                             enum mt_stat s, int domain);
 #endif

@@ -1,4 +1,4 @@
-/* profile_merge.c: two profiles of one model become one. */
+/* profile_merge.c: profiles of one model become one. */
 #include "lib/flow/profile_impl.h"
 
 #include "lib/base/mem.h"
@@ -42,50 +42,81 @@ static mt_status merge_check(struct mt_ctx *ctx, const struct mt_profile *a,
     return MT_OK;
 }
 
-/* Declares what both have. */
-static mt_status merge_declare(struct mt_ctx *ctx, const struct mt_profile *a,
-                               const struct mt_profile *b, struct mt_profile *out)
+/* True when the first profile has the statistic and all others have it too; *some: one has it. */
+static bool merge_common(const struct mt_profile *const *in, int n, int layer, enum mt_stat s,
+                         bool *some)
 {
-    char label[64];
+    bool all = true;
 
-    for (int l = 0; l < a->info.n_layers; l++) {
-        for (int i = 0; i < MT_STAT_COUNT_ALL; i++) {
-            enum mt_stat s = (enum mt_stat)i;
-            const struct profile_shape *x = profile_shape(a, l, s), *y = profile_shape(b, l, s);
-            if (x->rows == 0 && y->rows == 0)
-                continue;
-            if (x->rows == 0 || y->rows == 0 || mt_stat_row(s)->kind == MT_STAT_GIVEN) {
-                mt_log(ctx, MT_LOG_WARN, "%s is left out: %s", profile_label(l, s, label),
-                       x->rows == 0 || y->rows == 0 ? "only one of the profiles has it"
-                                                    : "scores do not add up");
-                continue;
-            }
-            if (x->rows != y->rows || x->cols != y->cols)
-                return mt_fail(ctx, MT_E_FORMAT, "%s: %lld x %lld and %lld x %lld do not merge",
-                               profile_label(l, s, label), (long long)x->rows, (long long)x->cols,
-                               (long long)y->rows, (long long)y->cols);
-            mt_profile_declare(out, l, s, x->rows, x->cols);
-        }
+    *some = false;
+    for (int i = 0; i < n; i++) {
+        bool has = profile_shape(in[i], layer, s)->rows > 0;
+        all = all && has;
+        *some = *some || has;
     }
+    return all;
+}
+
+static mt_status merge_declare(struct mt_ctx *ctx, const struct mt_profile *const *in, int n,
+                               struct mt_profile *out, int layer, enum mt_stat s)
+{
+    const struct profile_shape *x = profile_shape(in[0], layer, s);
+    char label[64];
+    bool some;
+
+    if (!merge_common(in, n, layer, s, &some) || mt_stat_row(s)->kind == MT_STAT_GIVEN) {
+        if (some)
+            mt_log(ctx, MT_LOG_WARN, "%s is left out: %s", profile_label(layer, s, label),
+                   mt_stat_row(s)->kind == MT_STAT_GIVEN ? "scores do not add up"
+                                                         : "not every profile has it");
+        return MT_OK;
+    }
+    for (int i = 1; i < n; i++) {
+        const struct profile_shape *y = profile_shape(in[i], layer, s);
+        if (x->rows != y->rows || x->cols != y->cols)
+            return mt_fail(ctx, MT_E_FORMAT, "%s: %lld x %lld and %lld x %lld do not merge",
+                           profile_label(layer, s, label), (long long)x->rows, (long long)x->cols,
+                           (long long)y->rows, (long long)y->cols);
+    }
+    mt_profile_declare(out, layer, s, x->rows, x->cols);
     return MT_OK;
 }
 
-mt_status mt_profile_merge_plan(struct mt_ctx *ctx, const struct mt_profile *a,
-                                const struct mt_profile *b, struct mt_profile **out)
+static mt_status merge_create(struct mt_ctx *ctx, const struct mt_profile *const *in, int n,
+                              struct mt_profile **out)
 {
-    struct mt_profile_source *both;
-    int n = a->n_sources + b->n_sources;
+    struct mt_profile_source *all;
+    int n_sources = 0;
+    mt_status st;
+
+    for (int i = 0; i < n; i++)
+        n_sources += in[i]->n_sources;
+    MT_TRY(mt_alloc(ctx, (size_t)n_sources, sizeof *all, "sources", &all));
+    n_sources = 0;
+    for (int i = 0; i < n; i++) {
+        memcpy(all + n_sources, in[i]->sources, (size_t)in[i]->n_sources * sizeof *all);
+        n_sources += in[i]->n_sources;
+    }
+    st = mt_profile_create(ctx, &in[0]->info, all, n_sources, out);
+    mt_free(all);
+    return st;
+}
+
+mt_status mt_profile_merge_plan(struct mt_ctx *ctx, const struct mt_profile *const *in, int n,
+                                struct mt_profile **out)
+{
     mt_status st;
 
     *out = NULL;
-    MT_TRY(merge_check(ctx, a, b));
-    MT_TRY(mt_alloc(ctx, (size_t)n, sizeof *both, "sources", &both));
-    memcpy(both, a->sources, (size_t)a->n_sources * sizeof *both);
-    memcpy(both + a->n_sources, b->sources, (size_t)b->n_sources * sizeof *both);
-    st = mt_profile_create(ctx, &a->info, both, n, out);
-    mt_free(both);
-    if (st == MT_OK)
-        st = merge_declare(ctx, a, b, *out);
+    mt_assert(n > 0);
+    for (int i = 0; i < n; i++)
+        for (int k = 0; k < i; k++)
+            MT_TRY(merge_check(ctx, in[k], in[i]));
+    MT_TRY(merge_create(ctx, in, n, out));
+    st = MT_OK;
+    for (int l = 0; l < in[0]->info.n_layers && st == MT_OK; l++)
+        for (int i = 0; i < MT_STAT_COUNT_ALL && st == MT_OK; i++)
+            st = merge_declare(ctx, in, n, *out, l, (enum mt_stat)i);
     if (st != MT_OK) {
         mt_profile_free(*out);
         *out = NULL;
@@ -111,13 +142,11 @@ static bool merge_add(enum mt_stat_kind kind, const struct mt_profile_part *part
     return true;
 }
 
-mt_status mt_profile_merge_part(struct mt_ctx *ctx, const struct mt_profile *a,
-                                const struct mt_profile *b, struct mt_profile *out, int layer,
-                                enum mt_stat s, int domain)
+mt_status mt_profile_merge_part(struct mt_ctx *ctx, const struct mt_profile *const *in, int n,
+                                struct mt_profile *out, int layer, enum mt_stat s, int domain)
 {
-    const struct mt_profile *from[2] = {a, b};
     const struct profile_shape *shape = profile_shape(out, layer, s);
-    size_t n = (size_t)(shape->rows * shape->cols);
+    size_t count = (size_t)(shape->rows * shape->cols);
     enum mt_stat_kind kind = mt_stat_row(s)->kind;
     struct mt_exact *exact = NULL;
     bool fits = true;
@@ -125,13 +154,14 @@ mt_status mt_profile_merge_part(struct mt_ctx *ctx, const struct mt_profile *a,
     double *v;
     mt_status st = MT_OK;
 
-    MT_TRY(mt_alloc0(ctx, n, sizeof *v, "merged statistic", &v));
+    MT_TRY(mt_alloc0(ctx, count, sizeof *v, "merged statistic", &v));
     if (kind == MT_STAT_SUM)
-        st = mt_alloc0(ctx, n, sizeof *exact, "merged statistic", &exact);
-    for (int i = 0; st == MT_OK && i < 2; i++) {
-        int d = profile_find_domain(from[i], out->domains[domain]);
+        st = mt_alloc0(ctx, count, sizeof *exact, "merged statistic", &exact);
+    for (int i = 0; st == MT_OK && i < n; i++) {
+        int d = profile_find_domain(in[i], out->domains[domain]);
         if (d >= 0)
-            fits = fits && merge_add(kind, &profile_cell(from[i], layer, s, d)->part, n, v, exact);
+            fits =
+                fits && merge_add(kind, &profile_cell(in[i], layer, s, d)->part, count, v, exact);
     }
     if (st == MT_OK && !fits)
         st = mt_fail(ctx, MT_E_NUMERIC, "%s: a sum passes 9.2e18", profile_label(layer, s, label));
