@@ -99,7 +99,7 @@ $(B)/tests/%: $(B)/tests/%.o $(TEST_LIB_SRC:%.c=$(B)/%.o) $(B)/libmoetool.a
 	$(CC) $(SAN_FLAGS) -o $@ $^ $(LIBS)
 
 # Programs that other programs are compared with; each has its own main.
-$(B)/tests/interop/%: $(B)/tests/interop/%.o $(B)/libmoetool.a
+$(B)/tests/interop/%: $(B)/tests/interop/%.o $(B)/tests/toy.o $(B)/libmoetool.a
 	$(CC) $(SAN_FLAGS) -o $@ $^ $(LIBS)
 
 # Fuzz targets: under libFuzzer (make fuzz), or with a main that replays a corpus.

@@ -139,6 +139,60 @@ T_TEST(a_real_model_comes_back_the_same)
     mt_model_free(m);
 }
 
+/* Granite stores all experts of a layer as one tensor, gate and up rows too: the records by role
+ * become those again, in any order and any split. */
+T_TEST(stacks_of_experts_come_back_the_same)
+{
+    static const char *const names[] = {"granitemoe", "granitemoeshared"};
+    static const uint64_t shards[] = {0, 1, 9000};
+
+    for (int i = 0; i < 6; i++) {
+        struct writing o = {.reverse = i % 2 == 1, .flags = MT_OUT_FORCE};
+        char dir[64], file[96];
+        struct mt_model *m, *back;
+
+        snprintf(dir, sizeof dir, "tests/golden/%s", names[i / 3]);
+        snprintf(file, sizeof file, "%s/model.safetensors", dir);
+        o.shard_bytes = shards[i % 3];
+        T_OK(t, open_one(t, dir, &m));
+        T_OK(t, write_model(&t->ctx, m, t_path(t, "out"), &o));
+        if (o.shard_bytes == 0)
+            T_CHECK(t, same_file(file, t_path(t, "out/model.safetensors")));
+        T_OK(t, open_one(t, t_path(t, "out"), &back));
+        T_EQ_INT(t, back->n_tensors, m->n_tensors);
+        for (size_t k = 0; k < m->n_tensors; k++) {
+            const struct mt_tensor *x = m->tensors[k], *y = mt_model_find(back, x->role);
+            float *a, *b;
+            T_CHECK(t, y != NULL && mt_tensor_count(x) == mt_tensor_count(y));
+            T_OK(t, mt_tensor_load_f32(&t->ctx, x, &a));
+            T_OK(t, mt_tensor_load_f32(&t->ctx, y, &b));
+            T_CHECK(t, memcmp(a, b, (size_t)mt_tensor_count(x) * sizeof *a) == 0);
+            mt_free(a);
+            mt_free(b);
+        }
+        mt_model_free(back);
+        mt_model_free(m);
+    }
+}
+
+T_TEST(parts_of_one_tensor_have_one_type)
+{
+    struct mt_model *m, *plan;
+    const struct mt_write_opts wo = {0};
+    struct mt_outdir *out;
+    struct mt_writer *w;
+
+    T_OK(t, open_one(t, "tests/golden/granitemoe", &m));
+    T_OK(t, mt_model_plan(&t->ctx, m, &plan));
+    mt_model_find(plan, mt_role(MT_ROLE_FFN_UP, 1, 2))->dtype = MT_BF16;
+    T_OK(t, mt_outdir_open(&t->ctx, t_path(t, "out"), 0, &out));
+    T_FAILS(t, mt_st_plan(&t->ctx, out, plan, &wo, &w), MT_E_UNSUPPORTED,
+            "store them as one tensor; choose one type with --dtype");
+    mt_outdir_close(out, false);
+    mt_model_free(plan);
+    mt_model_free(m);
+}
+
 /* ---- shards ---- */
 
 static int same_tensors(const struct mt_model *a, const struct mt_model *b)
