@@ -95,7 +95,7 @@ static mt_status choice_judge(struct mt_ctx *ctx, const struct mt_shape_ask *ask
     one->verdict = CHOICE_CANNOT;
     MT_TRY(mt_moe_shape_for(ctx, ask, src, one->target, s));
     if (s->n_shared > 0 && !one->target->shared) {
-        snprintf(one->reason, sizeof(one->reason), "has no shared experts");
+        snprintf(one->reason, sizeof(one->reason), "no shared experts");
         return MT_OK;
     }
     st = mt_target_holds(ctx, s, src, ask->format);
@@ -109,6 +109,11 @@ static mt_status choice_judge(struct mt_ctx *ctx, const struct mt_shape_ask *ask
         snprintf(one->reason, sizeof(one->reason), "would round down_proj (times %g)",
                  mt_target_alpha(one->target, s->n_experts, s->k));
     return MT_OK;
+}
+
+static bool choice_is_verb(const char *reason)
+{
+    return strncmp(reason, "cannot ", 7) == 0 || strncmp(reason, "would ", 6) == 0;
 }
 
 /* "glm4_moe, dots1 cannot hold a sliding window; mixtral ...": all but `but`, those with one reason
@@ -127,11 +132,10 @@ static void choice_reasons(const struct choice_one *all, int n, int but, char *o
                                        j > i    ? ", "
                                        : at > 0 ? "; "
                                                 : "",
-                                       all[j].target->family);
+                                       mt_target_name(all[j].target));
         if (!told && at < size)
-            at +=
-                (size_t)snprintf(out + at, size - at, "%s %s",
-                                 strncmp(all[i].reason, "GGUF", 4) == 0 ? ":" : "", all[i].reason);
+            at += (size_t)snprintf(out + at, size - at, "%s%s",
+                                   choice_is_verb(all[i].reason) ? " " : ": ", all[i].reason);
     }
 }
 
@@ -144,6 +148,9 @@ mt_status mt_target_choose(struct mt_ctx *ctx, const struct mt_shape_ask *ask,
 
     choice_order(src, ask, all, &n);
     for (; tried < n && (pick < 0 || all[pick].verdict != CHOICE_EXACT); tried++) {
+        /* A rounded factor is a smaller price than a layout that no engine loads. */
+        if (all[tried].target->any_ffn && pick >= 0)
+            break;
         MT_TRY(choice_judge(ctx, ask, src, &all[tried], out));
         if (all[tried].verdict == CHOICE_EXACT || (all[tried].verdict == CHOICE_ROUNDS && pick < 0))
             pick = tried;
@@ -154,7 +161,7 @@ mt_status mt_target_choose(struct mt_ctx *ctx, const struct mt_shape_ask *ask,
                        "no architecture that can be written as %s holds this model: %s",
                        ask->format != NULL ? ask->format->name : "safetensors", text);
     MT_TRY(mt_moe_shape_for(ctx, ask, src, all[pick].target, out));
-    snprintf(out->why, sizeof(out->why), "architecture %s %s%s%s", all[pick].target->family,
+    snprintf(out->why, sizeof(out->why), "architecture %s %s%s%s", mt_target_name(all[pick].target),
              all[pick].verdict == CHOICE_EXACT ? "holds the result exactly"
                                                : "holds the result but for rounding",
              text[0] != 0 ? "; " : "", text);

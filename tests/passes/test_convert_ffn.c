@@ -4,6 +4,7 @@
 #include "tests/pass_run.h"
 #include "tests/t.h"
 #include "tests/tiny.h"
+#include "tests/toy.h"
 
 #include <stddef.h>
 #include <stdlib.h>
@@ -110,7 +111,6 @@ T_TEST(all_experts_active_is_the_dense_model)
     }
 }
 
-/* Renormalised weights need alpha = k in down_proj, which rounds once per element. */
 /* Its q, k, v and its gate and up are parts of larger tensors, its rotation has lists of divisors.
  */
 T_TEST(a_fused_model_converts_too)
@@ -122,6 +122,18 @@ T_TEST(a_fused_model_converts_too)
     mt_model_free(src);
 }
 
+/* No dense family on disk has norms that span all heads. */
+T_TEST(norms_over_all_heads_become_olmoe)
+{
+    struct mt_model *src;
+
+    T_OK(t, toy_model(&t->ctx, &(struct toy){.qk_norm = MT_QK_NORM_FULL, .seed = 3}, &src));
+    convert_is_exact(t, src, "arch=olmoe experts=8 active=8");
+    convert_is_exact(t, src, "experts=4 active=4 partition=random");
+    mt_model_free(src);
+}
+
+/* Renormalised weights need alpha = k in down_proj, which rounds once per element. */
 T_TEST(an_alpha_that_is_no_power_of_two_costs_one_rounding)
 {
     struct mt_model *src = dense(t, &(struct tiny){.seed = 4});
@@ -139,15 +151,18 @@ T_TEST(an_alpha_that_is_no_power_of_two_costs_one_rounding)
 T_TEST(a_real_model_survives_writing_and_reading)
 {
     static const char *const options[] = {"arch=glm4_moe experts=7 active=7 shared=1",
-                                          "arch=mixtral experts=16 active=16"};
+                                          "arch=mixtral experts=16 active=16",
+                                          "arch=granitemoeshared experts=8 active=8 shared=1",
+                                          "arch=qwen2_moe experts=4 active=4 shared=1"};
     const char *path = t_shipped("tinymix-dense");
     struct mt_model *src, *back;
 
     if (path == NULL)
         T_SKIP(t, "tests/data/tinymix-dense is not there");
     T_OK(t, mt_model_open(&t->ctx, mt_formats, path, &src));
-    for (int i = 0; i < 2; i++) {
-        const char *out = t_path(t, i == 0 ? "glm" : "mixtral");
+    for (int i = 0; i < 4; i++) {
+        static const char *const names[] = {"glm", "mixtral", "granite", "qwen2"};
+        const char *out = t_path(t, names[i]);
         double d;
         T_OK(t, write_pass(&t->ctx, "convert-ffn", options[i], src, out));
         T_OK(t, mt_model_open(&t->ctx, mt_formats, out, &back));
