@@ -54,6 +54,7 @@ struct mt_family {
     const struct mt_fused_row *fused; /* ended by pattern NULL; NULL: none */
     bool moe;
     bool wraps; /* the native layout: what has no row here has the names of m->base */
+    bool only_blocks; /* nothing but feed-forward blocks is known (blocks.h): no forward pass */
 
     /* Fills m->hp and m->ffn (allocates [n_layers] in the arena) from m->config. Missing keys take
      * the family's documented defaults; nonsense is MT_E_FORMAT naming the key. */

@@ -1,5 +1,6 @@
 /* Checks a model against its hyper-parameters. Every loop ends at the first record that does not
  * fit, so hostile layer or expert counts cost no time. */
+#include "lib/ir/blocks.h"
 #include "lib/ir/family.h"
 
 #include <inttypes.h>
@@ -158,6 +159,9 @@ static mt_status verify_latent(struct mt_ctx *ctx, const struct mt_model *m, int
 static mt_status verify_attention(struct mt_ctx *ctx, const struct mt_model *m, int l)
 {
     const struct mt_hparams *hp = &m->hp;
+
+    if (mt_model_only_blocks(m))
+        return MT_OK;
 
     if (!hp->norm_sums)
         MT_TRY(verify_norm(ctx, m, MT_ROLE_ATTN_NORM, l));
@@ -484,6 +488,8 @@ static mt_status verify_frame(struct mt_ctx *ctx, const struct mt_model *m)
     const struct mt_role head = mt_role(MT_ROLE_LM_HEAD, -1, MT_EXPERT_NONE);
     const struct mt_hparams *hp = &m->hp;
 
+    if (mt_model_only_blocks(m))
+        return MT_OK;
     if (!hp->given_input)
         MT_TRY(verify_matrix(ctx, m, MT_ROLE_EMBED, -1, MT_EXPERT_NONE, hp->vocab, hp->hidden));
     if (hp->learned_pos)
