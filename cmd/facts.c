@@ -1,5 +1,6 @@
 #include "cmd/facts.h"
 
+#include "lib/ir/blocks.h"
 #include "lib/ir/family.h"
 
 #include <math.h>
@@ -84,7 +85,8 @@ static void facts_attention(struct mt_ctx *ctx, struct cmd_table *t, const struc
     cmd_table_cell(ctx, t, "%d heads, %d key/value heads, head size %d%s%s%s%s", hp->n_heads,
                    hp->n_kv_heads, hp->head_dim, hp->qkv_bias ? ", q/k/v biases" : "",
                    hp->o_bias ? ", output bias" : "",
-                   hp->qk_norm != MT_QK_NORM_NONE ? ", q/k norms" : "", window);
+                   hp->qk_norm != MT_QK_NORM_NONE ? ", q/k norms" : "",
+                   hp->both_ways ? ", both ways" : window);
 }
 
 static void facts_rope_row(struct mt_ctx *ctx, struct cmd_table *t, const struct mt_rope_params *r)
@@ -98,6 +100,17 @@ static void facts_rope_row(struct mt_ctx *ctx, struct cmd_table *t, const struct
     cmd_table_cell(ctx, t, "positions");
     cmd_table_cell(ctx, t, "rope %s, theta %.10g%s%s", facts_rope[r->type], r->theta, factor,
                    partial);
+}
+
+static void facts_positions(struct mt_ctx *ctx, struct cmd_table *t, const struct mt_hparams *hp)
+{
+    if (!hp->given_input && !hp->learned_pos) {
+        facts_rope_row(ctx, t, &hp->rope);
+        return;
+    }
+    cmd_table_cell(ctx, t, "positions");
+    cmd_table_cell(ctx, t, "%s",
+                   hp->learned_pos ? "a learned vector each" : "in the hidden states it is given");
 }
 
 static void facts_ffn_rows(struct mt_ctx *ctx, struct cmd_table *t, const struct mt_model *m)
@@ -123,15 +136,24 @@ void cmd_facts_table(struct mt_ctx *ctx, struct cmd_table *t, const struct mt_mo
         return;
     cmd_table_cell(ctx, t, "layers");
     cmd_table_cell(ctx, t, "%d, hidden size %lld", hp->n_layers, (long long)hp->hidden);
+    if (mt_model_only_blocks(m)) {
+        facts_ffn_rows(ctx, t, m);
+        return;
+    }
     facts_attention(ctx, t, hp);
-    facts_rope_row(ctx, t, &hp->rope);
+    facts_positions(ctx, t, hp);
     cmd_table_cell(ctx, t, "norms");
     cmd_table_cell(ctx, t, "%s, eps %.3g%s", hp->norm == MT_NORM_RMS ? "RMS" : "layer",
                    hp->norm_eps, hp->norm_offset > 0 ? ", weight + 1" : "");
-    cmd_table_cell(ctx, t, "vocabulary");
-    cmd_table_cell(ctx, t, "%lld, %s output", (long long)hp->vocab, hp->tied ? "tied" : "own");
-    cmd_table_cell(ctx, t, "context");
-    cmd_table_cell(ctx, t, "%lld tokens", (long long)hp->max_pos);
+    if (!hp->given_input) {
+        cmd_table_cell(ctx, t, "vocabulary");
+        cmd_table_cell(ctx, t, "%lld, %s", (long long)hp->vocab,
+                       hp->both_ways ? "no output"
+                       : hp->tied    ? "tied output"
+                                     : "own output");
+        cmd_table_cell(ctx, t, "context");
+        cmd_table_cell(ctx, t, "%lld tokens", (long long)hp->max_pos);
+    }
     facts_ffn_rows(ctx, t, m);
 }
 
@@ -163,15 +185,10 @@ static void facts_ffn_json(struct mt_json *out, const struct mt_ffn *f)
     mt_json_set_int(r, "groups_chosen", f->rule.topk_group);
 }
 
-void cmd_facts_json(struct mt_json *out, const struct mt_model *m)
+static void facts_attention_json(struct mt_json *out, const struct mt_hparams *hp)
 {
-    const struct mt_hparams *hp = &m->hp;
-    struct mt_json *o, *list;
+    struct mt_json *o;
 
-    if (m->family == NULL)
-        return;
-    mt_json_set_int(out, "layers", hp->n_layers);
-    mt_json_set_int(out, "hidden", hp->hidden);
     mt_json_set_int(out, "heads", hp->n_heads);
     mt_json_set_int(out, "kv_heads", hp->n_kv_heads);
     mt_json_set_int(out, "head_dim", hp->head_dim);
@@ -184,12 +201,28 @@ void cmd_facts_json(struct mt_json *out, const struct mt_model *m)
     mt_json_set_bool(out, "o_bias", hp->o_bias);
     mt_json_set_bool(out, "tied", hp->tied);
     mt_json_set_int(out, "sliding_window", hp->sliding_window);
+    mt_json_set_bool(out, "both_ways", hp->both_ways);
+    if (hp->given_input || hp->learned_pos)
+        return;
     o = mt_json_set_object(out, "rope");
     mt_json_set_str(o, "type", facts_rope[hp->rope.type]);
     mt_json_set_num(o, "theta", hp->rope.theta);
     mt_json_set_num(o, "partial", hp->rope.partial);
     if (hp->rope.type != MT_ROPE_DEFAULT)
         mt_json_set_num(o, "factor", hp->rope.factor);
+}
+
+void cmd_facts_json(struct mt_json *out, const struct mt_model *m)
+{
+    const struct mt_hparams *hp = &m->hp;
+    struct mt_json *o, *list;
+
+    if (m->family == NULL)
+        return;
+    mt_json_set_int(out, "layers", hp->n_layers);
+    mt_json_set_int(out, "hidden", hp->hidden);
+    if (!mt_model_only_blocks(m))
+        facts_attention_json(out, hp);
     list = mt_json_set_array(out, "ffn");
     for (int l = 0, end; m->ffn != NULL && l < hp->n_layers; l = end) {
         end = cmd_ffn_run_end(m, l);

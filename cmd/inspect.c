@@ -1,5 +1,4 @@
-#include "cmd/cmd.h"
-
+#include "cmd/blocks.h"
 #include "cmd/facts.h"
 #include "cmd/table.h"
 #include "lib/base/path.h"
@@ -12,11 +11,13 @@
 #define INSPECT_NOTES 20
 
 struct inspect_opts {
+    struct cmd_blocks blocks;
     bool tensors;
 };
 
 static const struct mt_opt inspect_opt_table[] = {
     MT_OPT_BOOL(struct inspect_opts, tensors, "tensors", 't', "list every tensor"),
+    CMD_BLOCKS_OPTS(struct inspect_opts, blocks),
     MT_OPT_END,
 };
 
@@ -86,7 +87,7 @@ static void inspect_sizes(struct mt_ctx *ctx, struct cmd_table *t, const struct 
     char a[24], b[24];
 
     cmd_table_cell(ctx, t, "parameters");
-    if (in->m->family == NULL)
+    if (in->m->family == NULL || mt_model_only_blocks(in->m))
         cmd_table_cell(ctx, t, "%s", cmd_format_count(s->params_total, a, sizeof a));
     else
         cmd_table_cell(ctx, t, "%s, of which %s act for a token",
@@ -318,7 +319,7 @@ static mt_status inspect_run(struct mt_ctx *ctx, const struct cmd_args *a)
     struct inspect in;
     mt_status st;
 
-    MT_TRY(cmd_open_model(ctx, a->pos->v[0], &m));
+    MT_TRY(cmd_open_blocks(ctx, a->pos->v[0], &o->blocks, 0, true, &m));
     inspect_gather(ctx, m, &in);
     st = a->common->json ? inspect_json(ctx, &in, o->tensors)
                          : inspect_text(ctx, &in, o->tensors, a->common->verbose);
@@ -329,6 +330,7 @@ static mt_status inspect_run(struct mt_ctx *ctx, const struct cmd_args *a)
 static const struct cmd_example inspect_examples[] = {
     {"inspect Qwen3-0.6B", "family, shapes, experts, sizes"},
     {"inspect model.safetensors --tensors", "one file, every tensor"},
+    {"inspect my-model --ffn 'blocks.*.mlp.{fc1,fc2}'", "the FFNs of a model nobody knows"},
     {"inspect checkpoint.pt --tensors", "what torch.save wrote; no code of it is run"},
     {"inspect Qwen/Qwen3-0.6B --json", "from the local Hugging Face cache, for scripts"},
     {NULL, NULL},
@@ -340,7 +342,9 @@ const struct cmd_command mt_cmd_inspect = {
     .synopsis = "MODEL",
     .help = "Tells what a model is: format, family, shapes, the FFN of each layer, parameters in "
             "all and per token, bytes, and whether it can be run here. Reads headers and "
-            "config.json only, so it answers at once for any size, also for unknown families.",
+            "config.json only, so it answers at once for any size, also for unknown families, "
+            "whose FFNs --ffn "
+            "points at.",
     .examples = inspect_examples,
     .opts = inspect_opt_table,
     .opts_size = sizeof(struct inspect_opts),

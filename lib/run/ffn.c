@@ -463,6 +463,8 @@ mt_status mt_run_ffn(struct mt_ctx *ctx, struct mt_run_layer *l, mt_buf n, int64
             MT_TRY(ffn_shared(ctx, l, n, m, y));
         MT_TRY(ffn_bias(ctx, l->r, y, m, &l->layer_bias));
     }
+    if (l->r->blocks_only)
+        return MT_OK;
     if (l->r->m->hp.layer_scale)
         return l->r->dev->ops->scale_cols(ctx, l->r->dev, y, m, l->ffn_scale.h);
     if (!l->r->m->hp.post_norms)

@@ -74,6 +74,8 @@ static mt_status layer_wants(struct mt_ctx *ctx, struct mt_run_layer *l, struct 
     const struct mt_hparams *hp = &l->r->m->hp;
     int64_t h = hp->hidden;
 
+    if (l->r->blocks_only)
+        return mt_run_ffn_wants(ctx, l, w);
     MT_TRY(layer_input_norm(ctx, l, w));
     MT_TRY(
         mt_run_layer_want(ctx, l, w, MT_ROLE_FFN_NORM, 1, h, &l->ffn_norm, h, &l->ffn_norm_bias));
@@ -98,7 +100,7 @@ static mt_status layer_open_sinks(struct mt_ctx *ctx, struct mt_run_layer *l)
     float *values;
     mt_status st;
 
-    if (!hp->sinks)
+    if (!hp->sinks || l->r->blocks_only)
         return MT_OK;
     MT_TRY(mt_model_need(ctx, l->r->m, mt_role(MT_ROLE_ATTN_SINKS, l->layer, MT_EXPERT_NONE), &t));
     if (mt_tensor_count(t) != hp->n_heads)

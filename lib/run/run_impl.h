@@ -40,6 +40,7 @@ struct mt_runner {
 
     struct run_weight final_norm, final_norm_bias, head;
     const struct mt_tensor *embed; /* NULL: hidden states come from outside */
+    bool blocks_only;              /* layers are their feed-forward blocks */
     bool embedded; /* ... for this use: the layer 0 is given what the embedding layer gives */
 
     struct mt_rope rope, rope_local;

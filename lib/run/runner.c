@@ -1,6 +1,7 @@
 #include "lib/run/runner.h"
 
 #include "lib/base/pool.h"
+#include "lib/ir/blocks.h"
 #include "lib/ir/family.h"
 #include "lib/run/rope.h"
 #include "lib/run/run_impl.h"
@@ -41,7 +42,7 @@ static size_t runner_max(size_t a, size_t b)
  * worth the reading of a large vocabulary's weights. */
 static int64_t runner_head_rows(const struct mt_hparams *hp)
 {
-    if (hp->both_ways)
+    if (hp->both_ways || hp->vocab < 1)
         return 0;
     int64_t rows = RUNNER_HEAD_ELEMS / hp->vocab;
     return rows > RUNNER_HEAD_ROWS_MIN ? rows : RUNNER_HEAD_ROWS_MIN;
@@ -153,7 +154,7 @@ static mt_status runner_check_moe(struct mt_ctx *ctx, const struct mt_model *m, 
 }
 
 /* What this forward pass cannot compute is refused before anything is loaded. */
-static mt_status runner_check(struct mt_ctx *ctx, const struct mt_model *m)
+static mt_status runner_check(struct mt_ctx *ctx, const struct mt_model *m, bool blocks)
 {
     const struct mt_hparams *hp = &m->hp;
 
@@ -163,7 +164,12 @@ static mt_status runner_check(struct mt_ctx *ctx, const struct mt_model *m)
                        "that need no activations still work",
                        m->path != NULL ? m->path : "model",
                        m->model_type != NULL ? m->model_type : "unknown");
-    if (hp->n_kv_heads < 1 || hp->n_heads % hp->n_kv_heads != 0)
+    if (!blocks && mt_model_only_blocks(m))
+        return mt_fail(ctx, MT_E_UNSUPPORTED,
+                       "%s: only the FFNs of this model are known, so it cannot be run; --hidden "
+                       "gives conversions what goes into them",
+                       m->path != NULL ? m->path : "model");
+    if (!blocks && (hp->n_kv_heads < 1 || hp->n_heads % hp->n_kv_heads != 0))
         return mt_fail(ctx, MT_E_FORMAT, "%d attention heads cannot share %d key-value heads",
                        hp->n_heads, hp->n_kv_heads);
     for (int l = 0; l < hp->n_layers; l++)
@@ -259,25 +265,26 @@ static mt_status runner_open_weights(struct mt_ctx *ctx, struct mt_runner *r)
 }
 
 static mt_status runner_open(struct mt_ctx *ctx, const struct mt_model *m, struct mt_device *dev,
-                             struct run_scratch *scratch, struct mt_runner **out)
+                             struct run_scratch *scratch, bool blocks, struct mt_runner **out)
 {
     struct mt_runner *r;
     mt_status st;
 
     *out = NULL;
-    MT_TRY(runner_check(ctx, m));
+    MT_TRY(runner_check(ctx, m, blocks));
     MT_TRY(mt_alloc0(ctx, 1, sizeof *r, "runner", &r));
     r->m = m;
     r->dev = dev;
     r->scratch = scratch;
+    r->blocks_only = blocks;
     st = MT_OK;
     if (scratch == NULL) {
         r->owns_scratch = true;
         st = mt_alloc0(ctx, 1, sizeof *r->scratch, "runner", &r->scratch);
     }
-    if (st == MT_OK)
+    if (st == MT_OK && !blocks)
         st = runner_open_rope(ctx, r);
-    if (st == MT_OK)
+    if (st == MT_OK && !blocks)
         st = runner_open_weights(ctx, r);
     if (st != MT_OK) {
         mt_runner_close(r);
@@ -290,13 +297,19 @@ static mt_status runner_open(struct mt_ctx *ctx, const struct mt_model *m, struc
 mt_status mt_runner_open(struct mt_ctx *ctx, const struct mt_model *m, struct mt_device *dev,
                          struct mt_runner **out)
 {
-    return runner_open(ctx, m, dev, NULL, out);
+    return runner_open(ctx, m, dev, NULL, false, out);
+}
+
+mt_status mt_runner_open_blocks(struct mt_ctx *ctx, const struct mt_model *m, struct mt_device *dev,
+                                struct mt_runner **out)
+{
+    return runner_open(ctx, m, dev, NULL, true, out);
 }
 
 mt_status mt_runner_open_with(struct mt_ctx *ctx, const struct mt_model *m, struct mt_runner *with,
                               struct mt_runner **out)
 {
-    return runner_open(ctx, m, with->dev, with->scratch, out);
+    return runner_open(ctx, m, with->dev, with->scratch, with->blocks_only, out);
 }
 
 void mt_runner_close(struct mt_runner *r)

@@ -56,6 +56,10 @@ MT_NODISCARD mt_status mt_runner_open(struct mt_ctx *ctx, const struct mt_model 
  * models side by side then need the scratch of one. */
 MT_NODISCARD mt_status mt_runner_open_with(struct mt_ctx *ctx, const struct mt_model *m,
                                            struct mt_runner *with, struct mt_runner **out);
+/* For the feed-forward blocks alone, also of models without a forward pass (blocks.h): layers take
+ * mt_run_ffn and what looks at it, and nothing else. */
+MT_NODISCARD mt_status mt_runner_open_blocks(struct mt_ctx *ctx, const struct mt_model *m,
+                                             struct mt_device *dev, struct mt_runner **out);
 void mt_runner_close(struct mt_runner *r);
 const struct mt_model *mt_runner_model(const struct mt_runner *r);
 struct mt_device *mt_runner_device(const struct mt_runner *r);

@@ -311,8 +311,10 @@ T_TEST(batches_and_caches_change_nothing)
 {
     const struct mt_family *const *all = mt_family_all();
 
-    for (int i = 0; all[i] != NULL && !all[i]->wraps && t->failed == 0; i++) {
+    for (int i = 0; all[i] != NULL && t->failed == 0; i++) {
         char dir[128];
+        if (all[i]->wraps || all[i]->only_blocks)
+            continue;
         snprintf(dir, sizeof dir, "tests/golden/%s", all[i]->name);
         golden_other_ways(t, dir);
         if (t->failed != 0)
