@@ -49,7 +49,7 @@ static const struct mt_opt convert_opt_table[] = {
 };
 
 /* Static pruning at the same active parameters, which a conversion has to beat. */
-static const char *const convert_baselines[CONVERT_BASELINES] = {"flap", "wanda", "magnitude"};
+static const char *const convert_baselines[CONVERT_BASELINES] = {"obs", "flap", "wanda"};
 
 struct convert {
     const struct cmd_args *a;

@@ -308,7 +308,7 @@ mt_status mt_ridge_solve(struct mt_ctx *ctx, int64_t n, int64_t p, double *a, do
 enum { RESIDUAL_COLS = 32, RESIDUAL_ROWS = 512 };
 
 struct linalg_residual {
-    int64_t n, p, tiles;
+    int64_t rows, n, p, tiles;
     const double *a;
     const float *w;
     double *b;
@@ -319,7 +319,7 @@ static mt_status linalg_residual_job(struct mt_ctx *ctx, int64_t i, void *arg)
 {
     const struct linalg_residual *r = arg;
     int64_t row = i / r->tiles * RESIDUAL_ROWS, col = i % r->tiles * RESIDUAL_COLS;
-    int64_t rows = linalg_min(RESIDUAL_ROWS, r->n - row);
+    int64_t rows = linalg_min(RESIDUAL_ROWS, r->rows - row);
     int64_t cols = linalg_min(RESIDUAL_COLS, r->p - col);
     double *w;
 
@@ -333,13 +333,13 @@ static mt_status linalg_residual_job(struct mt_ctx *ctx, int64_t i, void *arg)
     return mt_check_cancel(ctx);
 }
 
-mt_status mt_normal_residual(struct mt_ctx *ctx, int64_t n, int64_t p, const double *a,
-                             const float *w, double *b)
+mt_status mt_normal_residual(struct mt_ctx *ctx, int64_t rows, int64_t n, int64_t p,
+                             const double *a, const float *w, double *b)
 {
-    struct linalg_residual r = {n, p, linalg_tiles(p, RESIDUAL_COLS), a, w, b};
+    struct linalg_residual r = {rows, n, p, linalg_tiles(p, RESIDUAL_COLS), a, w, b};
 
-    if (n <= 0 || p <= 0)
+    if (rows <= 0 || n <= 0 || p <= 0)
         return MT_OK;
-    MT_TRY(linalg_check_sizes(ctx, n, p, 0));
-    return mt_pool_run(ctx, linalg_tiles(n, RESIDUAL_ROWS) * r.tiles, linalg_residual_job, &r);
+    MT_TRY(linalg_check_sizes(ctx, rows, n, p));
+    return mt_pool_run(ctx, linalg_tiles(rows, RESIDUAL_ROWS) * r.tiles, linalg_residual_job, &r);
 }

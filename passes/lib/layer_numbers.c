@@ -42,7 +42,7 @@ static const char *numbers_coverage(const struct mt_layer_numbers *n)
     return n->dropped > 0 ? "dropped" : "partition";
 }
 
-static void numbers_write_refit(const struct mt_refit_numbers *r, struct mt_json *out)
+void mt_refit_numbers_write(const struct mt_refit_numbers *r, struct mt_json *out)
 {
     if (r->tokens == 0)
         return;
@@ -89,7 +89,7 @@ mt_status mt_layer_numbers_write(struct mt_ctx *ctx, const struct mt_layer_numbe
     mt_json_set_str(out, "router", router_names[n->router]);
     mt_json_set_int(out, "flatten", n->flatten);
     mt_json_set_num(out, "weight_bound", n->weight_bound);
-    numbers_write_refit(&n->refit, out);
+    mt_refit_numbers_write(&n->refit, out);
     if (n->facts != NULL) {
         MT_TRY(mt_json_copy(ctx, n->facts, &facts));
         mt_json_set(out, "method", facts);

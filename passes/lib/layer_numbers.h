@@ -21,6 +21,9 @@ struct mt_refit_numbers {
     bool reverted;            /* the source's columns did better and stay */
 };
 
+/* As object "refit" of out; nothing when nothing was fitted. */
+void mt_refit_numbers_write(const struct mt_refit_numbers *r, struct mt_json *out);
+
 struct mt_layer_numbers {
     char lists[17];               /* checksum of the index lists, hexadecimal */
     int64_t padded, shared;       /* zero neurons; shared neurons */

@@ -17,6 +17,7 @@ static const double refit_lambdas[MT_REFIT_N_LAMBDAS] = MT_REFIT_LAMBDAS;
 
 struct mt_refit {
     int64_t n, d, tokens, held_out;
+    bool residual;                    /* cross is R already, without V's part */
     double *gram;                     /* [n, n]; freed by solve */
     double *cross;                    /* [n, d]; freed by solve */
     float *w[1 + MT_REFIT_N_LAMBDAS]; /* [d, n]: V, then a solution for each lambda */
@@ -43,13 +44,6 @@ mt_status mt_refit_create(struct mt_ctx *ctx, int64_t n, int64_t d, float *prior
     r->n = n;
     r->d = d;
     r->w[0] = prior;
-    st = mt_alloc0(ctx, (size_t)n, (size_t)n * sizeof(double), "refit", &r->gram);
-    if (st == MT_OK)
-        st = mt_alloc0(ctx, (size_t)n, (size_t)d * sizeof(double), "refit", &r->cross);
-    if (st != MT_OK) {
-        mt_refit_free(r);
-        return st;
-    }
     *out = r;
     return MT_OK;
 }
@@ -80,6 +74,12 @@ bool mt_refit_held_out(int64_t t, int64_t n_tokens, int64_t *run)
 mt_status mt_refit_add(struct mt_ctx *ctx, struct mt_refit *r, int64_t m, const float *h,
                        const float *y)
 {
+    size_t n = (size_t)r->n, d = (size_t)r->d;
+
+    if (r->gram == NULL)
+        MT_TRY(mt_alloc0(ctx, n, n * sizeof(double), "refit", &r->gram));
+    if (r->cross == NULL)
+        MT_TRY(mt_alloc0(ctx, n, d * sizeof(double), "refit", &r->cross));
     for (int64_t t = 0; t < m; t += REFIT_BLOCK) {
         int64_t b = m - t < REFIT_BLOCK ? m - t : REFIT_BLOCK;
         MT_TRY(mt_gram_add(ctx, b, r->n, h + t * r->n, r->n, r->gram));
@@ -87,6 +87,16 @@ mt_status mt_refit_add(struct mt_ctx *ctx, struct mt_refit *r, int64_t m, const 
     }
     r->tokens += m;
     return MT_OK;
+}
+
+void mt_refit_put(struct mt_refit *r, int64_t tokens, double *gram, double *residual)
+{
+    mt_free(r->gram);
+    mt_free(r->cross);
+    r->gram = gram;
+    r->cross = residual;
+    r->residual = true;
+    r->tokens = tokens;
 }
 
 /* ---- solve ---- */
@@ -126,14 +136,15 @@ static mt_status refit_solve_all(struct mt_ctx *ctx, struct mt_refit *r, double 
 {
     double trace = 0;
 
-    for (int64_t i = 0; i < r->n; i++) {
+    for (int64_t i = 0; i < r->n && r->gram != NULL; i++) {
         diagonal[i] = r->gram[i * r->n + i];
         trace += diagonal[i];
     }
     /* Nothing acted, or not finite: V stays. */
     if (!(trace > 0) || !isfinite(trace))
         return MT_OK;
-    MT_TRY(mt_normal_residual(ctx, r->n, r->d, r->gram, r->w[0], r->cross));
+    if (!r->residual)
+        MT_TRY(mt_normal_residual(ctx, r->n, r->n, r->d, r->gram, r->w[0], r->cross));
     for (int which = 0; which < MT_REFIT_N_LAMBDAS; which++) {
         for (int64_t i = 0; i < r->n; i++)
             r->gram[i * r->n + i] = diagonal[i];

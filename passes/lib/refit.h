@@ -41,6 +41,8 @@ bool mt_refit_held_out(int64_t t, int64_t n_tokens, int64_t *run);
 /* h[m, n], y[m, d] */
 MT_NODISCARD mt_status mt_refit_add(struct mt_ctx *ctx, struct mt_refit *r, int64_t m,
                                     const float *h, const float *y);
+/* Instead of `add`: G[n, n] and R[n, d] made elsewhere from so many tokens; taken. */
+void mt_refit_put(struct mt_refit *r, int64_t tokens, double *gram, double *residual);
 MT_NODISCARD mt_status mt_refit_solve(struct mt_ctx *ctx, struct mt_refit *r);
 MT_NODISCARD mt_status mt_refit_check(struct mt_ctx *ctx, struct mt_refit *r, int64_t m,
                                       const float *h, const float *y);

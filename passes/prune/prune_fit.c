@@ -1,0 +1,236 @@
+#include "kernels/linalg.h"
+#include "lib/base/mem.h"
+#include "lib/base/pool.h"
+#include "passes/lib/obs.h"
+#include "passes/lib/refit.h"
+#include "passes/prune/prune.h"
+
+#include <math.h>
+#include <string.h>
+
+#define FIT_OBS_LAMBDA 1e-4 /* times the mean diagonal of the Gram matrix */
+#define FIT_BLOCK 512       /* tokens per check */
+
+struct prune_fit {
+    double *gram;     /* [width, width] */
+    double *diagonal; /* [width] of it: eliminations overwrite all but the strict upper triangle */
+    double *sum;      /* [width] of h */
+    int64_t tokens;
+    float *v;               /* [hidden, width] */
+    struct mt_refit *refit; /* after solve */
+};
+
+static int64_t fit_columns(const struct prune *s)
+{
+    return s->keep + (s->o.refit == PRUNE_REFIT_BIAS ? 1 : 0);
+}
+
+uint64_t prune_fit_bytes(const struct prune *s)
+{
+    uint64_t w = (uint64_t)s->width, d = (uint64_t)s->hidden, n = (uint64_t)fit_columns(s);
+    uint64_t obs = s->o.select == PRUNE_OBS ? mt_obs_bytes(w, d) : 0;
+    uint64_t refit = prune_refits(s) ? n * w * 8 + n * d * 8 + w * d * 4 + mt_refit_bytes(n, d) +
+                                           FIT_BLOCK * (n + d) * 4
+                                     : 0;
+
+    return w * w * 8 + w * 16 + w * d * 4 + (obs > refit ? obs : refit);
+}
+
+static mt_status fit_create(struct mt_ctx *ctx, const struct prune *s, struct prune_fit **out)
+{
+    size_t w = (size_t)s->width;
+    struct prune_fit *f;
+
+    MT_TRY(mt_alloc0(ctx, 1, sizeof(*f), "pruning fit", &f));
+    *out = f;
+    MT_TRY(mt_alloc0(ctx, w, sizeof(double), "pruning fit", &f->diagonal));
+    MT_TRY(mt_alloc0(ctx, w, sizeof(double), "pruning fit", &f->sum));
+    return mt_alloc0(ctx, w, w * sizeof(double), "Gram matrix of neurons", &f->gram);
+}
+
+void prune_fit_free(struct prune_fit *f)
+{
+    if (f == NULL)
+        return;
+    mt_free(f->gram);
+    mt_free(f->diagonal);
+    mt_free(f->sum);
+    mt_free(f->v);
+    mt_refit_free(f->refit);
+    mt_free(f);
+}
+
+mt_status prune_fit_add(struct mt_ctx *ctx, struct prune *s, const struct mt_observation *ob)
+{
+    int64_t run;
+
+    if (s->fit == NULL)
+        MT_TRY(fit_create(ctx, s, &s->fit));
+    for (int64_t t = 0; t < ob->m; t += run) {
+        bool held_out = mt_refit_held_out(ob->token0 + t, ob->n_tokens, &run);
+        run = run < ob->m - t ? run : ob->m - t;
+        if (held_out)
+            continue;
+        struct mt_neuron_sums sums = {.width = s->width, .plain = s->fit->sum};
+        MT_TRY(mt_neuron_sums_add(ctx, &sums, run, ob->h + t * s->width));
+        MT_TRY(mt_gram_add(ctx, run, s->width, ob->h + t * s->width, s->width, s->fit->gram));
+        s->fit->tokens += run;
+    }
+    return MT_OK;
+}
+
+/* The down projection, and the Gram matrix's diagonal before anything overwrites it. */
+static mt_status fit_ready(struct mt_ctx *ctx, struct prune *s, const struct mt_dense_ffn *f)
+{
+    if (s->fit->v != NULL)
+        return MT_OK;
+    for (int64_t i = 0; i < s->width; i++)
+        s->fit->diagonal[i] = s->fit->gram[i * s->width + i];
+    return mt_tensor_load_f32(ctx, f->down, &s->fit->v);
+}
+
+mt_status prune_fit_choose(struct mt_ctx *ctx, struct prune *s, const struct mt_dense_ffn *f,
+                           int32_t *kept)
+{
+    double trace = 0;
+
+    MT_TRY(fit_ready(ctx, s, f));
+    for (int64_t i = 0; i < s->width; i++)
+        trace += s->fit->diagonal[i];
+    return mt_obs_keep(ctx, s->width, s->hidden, s->fit->gram,
+                       FIT_OBS_LAMBDA * trace / (double)s->width, s->fit->v, s->keep, kept);
+}
+
+/* ---- refit ---- */
+
+static double fit_pair(const struct prune_fit *f, int64_t width, int64_t i, int64_t j)
+{
+    if (i == j)
+        return f->diagonal[i];
+    return i < j ? f->gram[i * width + j] : f->gram[j * width + i];
+}
+
+struct fit_build {
+    const struct prune *s;
+    int64_t n;
+    double *rows; /* [n, width]: pairs of kept features (and the constant one) with all neurons */
+    double *gram; /* [n, n] */
+};
+
+static mt_status fit_build_job(struct mt_ctx *ctx, int64_t i, void *arg)
+{
+    const struct fit_build *b = arg;
+    const struct prune *s = b->s;
+    const struct prune_fit *f = s->fit;
+
+    (void)ctx;
+    for (int64_t j = 0; j < s->width; j++)
+        b->rows[i * s->width + j] = i < s->keep ? fit_pair(f, s->width, s->kept[i], j) : f->sum[j];
+    for (int64_t j = 0; j < b->n; j++)
+        b->gram[i * b->n + j] = j < s->keep   ? b->rows[i * s->width + s->kept[j]]
+                                : i < s->keep ? f->sum[s->kept[i]]
+                                              : (double)f->tokens;
+    return MT_OK;
+}
+
+/* other[hidden, width] = the columns of dropped neurons, negated, and zeros; prior[hidden, n] =
+ * those of the kept ones. */
+static void fit_columns_apart(const struct prune *s, int64_t n, float *other, float *prior)
+{
+    for (int64_t r = 0; r < s->hidden; r++) {
+        const float *v = s->fit->v + r * s->width;
+        for (int64_t j = 0; j < s->width; j++)
+            other[r * s->width + j] = -v[j];
+        for (int64_t i = 0; i < n; i++)
+            prior[r * n + i] = i < s->keep ? v[s->kept[i]] : 0;
+        for (int64_t i = 0; i < s->keep; i++)
+            other[r * s->width + s->kept[i]] = 0;
+    }
+}
+
+/* What kept features leave of the dense output is what the dropped ones gave. */
+static mt_status fit_build(struct mt_ctx *ctx, struct prune *s, struct fit_build *b, float *other,
+                           double *residual)
+{
+    MT_TRY(mt_pool_run(ctx, b->n, fit_build_job, b));
+    return mt_normal_residual(ctx, b->n, s->width, s->hidden, b->rows, other, residual);
+}
+
+mt_status prune_fit_solve(struct mt_ctx *ctx, struct prune *s, const struct mt_dense_ffn *f)
+{
+    size_t n = (size_t)fit_columns(s), w = (size_t)s->width, d = (size_t)s->hidden;
+    struct fit_build b = {.s = s, .n = (int64_t)n};
+    float *other = NULL, *prior = NULL;
+    double *residual = NULL;
+
+    MT_TRY(fit_ready(ctx, s, f));
+    mt_status st = mt_alloc(ctx, n, w * sizeof(double), "pruning fit", &b.rows);
+    if (st == MT_OK)
+        st = mt_alloc(ctx, n, n * sizeof(double), "pruning fit", &b.gram);
+    if (st == MT_OK)
+        st = mt_alloc0(ctx, n, d * sizeof(double), "pruning fit", &residual);
+    if (st == MT_OK)
+        st = mt_alloc(ctx, d, w * sizeof(float), "dropped columns", &other);
+    if (st == MT_OK)
+        st = mt_alloc(ctx, d, n * sizeof(float), "kept columns", &prior);
+    if (st == MT_OK) {
+        fit_columns_apart(s, (int64_t)n, other, prior);
+        st = fit_build(ctx, s, &b, other, residual);
+    }
+    mt_free(b.rows);
+    mt_free(other);
+    if (st == MT_OK) {
+        st = mt_refit_create(ctx, (int64_t)n, s->hidden, prior, &s->fit->refit);
+        prior = NULL;
+    }
+    if (st == MT_OK) {
+        mt_refit_put(s->fit->refit, s->fit->tokens, b.gram, residual);
+        b.gram = residual = NULL;
+        mt_free(s->fit->gram);
+        s->fit->gram = NULL;
+        st = mt_refit_solve(ctx, s->fit->refit);
+    }
+    mt_free(b.gram);
+    mt_free(residual);
+    mt_free(prior);
+    return st;
+}
+
+/* h[m, columns] of the kept features, y[m, hidden] of all of them without any bias. */
+static mt_status fit_check_block(struct mt_ctx *ctx, struct prune *s, int64_t m, const float *all,
+                                 float *h, float *y)
+{
+    int64_t n = fit_columns(s);
+
+    for (int64_t t = 0; t < m; t++)
+        for (int64_t i = 0; i < n; i++)
+            h[t * n + i] = i < s->keep ? all[t * s->width + s->kept[i]] : 1;
+    MT_TRY(mt_gemm_nt(ctx, m, s->hidden, s->width, 1, all, s->width, s->fit->v, s->width, 0, y,
+                      s->hidden));
+    return mt_refit_check(ctx, s->fit->refit, m, h, y);
+}
+
+mt_status prune_fit_check(struct mt_ctx *ctx, struct prune *s, const struct mt_observation *ob)
+{
+    int64_t n = fit_columns(s), run;
+    mt_status st = MT_OK;
+    float *h;
+
+    MT_TRY(mt_alloc(ctx, FIT_BLOCK, (size_t)(n + s->hidden) * sizeof(*h), "held-out tokens", &h));
+    for (int64_t t = 0; t < ob->m && st == MT_OK; t += run) {
+        bool held_out = mt_refit_held_out(ob->token0 + t, ob->n_tokens, &run);
+        run = run < ob->m - t ? run : ob->m - t;
+        run = run < FIT_BLOCK ? run : FIT_BLOCK;
+        if (held_out)
+            st = fit_check_block(ctx, s, run, ob->h + t * s->width, h, h + FIT_BLOCK * n);
+    }
+    mt_free(h);
+    return st;
+}
+
+void prune_fit_take(struct prune *s, struct prune_layer *p)
+{
+    s->columns = fit_columns(s);
+    if (s->fit != NULL && s->fit->refit != NULL)
+        mt_refit_choose(s->fit->refit, &s->down, &p->refit);
+}
