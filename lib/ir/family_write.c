@@ -8,6 +8,8 @@
 mt_status mt_cfg_cannot(struct mt_ctx *ctx, const struct mt_family *f, const char *what,
                         const char *other)
 {
+    if (other == NULL && f->moe && !f->wraps)
+        other = "only the native layout";
     if (other == NULL)
         return mt_fail(ctx, MT_E_UNSUPPORTED,
                        "%s cannot hold %s, and no other architecture known here can", f->name,
@@ -27,6 +29,7 @@ static const char *write_other(const struct mt_model *m, const struct mt_family 
         if (hp->o_bias || window)
             return norm && hp->o_bias == hp->qkv_bias && hp->rope.partial >= 1 ? "qwen3_moe"
                    : !hp->o_bias && !hp->qkv_bias && !norm                     ? "mixtral"
+                   : hp->o_bias && hp->qkv_bias && !norm && !window            ? "granitemoeshared"
                                                                                : NULL;
         return "glm4_moe";
     }
