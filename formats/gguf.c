@@ -394,5 +394,6 @@ const struct mt_format mt_format_gguf = {
     .put = mt_gguf_put,
     .sync = mt_gguf_sync,
     .end = mt_gguf_end,
+    .place = mt_gguf_where,
     .free = mt_gguf_writer_free,
 };

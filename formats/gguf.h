@@ -177,6 +177,8 @@ MT_NODISCARD mt_status mt_gguf_plan(struct mt_ctx *ctx, struct mt_outdir *out, s
 MT_NODISCARD mt_status mt_gguf_put(struct mt_ctx *ctx, struct mt_writer *w,
                                    const struct mt_tensor *t, uint64_t offset, const void *bytes,
                                    size_t n);
+void mt_gguf_where(const struct mt_writer *w, const struct mt_tensor *t,
+                   const struct mt_outfile **file, uint64_t *offset, uint64_t *bytes);
 MT_NODISCARD mt_status mt_gguf_sync(struct mt_ctx *ctx, struct mt_writer *w);
 MT_NODISCARD mt_status mt_gguf_end(struct mt_ctx *ctx, struct mt_writer *w,
                                    const struct mt_json *config);

@@ -354,6 +354,19 @@ mt_status mt_gguf_sync(struct mt_ctx *ctx, struct mt_writer *w)
     return atomic_exchange(&w->dirty, false) ? mt_outfile_sync(ctx, w->file) : MT_OK;
 }
 
+void mt_gguf_where(const struct mt_writer *w, const struct mt_tensor *t,
+                   const struct mt_outfile **file, uint64_t *offset, uint64_t *bytes)
+{
+    const struct gguf_place *p = write_find(w, t);
+
+    *bytes = 0;
+    if (p->slot == SIZE_MAX ||
+        !mt_dtype_bytes(p->dtype, (uint64_t)mt_tensor_count(t), bytes)) /* it was laid out */
+        return;
+    *file = w->file;
+    *offset = w->head.n + p->begin;
+}
+
 /* ---- end ---- */
 
 /* Reads the header as a stranger would. */

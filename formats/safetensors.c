@@ -168,5 +168,6 @@ const struct mt_format mt_format_safetensors = {
     .sync = mt_st_sync,
     .end = mt_st_end,
     .reread = mt_st_reread,
+    .place = mt_st_where,
     .free = mt_st_writer_free,
 };

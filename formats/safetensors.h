@@ -57,5 +57,7 @@ MT_NODISCARD mt_status mt_st_sync(struct mt_ctx *ctx, struct mt_writer *w);
 MT_NODISCARD mt_status mt_st_end(struct mt_ctx *ctx, struct mt_writer *w,
                                  const struct mt_json *config);
 MT_NODISCARD mt_status mt_st_reread(struct mt_ctx *ctx, struct mt_writer *w, struct mt_tensor *t);
+void mt_st_where(const struct mt_writer *w, const struct mt_tensor *t,
+                 const struct mt_outfile **file, uint64_t *offset, uint64_t *bytes);
 void mt_st_writer_free(struct mt_writer *w);
 #endif

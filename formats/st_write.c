@@ -423,6 +423,17 @@ mt_status mt_st_reread(struct mt_ctx *ctx, struct mt_writer *w, struct mt_tensor
     return MT_OK;
 }
 
+void mt_st_where(const struct mt_writer *w, const struct mt_tensor *t,
+                 const struct mt_outfile **file, uint64_t *offset, uint64_t *bytes)
+{
+    const struct st_place *p = st_find(w, t);
+    const struct st_shard *sh = &w->shards[p->slot->shard];
+
+    *file = sh->file;
+    *offset = 8 + sh->header_bytes + p->slot->begin + p->at;
+    *bytes = p->bytes;
+}
+
 /* ---- end ---- */
 
 static mt_status st_write_header(struct mt_ctx *ctx, const struct mt_writer *w, struct st_shard *sh)

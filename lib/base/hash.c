@@ -89,3 +89,73 @@ void mt_sha256_hex(struct mt_sha256 *s, char hex[65])
         hex[i] = digits[s->h[i / 8] >> (28 - 4 * (i % 8)) & 15];
     hex[64] = '\0';
 }
+
+/* ---- sums of bytes at places ---- */
+
+/* Sebastiano Vigna's splitmix64: every output once. */
+static uint64_t sum_mix(uint64_t x)
+{
+    x += 0x9e3779b97f4a7c15u;
+    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ x >> 27) * 0x94d049bb133111ebu;
+    return x ^ x >> 31;
+}
+
+/* Odd, so that no word's change is multiplied away. */
+void mt_sum_make(struct mt_sum *s)
+{
+    for (size_t i = 0; i < MT_SUM_BLOCK / 4; i++)
+        s->key[i] = (uint32_t)sum_mix(i) | 1;
+}
+
+static uint64_t sum_words(const unsigned char *p, size_t n, const uint32_t *key)
+{
+    uint64_t sum = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        uint32_t w;
+        memcpy(&w, p + 4 * i, 4);
+        sum += (uint64_t)w * key[i];
+    }
+    return sum;
+}
+
+/* Fewer than 4 bytes, from byte `at` of a word on. */
+static uint64_t sum_part(const unsigned char *p, size_t n, size_t at, uint32_t key)
+{
+    unsigned char word[4] = {0};
+
+    memcpy(word + at, p, n);
+    return sum_words(word, 1, &key);
+}
+
+/* Bytes of one block, from byte `at` of it on. */
+static uint64_t sum_block(const struct mt_sum *s, size_t at, const unsigned char *p, size_t n)
+{
+    size_t head = at % 4 == 0 ? 0 : 4 - at % 4;
+    uint64_t sum = 0;
+
+    if (n == MT_SUM_BLOCK)
+        return sum_words(p, MT_SUM_BLOCK / 4, s->key);
+    head = head > n ? n : head;
+    if (head > 0)
+        sum += sum_part(p, head, at % 4, s->key[at / 4]);
+    p += head, at += head, n -= head;
+    sum += sum_words(p, n / 4, s->key + at / 4);
+    p += n / 4 * 4, at += n / 4 * 4;
+    return n % 4 == 0 ? sum : sum + sum_part(p, n % 4, 0, s->key[at / 4]);
+}
+
+uint64_t mt_sum_at(const struct mt_sum *s, uint64_t offset, const void *data, size_t n)
+{
+    const unsigned char *p = data;
+    uint64_t sum = 0;
+
+    while (n > 0) {
+        size_t at = (size_t)(offset % MT_SUM_BLOCK);
+        size_t part = MT_SUM_BLOCK - at < n ? MT_SUM_BLOCK - at : n;
+        sum += sum_block(s, at, p, part) * (sum_mix(~(offset / MT_SUM_BLOCK)) | 1);
+        p += part, offset += part, n -= part;
+    }
+    return sum;
+}

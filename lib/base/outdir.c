@@ -328,6 +328,7 @@ mt_status mt_outdir_open(struct mt_ctx *ctx, const char *path, unsigned flags,
     MT_TRY(mt_alloc0(ctx, 1, sizeof *o, "output directory", &o));
     o->flags = flags;
     o->lock_fd = -1;
+    mt_sum_make(&o->sum);
     st = outdir_start(ctx, o, path);
     if (st != MT_OK) {
         outdir_free(o);

@@ -50,6 +50,12 @@ MT_NODISCARD mt_status mt_outdir_file(struct mt_ctx *ctx, struct mt_outdir *out,
 MT_NODISCARD mt_status mt_outfile_write(struct mt_ctx *ctx, struct mt_outfile *file,
                                         uint64_t offset, const void *data, size_t n);
 MT_NODISCARD mt_status mt_outfile_sync(struct mt_ctx *ctx, struct mt_outfile *file);
+/* Checksum of what mt_outfile_write has put into all files of this run so far (hash.h): taken
+ * before and after, the difference is that of what was written between, whatever the order. */
+uint64_t mt_outdir_sum(const struct mt_outdir *out);
+/* The same of bytes that stand in a file: written in one run, read back in another. */
+MT_NODISCARD mt_status mt_outfile_sum(struct mt_ctx *ctx, const struct mt_outfile *file,
+                                      uint64_t offset, uint64_t bytes, uint64_t *sum);
 /* While set, mt_outdir_file fails for a file that is not there at its full length: layers that a
  * journal says stand would otherwise be zeros. */
 void mt_outdir_expect(struct mt_outdir *out, bool there);

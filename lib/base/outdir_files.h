@@ -3,15 +3,21 @@
 #ifndef MT_BASE_OUTDIR_FILES_H
 #define MT_BASE_OUTDIR_FILES_H
 
+#include "lib/base/hash.h"
 #include "lib/base/outdir.h"
+
+#include <stdatomic.h>
 
 #define OUTDIR_SUFFIX ".partial"
 #define OUTDIR_LOCK "lock"
 
 struct mt_outfile {
     struct mt_outfile *next;
-    int fd;           /* -1: written and closed (text, copy) */
-    bool settled;     /* carries its final name */
+    int fd;               /* -1: written and closed (text, copy) */
+    bool settled;         /* carries its final name */
+    _Atomic uint64_t sum; /* of what was written to it */
+    uint64_t salt;        /* odd; tells files apart in the sum of the directory */
+    struct mt_outdir *dir;
     char *name;       /* final name */
     const char *path; /* OUT.partial/NAME.partial */
 };
@@ -23,6 +29,7 @@ struct mt_outdir {
     int lock_fd;
     bool committed;
     bool expect; /* files have to be there */
+    struct mt_sum sum;
     struct mt_outfile *files;
 };
 

@@ -49,6 +49,16 @@ static mt_status outdir_unfinish(struct mt_ctx *ctx, const struct mt_outdir *o,
     return st;
 }
 
+/* FNV-1a of the name, made odd. */
+static uint64_t outfile_salt(const char *name)
+{
+    uint64_t h = 0xcbf29ce484222325u;
+
+    for (; *name != '\0'; name++)
+        h = (h ^ (unsigned char)*name) * 0x100000001b3u;
+    return h | 1;
+}
+
 /* The entry of `name`, new or known. */
 static mt_status outdir_entry(struct mt_ctx *ctx, struct mt_outdir *o, const char *name,
                               struct mt_outfile **file)
@@ -72,6 +82,8 @@ static mt_status outdir_entry(struct mt_ctx *ctx, struct mt_outdir *o, const cha
     f->path = f->name + n + 1;
     snprintf(f->name + n + 1, total, "%s/%s" OUTDIR_SUFFIX, o->work, name);
     f->fd = -1;
+    f->dir = o;
+    f->salt = outfile_salt(name);
     f->next = o->files;
     o->files = f;
     *file = f;
@@ -144,7 +156,45 @@ mt_status mt_outfile_write(struct mt_ctx *ctx, struct mt_outfile *file, uint64_t
         offset += (uint64_t)done;
     }
     outfile_start_writing(file->fd, first, all);
+    if (file->dir != NULL)
+        atomic_fetch_add(&file->sum, mt_sum_at(&file->dir->sum, first, data, all) * file->salt);
     return MT_OK;
+}
+
+uint64_t mt_outdir_sum(const struct mt_outdir *out)
+{
+    uint64_t sum = 0;
+
+    for (const struct mt_outfile *f = out->files; f != NULL; f = f->next)
+        sum += atomic_load(&f->sum);
+    return sum;
+}
+
+mt_status mt_outfile_sum(struct mt_ctx *ctx, const struct mt_outfile *file, uint64_t offset,
+                         uint64_t bytes, uint64_t *sum)
+{
+    mt_status st = MT_OK;
+    char *buf;
+
+    *sum = 0;
+    MT_TRY(mt_alloc(ctx, OUTDIR_COPY_BYTES, 1, "checking files", &buf));
+    while (st == MT_OK && bytes > 0) {
+        size_t want = bytes < OUTDIR_COPY_BYTES ? (size_t)bytes : OUTDIR_COPY_BYTES;
+        ssize_t n = pread(file->fd, buf, want, (off_t)offset);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0) {
+            st = n < 0 ? mt_fail_errno(ctx, errno, "%s: cannot read", file->path)
+                       : mt_fail(ctx, MT_E_IO, "%s: ends early", file->path);
+            break;
+        }
+        *sum += mt_sum_at(&file->dir->sum, offset, buf, (size_t)n) * file->salt;
+        offset += (uint64_t)n;
+        bytes -= (uint64_t)n;
+        st = mt_check_cancel(ctx);
+    }
+    mt_free(buf);
+    return st;
 }
 
 mt_status mt_outfile_sync(struct mt_ctx *ctx, struct mt_outfile *file)

@@ -54,6 +54,11 @@ struct mt_format {
     mt_status (*end)(struct mt_ctx *ctx, struct mt_writer *w, const struct mt_json *config);
     /* Makes `t` (a record of m that was written) a slice of the file being written. */
     mt_status (*reread)(struct mt_ctx *ctx, struct mt_writer *w, struct mt_tensor *t);
+    /* Where the bytes of a record stand once all of it was put: in one piece of one file. Lets a
+     * resumed run see that what a journal says stands is what was written. bytes 0: nowhere. NULL:
+     * it is not checked. */
+    void (*place)(const struct mt_writer *w, const struct mt_tensor *t,
+                  const struct mt_outfile **file, uint64_t *offset, uint64_t *bytes);
     void (*free)(struct mt_writer *w);
 };
 

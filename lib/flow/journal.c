@@ -8,17 +8,20 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#define JOURNAL_MAGIC "moetool-journal 1 "
+#define JOURNAL_MAGIC "moetool-journal 2 "
 #define JOURNAL_BYTES_MAX ((size_t)1 << 30)
-#define JOURNAL_SUM 8 /* hex digits of a line's checksum */
+#define JOURNAL_SUM 8   /* hex digits of a line's checksum */
+#define JOURNAL_DATA 17 /* of the checksum of a unit's bytes, and a space */
 
 struct journal_unit {
     bool done;
+    uint64_t sum; /* of its bytes */
     struct mt_json *facts;
 };
 
@@ -63,15 +66,15 @@ static void journal_sum(const char *text, size_t n, char hex[65])
     mt_sha256_hex(&s, hex);
 }
 
-/* The checksum of a unit's line: its head ("unit N ") and its JSON. */
-static void journal_line_sum(const char *head, size_t head_n, const char *json, size_t n,
+/* The checksum of a unit's line: its head ("unit N ") and the rest. */
+static void journal_line_sum(const char *head, size_t head_n, const char *rest, size_t n,
                              char hex[65])
 {
     struct mt_sha256 s;
 
     mt_sha256_begin(&s);
     mt_sha256_add(&s, head, head_n);
-    mt_sha256_add(&s, json, n);
+    mt_sha256_add(&s, rest, n);
     mt_sha256_hex(&s, hex);
 }
 
@@ -195,7 +198,7 @@ static mt_status journal_differs(struct mt_ctx *ctx, const char *dir, const char
                    dir, buf);
 }
 
-/* One unit line without its newline: "unit N SUM {json}". False when it is not whole. */
+/* One unit line without its newline: "unit N SUM DATA {json}". False when it is not whole. */
 static bool journal_take_line(struct mt_ctx *ctx, struct mt_journal *j, char *line, size_t n)
 {
     char *end, hex[65];
@@ -206,14 +209,15 @@ static bool journal_take_line(struct mt_ctx *ctx, struct mt_journal *j, char *li
     unit = strtol(line + 5, &end, 10);
     if (*end != ' ' || unit < 0 || unit >= j->n_units || j->units[unit].done)
         return false;
-    char *sum = end + 1, *json = sum + JOURNAL_SUM + 1;
-    if ((size_t)(json - line) > n || json[-1] != ' ')
+    char *sum = end + 1, *rest = sum + JOURNAL_SUM + 1, *json = rest + JOURNAL_DATA;
+    if ((size_t)(json - line) > n || rest[-1] != ' ' || json[-1] != ' ')
         return false;
-    journal_line_sum(line, (size_t)(sum - line), json, n - (size_t)(json - line), hex);
+    journal_line_sum(line, (size_t)(sum - line), rest, n - (size_t)(rest - line), hex);
     if (memcmp(hex, sum, JOURNAL_SUM) != 0)
         return false;
-    if (mt_json_parse(ctx, json, n - (size_t)(json - line), MT_JOURNAL_NAME,
-                      &j->units[unit].facts) != MT_OK)
+    j->units[unit].sum = strtoull(rest, &end, 16);
+    if (end != json - 1 || mt_json_parse(ctx, json, n - (size_t)(json - line), MT_JOURNAL_NAME,
+                                         &j->units[unit].facts) != MT_OK)
         return false;
     j->units[unit].done = true;
     j->n_done++;
@@ -355,7 +359,13 @@ static size_t journal_one_line(char *text, size_t n)
     return to;
 }
 
-mt_status mt_journal_add(struct mt_ctx *ctx, struct mt_journal *j, int unit, struct mt_json *facts)
+uint64_t mt_journal_sum(const struct mt_journal *j, int unit)
+{
+    return j->units[unit].sum;
+}
+
+mt_status mt_journal_add(struct mt_ctx *ctx, struct mt_journal *j, int unit, uint64_t sum,
+                         struct mt_json *facts)
 {
     char hex[65], *text = NULL, *line = NULL;
     size_t n = 4;
@@ -363,19 +373,23 @@ mt_status mt_journal_add(struct mt_ctx *ctx, struct mt_journal *j, int unit, str
 
     mt_assert(unit >= 0 && unit < j->n_units && !j->units[unit].done);
     j->units[unit].facts = facts;
+    j->units[unit].sum = sum;
     if (facts != NULL)
         st = mt_json_print(ctx, facts, &text, &n);
     if (st == MT_OK)
-        st = mt_alloc(ctx, n + 64, 1, "journal", &line);
+        st = mt_alloc(ctx, n + 96, 1, "journal", &line);
     if (st == MT_OK) {
         if (facts != NULL)
             n = journal_one_line(text, n);
-        const char *json = facts != NULL ? text : "null";
-        int head = snprintf(line, n + 64, "unit %d ", unit);
-        journal_line_sum(line, (size_t)head, json, n, hex);
-        int len = head + snprintf(line + head, n + 64 - (size_t)head, "%.*s %.*s\n", JOURNAL_SUM,
-                                  hex, (int)n, json);
-        st = journal_write(ctx, j, line, (size_t)len);
+        /* The rest first, where it will stand, because the sum before it is made of it. */
+        int head = snprintf(line, 64, "unit %d ", unit);
+        char *rest = line + head + JOURNAL_SUM + 1;
+        int rest_n = snprintf(rest, n + 32, "%016" PRIx64 " %.*s\n", sum, (int)n,
+                              facts != NULL ? text : "null");
+        journal_line_sum(line, (size_t)head, rest, (size_t)rest_n - 1, hex);
+        memcpy(line + head, hex, JOURNAL_SUM);
+        rest[-1] = ' ';
+        st = journal_write(ctx, j, line, (size_t)(rest - line) + (size_t)rest_n);
     }
     mt_free(text);
     mt_free(line);

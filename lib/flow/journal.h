@@ -2,9 +2,10 @@
  *
  * A text file in OUT.partial. Its head is the key: everything that the bytes of the output depend
  * on, as readable lines, under one SHA-256. Then one line per finished unit, appended and flushed
- * after the unit's bytes were: the unit's number, a checksum of the line and what passes reported,
- * as JSON. A resumed run gives its own key; if it differs the run is refused and told what differs.
- * A torn last line is dropped. mt_outdir_commit sweeps the file away.
+ * after the unit's bytes were: the unit's number, a checksum of the line, one of the unit's bytes
+ * (outdir.h) and what passes reported, as JSON. A resumed run gives its own key; if it differs the
+ * run is refused and told what differs. A torn last line is dropped. mt_outdir_commit sweeps the
+ * file away.
  *
  * Ownership: *given* by open, ended by close. Threads: one caller.
  */
@@ -39,7 +40,11 @@ int mt_journal_count(const struct mt_journal *j); /* finished units */
 /* What was reported for a unit; borrowed, NULL when nothing was. */
 const struct mt_json *mt_journal_facts(const struct mt_journal *j, int unit);
 
-/* Notes that `unit` stands (its bytes were flushed before); `facts` taken, may be NULL. */
+/* The checksum that was noted for a unit. */
+uint64_t mt_journal_sum(const struct mt_journal *j, int unit);
+
+/* Notes that `unit` stands (its bytes, of this checksum, were flushed before); `facts` taken, may
+ * be NULL. */
 MT_NODISCARD mt_status mt_journal_add(struct mt_ctx *ctx, struct mt_journal *j, int unit,
-                                      struct mt_json *facts);
+                                      uint64_t sum, struct mt_json *facts);
 #endif

@@ -82,6 +82,7 @@ static mt_status walk_write_unit(struct mt_ctx *ctx, struct mt_walk *w, int unit
 {
     const struct mt_format *fmt = w->o->format;
     struct mt_json *facts = w->facts[unit];
+    uint64_t before = mt_outdir_sum(w->out);
     mt_status st;
 
     if (mt_journal_has(w->journal, unit)) {
@@ -98,7 +99,7 @@ static mt_status walk_write_unit(struct mt_ctx *ctx, struct mt_walk *w, int unit
         mt_progress_end(ctx);
     MT_TRY(st);
     w->facts[unit] = NULL;
-    return mt_journal_add(ctx, w->journal, unit, facts);
+    return mt_journal_add(ctx, w->journal, unit, mt_outdir_sum(w->out) - before, facts);
 }
 
 /* The student goes through the layer as it stands in the file, so that a resumed walk, which has

@@ -1,6 +1,9 @@
 #include "lib/base/path.h"
+#include "lib/base/pool.h"
 #include "lib/flow/walk_state.h"
 
+#include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
 
 static mt_status output_open_dir(struct mt_ctx *ctx, struct mt_walk *w, bool *resume)
@@ -36,6 +39,66 @@ static mt_status output_plan(struct mt_ctx *ctx, struct mt_walk *w)
     return st;
 }
 
+/* ---- what stands from an earlier run ---- */
+
+struct output_check {
+    struct mt_walk *w;
+    size_t first; /* records of the unit begin here */
+    _Atomic uint64_t sum;
+};
+
+static mt_status output_sum_record(struct mt_ctx *ctx, int64_t job, void *arg)
+{
+    struct output_check *c = arg;
+    const struct mt_outfile *file = NULL;
+    uint64_t offset = 0, bytes = 0, sum;
+
+    c->w->o->format->place(c->w->w, c->w->records[c->first + (size_t)job], &file, &offset, &bytes);
+    if (bytes == 0)
+        return MT_OK;
+    MT_TRY(mt_outfile_sum(ctx, file, offset, bytes, &sum));
+    mt_progress_add(ctx, bytes);
+    atomic_fetch_add(&c->sum, sum);
+    return MT_OK;
+}
+
+static mt_status output_check_unit(struct mt_ctx *ctx, struct mt_walk *w, int unit)
+{
+    struct output_check c = {.w = w, .first = w->unit_first[unit]};
+    char what[32] = "what lies outside of layers";
+
+    MT_TRY(mt_pool_run(ctx, (int64_t)(w->unit_first[unit + 1] - c.first), output_sum_record, &c));
+    if (atomic_load(&c.sum) == mt_journal_sum(w->journal, unit))
+        return MT_OK;
+    if (unit > 0)
+        snprintf(what, sizeof what, "layer %d", unit - 1);
+    return mt_fail(ctx, MT_E_FORMAT,
+                   "%s: %s is not as it was written: the disk or someone changed it; start over "
+                   "with --force",
+                   mt_outdir_work_path(w->out), what);
+}
+
+/* The journal says that units stand; this sees that they do. */
+static mt_status output_check_units(struct mt_ctx *ctx, struct mt_walk *w)
+{
+    mt_status st = MT_OK;
+    uint64_t bytes = 0;
+
+    if (w->o->format->place == NULL)
+        return MT_OK;
+    for (int u = 0; u < w->n_units; u++)
+        bytes += mt_journal_has(w->journal, u) ? w->unit_bytes[u] : 0;
+    if (bytes == 0)
+        return MT_OK;
+    mt_progress_begin(ctx, "checking what stands", "B", bytes);
+    for (int u = 0; st == MT_OK && u < w->n_units; u++) {
+        if (mt_journal_has(w->journal, u))
+            st = output_check_unit(ctx, w, u);
+    }
+    mt_progress_end(ctx);
+    return st;
+}
+
 mt_status walk_output_open(struct mt_ctx *ctx, struct mt_walk *w)
 {
     bool resume;
@@ -55,6 +118,8 @@ mt_status walk_output_open(struct mt_ctx *ctx, struct mt_walk *w)
     mt_outdir_expect(w->out, w->first_open > 0);
     st = output_plan(ctx, w);
     mt_outdir_expect(w->out, false);
+    if (st == MT_OK && resume)
+        st = output_check_units(ctx, w);
     w->keep_partial = st != MT_OK && resume;
     return st;
 }

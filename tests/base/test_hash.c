@@ -50,3 +50,75 @@ T_TEST(cutting_the_input_changes_nothing)
         T_EQ_STR(t, got, want);
     }
 }
+
+/* ---- sums ---- */
+
+static void sum_fill(unsigned char *data, size_t n)
+{
+    uint32_t x = 12345;
+
+    for (size_t i = 0; i < n; i++) {
+        x = x * 1664525 + 1013904223;
+        data[i] = (unsigned char)(x >> 24);
+    }
+}
+
+T_TEST(a_sum_does_not_depend_on_the_parts)
+{
+    static unsigned char data[3 * MT_SUM_BLOCK + 77];
+    static struct mt_sum s;
+    uint32_t x = 7;
+
+    mt_sum_make(&s);
+    sum_fill(data, sizeof data);
+    for (uint64_t offset = 0; offset < 12; offset++) {
+        uint64_t want = mt_sum_at(&s, offset, data, sizeof data), got;
+        for (int round = 0; round < 50; round++) {
+            got = 0;
+            for (size_t at = 0, n; at < sizeof data; at += n) {
+                x = x * 1664525 + 1013904223;
+                n = (x >> 8) % (round < 25 ? 9 : 6000);
+                n = n > sizeof data - at ? sizeof data - at : n;
+                got += mt_sum_at(&s, offset + at, data + at, n);
+            }
+            T_CHECK(t, got == want);
+        }
+        T_CHECK(t, mt_sum_at(&s, offset + 1, data, sizeof data) != want);
+    }
+    memset(data, 0, sizeof data);
+    T_CHECK(t, mt_sum_at(&s, 5, data, sizeof data) == 0);
+}
+
+/* Every flipped bit, every two flipped bits of one place value, every two bytes swapped. */
+T_TEST(small_changes_change_a_sum)
+{
+    unsigned char data[MT_SUM_BLOCK + 64];
+    static struct mt_sum s;
+    uint64_t want;
+
+    mt_sum_make(&s);
+    sum_fill(data, sizeof data);
+    want = mt_sum_at(&s, 8192, data, sizeof data);
+    for (size_t i = 0; i < sizeof data; i++) {
+        for (int bit = 0; bit < 8; bit++) {
+            data[i] ^= (unsigned char)(1 << bit);
+            T_CHECK(t, mt_sum_at(&s, 8192, data, sizeof data) != want);
+            data[(i + 4) % sizeof data] ^= (unsigned char)(1 << bit);
+            T_CHECK(t, mt_sum_at(&s, 8192, data, sizeof data) != want);
+            data[i] ^= (unsigned char)(1 << bit);
+            data[(i + 4) % sizeof data] ^= (unsigned char)(1 << bit);
+        }
+    }
+    for (size_t i = 0; i + MT_SUM_BLOCK < sizeof data; i++) {
+        size_t k = i + (i % 2 == 0 ? MT_SUM_BLOCK : 8);
+        unsigned char a = data[i];
+        if (data[k] == a)
+            continue;
+        data[i] = data[k];
+        data[k] = a;
+        T_CHECK(t, mt_sum_at(&s, 8192, data, sizeof data) != want);
+        data[k] = data[i];
+        data[i] = a;
+    }
+    T_CHECK(t, mt_sum_at(&s, 8192, data, sizeof data) == want);
+}

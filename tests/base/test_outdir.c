@@ -481,3 +481,28 @@ T_TEST(a_single_file_replaces_no_directory)
     T_FAILS(t, out_write_file(&t->ctx, path, MT_OUT_FORCE, "x"), MT_E_IO, "is not a file");
     T_CHECK(t, mt_path_is_dir(path) && out_entries(t->dir) == 1);
 }
+
+T_TEST(what_is_written_can_be_summed_again)
+{
+    struct mt_outfile *a, *b;
+    struct mt_outdir *o;
+    uint64_t before, sum, sum_b;
+
+    T_OK(t, mt_outdir_open(&t->ctx, t_path(t, "out"), 0, &o));
+    T_OK(t, mt_outdir_file(&t->ctx, o, "a", 100, &a));
+    T_OK(t, mt_outdir_file(&t->ctx, o, "b", 100, &b));
+    T_OK(t, mt_outfile_write(&t->ctx, a, 50, "before", 6));
+    before = mt_outdir_sum(o);
+    T_OK(t, mt_outfile_write(&t->ctx, a, 7, "words", 5));
+    T_OK(t, mt_outfile_write(&t->ctx, b, 12, "there", 5));
+    T_OK(t, mt_outfile_write(&t->ctx, a, 3, "some", 4));
+    T_OK(t, mt_outfile_sum(&t->ctx, a, 3, 9, &sum));
+    T_OK(t, mt_outfile_sum(&t->ctx, b, 12, 5, &sum_b));
+    T_CHECK(t, sum + sum_b == mt_outdir_sum(o) - before);
+    /* The same bytes in the other file are other bytes. */
+    T_OK(t, mt_outfile_write(&t->ctx, a, 12, "there", 5));
+    T_OK(t, mt_outfile_sum(&t->ctx, a, 12, 5, &sum));
+    T_CHECK(t, sum != sum_b);
+    T_FAILS(t, mt_outfile_sum(&t->ctx, a, 95, 6, &sum), MT_E_IO, "ends early");
+    mt_outdir_close(o, false);
+}

@@ -39,9 +39,9 @@ static void make(struct t *t)
 
     key(t, &k, "8", "1");
     T_OK(t, mt_journal_open(&t->ctx, t->dir, &k, 6, false, &j));
-    T_OK(t, mt_journal_add(&t->ctx, j, 0, NULL));
-    T_OK(t, mt_journal_add(&t->ctx, j, 1, facts(1.0 / 3)));
-    T_OK(t, mt_journal_add(&t->ctx, j, 3, facts(7)));
+    T_OK(t, mt_journal_add(&t->ctx, j, 0, 0, NULL));
+    T_OK(t, mt_journal_add(&t->ctx, j, 1, UINT64_MAX, facts(1.0 / 3)));
+    T_OK(t, mt_journal_add(&t->ctx, j, 3, 0x123456789abcdef, facts(7)));
     mt_journal_close(j);
     mt_journal_key_free(&k);
 }
@@ -74,6 +74,8 @@ T_TEST(what_was_noted_comes_back)
     T_CHECK(t, mt_json_number(mt_json_get(mt_json_get(f, "pass"), "loss"), &v));
     T_NEAR(t, v, 1.0 / 3, 0);
     T_EQ_STR(t, mt_json_text(mt_json_first(mt_json_get(f, "list"))), "two\nlines   and \"spaces\"");
+    T_CHECK(t, mt_journal_sum(j, 0) == 0 && mt_journal_sum(j, 1) == UINT64_MAX &&
+                   mt_journal_sum(j, 3) == 0x123456789abcdef);
     mt_journal_close(j);
 }
 
@@ -100,7 +102,7 @@ T_TEST(a_torn_end_is_dropped_wherever_it_is_torn)
         reopen(t, &j);
         T_CHECK(t, j != NULL);
         T_EQ_INT(t, mt_journal_count(j), want);
-        T_OK(t, mt_journal_add(&t->ctx, j, 4, facts(2)));
+        T_OK(t, mt_journal_add(&t->ctx, j, 4, 4, facts(2)));
         mt_journal_close(j);
         reopen(t, &j);
         T_EQ_INT(t, mt_journal_count(j), want + 1);
