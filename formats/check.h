@@ -127,5 +127,15 @@ const char *mt_check_architecture(const struct mt_check *c);
 bool mt_check_vllm_knows(const char *architecture);
 bool mt_check_llama_cpp_knows(const char *arch);
 
+/* A text of the metadata, in the check's arena; NULL when absent or of another type. */
+MT_NODISCARD mt_status mt_check_gguf_text(struct mt_ctx *ctx, struct mt_check *c, const char *key,
+                                          const char **out);
+/* check_gguf_tensors.c: the tensors that the architecture's loader asks for. */
+MT_NODISCARD mt_status mt_check_gguf_missing(struct mt_ctx *ctx, struct mt_check *c);
+MT_NODISCARD mt_status mt_check_gguf_shapes(struct mt_ctx *ctx, struct mt_check *c);
+MT_NODISCARD mt_status mt_check_gguf_surplus(struct mt_ctx *ctx, struct mt_check *c);
+/* Whether they are known here. */
+bool mt_check_gguf_judged(struct mt_check *c, const char *arch);
+
 extern const struct mt_check_rule mt_check_files[], mt_check_hf[], mt_check_gguf[];
 #endif

@@ -1,12 +1,30 @@
-/* Rules for safetensors models: config.json, names and types of tensors, files beside them. */
-#include "formats/check.h"
+/* Rules for safetensors models: config.json and the files; those about tensors are in
+ * check_hf_tensors.c. */
+#include "formats/check_hf.h"
 
 #include "formats/safetensors.h"
 #include "lib/base/path.h"
 #include "lib/base/show.h"
 
+#include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
+
+#define HF_SMALL_BYTES_MAX ((size_t)1 << 20)
+#define HF_HUB_BYTES_MAX 50000000000u /* of one file */
+
+static const struct mt_json *hf_key(const struct mt_check *c, const char *key)
+{
+    return mt_json_get(c->m->config, key);
+}
+
+static const struct mt_family *hf_type_family(const struct mt_check *c)
+{
+    const char *type = mt_json_text(hf_key(c, "model_type"));
+
+    return type != NULL ? mt_family_find(type) : NULL;
+}
 
 /* ---- config.json ---- */
 
@@ -19,8 +37,9 @@ static mt_status hf_no_config(struct mt_ctx *ctx, struct mt_check *c)
 
 static mt_status hf_no_type(struct mt_ctx *ctx, struct mt_check *c)
 {
-    return c->m->config != NULL && mt_json_text(mt_json_get(c->m->config, "model_type")) == NULL
-               ? mt_check_found(ctx, c, "model_type", "AutoConfig does not recognize the model")
+    return c->m->config != NULL && mt_json_text(hf_key(c, "model_type")) == NULL
+               ? mt_check_found(ctx, c, "model_type",
+                                "missing: AutoConfig does not recognize the model")
                : MT_OK;
 }
 
@@ -33,7 +52,7 @@ static mt_status hf_no_architecture(struct mt_ctx *ctx, struct mt_check *c)
 
 static mt_status hf_unknown_type(struct mt_ctx *ctx, struct mt_check *c)
 {
-    const char *type = mt_json_text(mt_json_get(c->m->config, "model_type"));
+    const char *type = mt_json_text(hf_key(c, "model_type"));
 
     if (type == NULL || mt_family_find(type) != NULL)
         return MT_OK;
@@ -57,35 +76,110 @@ static mt_status hf_unknown_class(struct mt_ctx *ctx, struct mt_check *c)
 static mt_status hf_class_and_type(struct mt_ctx *ctx, struct mt_check *c)
 {
     const char *arch = mt_check_architecture(c);
-    const char *type = mt_json_text(mt_json_get(c->m->config, "model_type"));
-    const struct mt_family *f = type != NULL ? mt_family_find(type) : NULL;
+    const struct mt_family *f = hf_type_family(c);
 
     if (f == NULL || arch == NULL || strcmp(arch, f->architecture) == 0)
         return MT_OK;
     for (size_t i = 0; mt_family_all()[i] != NULL; i++)
         if (strcmp(mt_family_all()[i]->architecture, arch) == 0)
             return mt_check_found(ctx, c, "architectures", "%s runs, but model_type %s means %s",
-                                  arch, type, f->architecture);
+                                  arch, f->name, f->architecture);
     return MT_OK;
 }
 
-static mt_status hf_flaw(struct mt_ctx *ctx, struct mt_check *c)
-{
-    return c->flaw != NULL && c->m->family != NULL
-               ? mt_check_found(ctx, c, "tensors", "%s", c->flaw)
-               : MT_OK;
-}
-
-static mt_status hf_id_range(struct mt_ctx *ctx, struct mt_check *c)
+static mt_status hf_pad_id(struct mt_ctx *ctx, struct mt_check *c)
 {
     int64_t id, vocab;
 
-    if (!mt_json_integer(mt_json_get(c->m->config, "pad_token_id"), &id) ||
-        !mt_json_integer(mt_json_get(c->m->config, "vocab_size"), &vocab) || id < vocab)
+    if (!mt_json_integer(hf_key(c, "pad_token_id"), &id) ||
+        !mt_json_integer(hf_key(c, "vocab_size"), &vocab) || (id < vocab && id >= -vocab))
         return MT_OK;
     return mt_check_found(ctx, c, "pad_token_id",
-                          "%lld lies outside the vocabulary of %lld: the embedding is refused",
-                          (long long)id, (long long)vocab);
+                          "%" PRId64 " lies outside the vocabulary of %" PRId64
+                          ": the embedding cannot be made",
+                          id, vocab);
+}
+
+/* Two spellings of one number that disagree. */
+static mt_status hf_disagree(struct mt_ctx *ctx, struct mt_check *c, const char *key)
+{
+    const struct mt_json *both = hf_key(c, "rope_parameters");
+    double outer, inner;
+
+    if (!mt_json_number(hf_key(c, key), &outer) || !mt_json_number(mt_json_get(both, key), &inner))
+        return MT_OK;
+    return fabs(outer - inner) <= 1e-9 * fabs(outer)
+               ? MT_OK
+               : mt_check_found(ctx, c, key,
+                                "%g, but %g in rope_parameters: releases differ in "
+                                "which they read",
+                                outer, inner);
+}
+
+static const char *hf_rope_type(const struct mt_json *j)
+{
+    const char *type = mt_json_text(mt_json_get(j, "rope_type"));
+
+    return type != NULL ? type : mt_json_text(mt_json_get(j, "type"));
+}
+
+static mt_status hf_rope_spellings(struct mt_ctx *ctx, struct mt_check *c)
+{
+    const struct mt_json *old = hf_key(c, "rope_scaling"), *both = hf_key(c, "rope_parameters");
+    const char *a = hf_rope_type(old), *b = hf_rope_type(both);
+
+    MT_TRY(hf_disagree(ctx, c, "rope_theta"));
+    MT_TRY(hf_disagree(ctx, c, "partial_rotary_factor"));
+    if (mt_json_kind(both) != MT_JSON_OBJECT || b == NULL)
+        return MT_OK;
+    a = a != NULL ? a : "default";
+    /* Without rope_theta outside, the new spelling is the only one. */
+    return strcmp(a, b) == 0 || hf_key(c, "rope_theta") == NULL
+               ? MT_OK
+               : mt_check_found(ctx, c, "rope_scaling",
+                                "%s, but %s in rope_parameters: releases "
+                                "differ in which they read",
+                                a, b);
+}
+
+/* glm4_moe takes one half where it finds nothing. */
+static mt_status hf_partial_rotary(struct mt_ctx *ctx, struct mt_check *c)
+{
+    static const char key[] = "partial_rotary_factor";
+    const struct mt_family *f = hf_type_family(c);
+    const struct mt_json *both = hf_key(c, "rope_parameters");
+    double outer = 0.5, inner = 0.5;
+    bool has_outer, has_inner;
+
+    if (f == NULL || strcmp(f->name, "glm4_moe") != 0)
+        return MT_OK;
+    has_outer = mt_json_number(hf_key(c, key), &outer);
+    has_inner = mt_json_number(mt_json_get(both, key), &inner);
+    if (has_outer == has_inner || (has_outer ? outer : inner) == 0.5)
+        return MT_OK;
+    return mt_check_found(ctx, c, key, "%g %s only: releases that look in the other place take 0.5",
+                          has_outer ? outer : inner,
+                          has_outer ? "at the top" : "in rope_parameters");
+}
+
+static mt_status hf_dtype(struct mt_ctx *ctx, struct mt_check *c)
+{
+    static const struct {
+        const char *name;
+        enum mt_dtype dtype;
+    } names[] = {{"float32", MT_F32}, {"float16", MT_F16}, {"bfloat16", MT_BF16}};
+    const char *said = mt_json_text(hf_key(c, "dtype"));
+    const struct mt_tensor *t = mt_model_find(c->m, mt_role(MT_ROLE_EMBED, -1, MT_EXPERT_NONE));
+
+    if (said == NULL)
+        said = mt_json_text(hf_key(c, "torch_dtype"));
+    for (size_t i = 0; said != NULL && t != NULL && i < sizeof names / sizeof names[0]; i++)
+        if (strcmp(names[i].name, said) == 0 && names[i].dtype != t->dtype)
+            return mt_check_found(ctx, c, "dtype",
+                                  "%s, but weights are stored as %s: they are "
+                                  "cast when they are loaded",
+                                  said, mt_dtype_name(t->dtype));
+    return MT_OK;
 }
 
 /* ---- files ---- */
@@ -98,16 +192,42 @@ static bool hf_beside(const struct mt_check *c, const char *name)
     return false;
 }
 
-static mt_status hf_no_tokenizer(struct mt_ctx *ctx, struct mt_check *c)
+static mt_status hf_weights_name(struct mt_ctx *ctx, struct mt_check *c)
 {
-    static const char *const any[] = {"tokenizer.json", "tokenizer.model", "vocab.json",
-                                      "vocab.txt",      "tekken.json",     NULL};
+    const char *first = c->m->n_maps > 0 ? mt_path_base(c->m->maps[0]->path) : MT_ST_SINGLE;
+    char *index;
 
-    for (size_t i = 0; any[i] != NULL; i++)
-        if (hf_beside(c, any[i]))
-            return MT_OK;
-    return mt_check_found(ctx, c, "tokenizer.json",
-                          "no tokenizer lies beside the weights; only token ids can be given");
+    if (strcmp(first, MT_ST_SINGLE) == 0)
+        return MT_OK;
+    if (!mt_path_is_dir(c->m->path))
+        return mt_check_found(
+            ctx, c, first, "directories are loaded, whose one weight file is called " MT_ST_SINGLE);
+    MT_TRY(mt_path_join(ctx, c->m->path, MT_ST_INDEX, &index));
+    bool there = mt_path_is_file(index);
+    mt_free(index);
+    return there ? MT_OK
+                 : mt_check_found(ctx, c, first,
+                                  "neither " MT_ST_SINGLE " nor " MT_ST_INDEX
+                                  " is here, so no weights are found");
+}
+
+static mt_status hf_index_metadata(struct mt_ctx *ctx, struct mt_check *c)
+{
+    struct mt_hf_index ix = {0};
+    mt_status st = MT_OK;
+    char *path;
+
+    if (!mt_path_is_dir(c->m->path))
+        return MT_OK;
+    MT_TRY(mt_path_join(ctx, c->m->path, MT_ST_INDEX, &path));
+    if (mt_path_is_file(path)) {
+        st = mt_hf_index_read(ctx, path, &c->arena, &ix);
+        if (st == MT_OK && !ix.has_metadata)
+            st = mt_check_found(ctx, c, MT_ST_INDEX, "it has no \"metadata\", which is read");
+        mt_hf_index_free(&ix);
+    }
+    mt_free(path);
+    return st;
 }
 
 static mt_status hf_no_format_key(struct mt_ctx *ctx, struct mt_check *c)
@@ -125,33 +245,85 @@ static mt_status hf_no_format_key(struct mt_ctx *ctx, struct mt_check *c)
     return MT_OK;
 }
 
-/* ---- routers ---- */
-
-static mt_status hf_bias_dtype(struct mt_ctx *ctx, struct mt_check *c)
+static mt_status hf_large_file(struct mt_ctx *ctx, struct mt_check *c)
 {
-    for (size_t i = 0; i < c->m->n_tensors; i++) {
-        const struct mt_tensor *t = c->m->tensors[i];
-        if (t->role.kind == MT_ROLE_ROUTER_BIAS && t->dtype != MT_F32)
-            MT_TRY(mt_check_found(ctx, c, t->name,
-                                  "stored as %s: rounded selection biases send tokens to other "
-                                  "experts",
-                                  mt_dtype_name(t->dtype)));
+    for (size_t i = 0; i < c->m->n_maps; i++)
+        if (c->m->maps[i]->bytes > HF_HUB_BYTES_MAX)
+            MT_TRY(mt_check_found(ctx, c, mt_path_base(c->m->maps[i]->path),
+                                  "%" PRIu64 " bytes: the hub takes files of 50 GB at most",
+                                  c->m->maps[i]->bytes));
+    return MT_OK;
+}
+
+static mt_status hf_no_tokenizer(struct mt_ctx *ctx, struct mt_check *c)
+{
+    static const char *const any[] = {"tokenizer.json", "tokenizer.model", "vocab.json",
+                                      "vocab.txt",      "tekken.json",     NULL};
+
+    for (size_t i = 0; any[i] != NULL; i++)
+        if (hf_beside(c, any[i]))
+            return MT_OK;
+    return mt_check_found(ctx, c, "tokenizer.json",
+                          "no tokenizer lies beside the weights; only token ids can be given");
+}
+
+/* "modeling_x.XForCausalLM" of auto_map without modeling_x.py. */
+static mt_status hf_no_code(struct mt_ctx *ctx, struct mt_check *c)
+{
+    for (const struct mt_json *j = mt_json_first(hf_key(c, "auto_map")); j != NULL;
+         j = mt_json_next(j)) {
+        const char *value = mt_json_text(j);
+        char file[128];
+
+        if (value == NULL || strstr(value, "--") != NULL || strlen(value) + 4 > sizeof file)
+            continue; /* code of another repository */
+        snprintf(file, sizeof file, "%.*s.py", (int)strcspn(value, "."), value);
+        if (!hf_beside(c, file))
+            MT_TRY(mt_check_found(ctx, c, file, "auto_map names it, and it is not here"));
     }
     return MT_OK;
 }
 
-static mt_status hf_expert_count(struct mt_ctx *ctx, struct mt_check *c)
+static mt_status hf_generation_ids(struct mt_ctx *ctx, struct mt_check *c, const struct mt_json *g)
 {
-    const struct mt_ffn *moe = c->m->family != NULL ? mt_model_first_moe(c->m) : NULL;
-    int n = moe != NULL ? moe->n_experts : 1;
+    static const char *const keys[] = {"bos_token_id", "eos_token_id", "pad_token_id", NULL};
+    int64_t vocab, id;
 
-    if ((n <= 128 && (n & (n - 1)) == 0) || (n > 128 && n % 64 == 0))
+    if (!mt_json_integer(hf_key(c, "vocab_size"), &vocab))
         return MT_OK;
-    return mt_check_found(ctx, c, "experts",
-                          "%d experts: some of its kernels take powers of two up to 128 and "
-                          "multiples of 64 beyond, and others run instead",
-                          n);
+    for (size_t i = 0; keys[i] != NULL; i++) {
+        const struct mt_json *j = mt_json_get(g, keys[i]);
+        const struct mt_json *one = mt_json_kind(j) == MT_JSON_ARRAY ? mt_json_first(j) : j;
+        for (; one != NULL; one = one == j ? NULL : mt_json_next(one))
+            if (mt_json_integer(one, &id) && (id < 0 || id >= vocab))
+                MT_TRY(mt_check_found(ctx, c, "generation_config.json",
+                                      "%s %" PRId64 " lies outside the vocabulary of %" PRId64,
+                                      keys[i], id, vocab));
+    }
+    return MT_OK;
 }
+
+static mt_status hf_generation(struct mt_ctx *ctx, struct mt_check *c)
+{
+    struct mt_json *g = NULL;
+    mt_status st;
+
+    for (size_t i = 0; i < c->m->n_sidecars; i++) {
+        if (strcmp(c->m->sidecars[i].name, "generation_config.json") != 0)
+            continue;
+        st = mt_json_read(ctx, c->m->sidecars[i].path, HF_SMALL_BYTES_MAX, &g);
+        if (st == MT_E_FORMAT || st == MT_E_LIMIT)
+            return mt_check_found(ctx, c, "generation_config.json", "it cannot be read: %s",
+                                  mt_error(ctx));
+        MT_TRY(st);
+        st = hf_generation_ids(ctx, c, g);
+        mt_json_free(g);
+        return st;
+    }
+    return MT_OK;
+}
+
+#define HF_AGREE "compare config.json with the tensors; moetool inspect --tensors lists them"
 
 const struct mt_check_rule mt_check_hf[] = {
     MT_RULE("config", "safetensors", HF, REFUSED, "no config.json",
@@ -160,26 +332,88 @@ const struct mt_check_rule mt_check_hf[] = {
             "add \"model_type\"", hf_no_type),
     MT_RULE("architectures", "safetensors", VLLM, REFUSED, "config.json has no architectures",
             "add \"architectures\" with the name of the class", hf_no_architecture),
-    MT_RULE("known-model", "safetensors", TRANSFORMERS, REMARK, "a model_type without rules",
+    MT_RULE("known-model", "safetensors", TRANSFORMERS, REMARK, "a model_type without rules here",
             "try it", hf_unknown_type),
     MT_RULE("known-model", "safetensors", VLLM, REMARK,
             "a class that vLLM has no code of its own for", "try it", hf_unknown_class),
+    MT_RULE("unjudged", "safetensors", HF, REMARK, "a config or scheme without rules here",
+            "try it", mt_check_hf_unjudged),
     MT_RULE("class-and-type", "safetensors", VLLM, WRONG,
             "architectures and model_type mean different models", "make them agree",
             hf_class_and_type),
-    MT_RULE("tensors", "safetensors", HF, REFUSED,
-            "tensors are missing, surplus or of another shape than the config says",
-            "compare config.json with the tensors; moetool inspect --tensors lists them", hf_flaw),
     MT_RULE("pad-token", "safetensors", HF, REFUSED, "pad_token_id lies outside the vocabulary",
-            "remove it or name a token that exists", hf_id_range),
-    MT_RULE("tokenizer", "safetensors", HF, REMARK, "no tokenizer files",
-            "copy tokenizer.json and tokenizer_config.json from the source model", hf_no_tokenizer),
+            "remove it or name a token that exists", hf_pad_id),
+    MT_RULE("rope-spellings", "safetensors", HF, WRONG,
+            "the two spellings of rotary settings disagree", "make them agree", hf_rope_spellings),
+    MT_RULE("partial-rotary", "safetensors", HF, WRONG,
+            "partial_rotary_factor stands in one of its two places",
+            "write it both at the top and in rope_parameters", hf_partial_rotary),
+    MT_RULE("dtype", "safetensors", HF, REMARK, "the config names another float type",
+            "set dtype and torch_dtype to the stored type", hf_dtype),
+    MT_RULE("weights-name", "safetensors", TRANSFORMERS, REFUSED,
+            "weight files under names that are not looked for",
+            "moetool export MODEL -o DIRECTORY names them as loaders expect", hf_weights_name),
+    MT_RULE("index", "safetensors", TRANSFORMERS, REFUSED, "an index without metadata",
+            "add \"metadata\": {} to the index", hf_index_metadata),
     MT_RULE("format-key", "safetensors", TRANSFORMERS, REMARK, "__metadata__ without format pt",
             "moetool export MODEL -o OUT writes it", hf_no_format_key),
+    MT_RULE("file-size", "safetensors", HF, REMARK, "a file larger than the hub takes",
+            "moetool export --max-shard-size 5G", hf_large_file),
+    MT_RULE("tokenizer", "safetensors", HF, REMARK, "no tokenizer files",
+            "copy tokenizer.json and tokenizer_config.json from the source model", hf_no_tokenizer),
+    MT_RULE("remote-code", "safetensors", HF, REMARK, "auto_map names code that is not here",
+            "copy the file from the source model, or remove auto_map", hf_no_code),
+    MT_RULE("generation-config", "safetensors", HF, REMARK, "generation_config.json is unusable",
+            "correct it, or remove it", hf_generation),
+    MT_RULE("tensors-missing", "safetensors", TRANSFORMERS, WRONG,
+            "a tensor is missing: random values are taken in its place", HF_AGREE,
+            mt_check_hf_missing),
+    MT_RULE("tensors-missing", "safetensors", VLLM, REFUSED, "a tensor is missing", HF_AGREE,
+            mt_check_hf_missing),
+    MT_RULE("tensors-shape", "safetensors", HF, REFUSED, "a tensor is of another shape", HF_AGREE,
+            mt_check_hf_shapes),
+    MT_RULE("tensors-surplus", "safetensors", TRANSFORMERS, WRONG,
+            "a tensor that the config leaves no place for: it is ignored", HF_AGREE,
+            mt_check_hf_surplus),
+    MT_RULE("tensors-surplus", "safetensors", VLLM, REFUSED,
+            "a tensor that the config leaves no place for", HF_AGREE, mt_check_hf_surplus),
+    MT_RULE("tensors", "safetensors", HF, REFUSED, "tensors and config contradict each other",
+            HF_AGREE, mt_check_hf_flaw),
+    MT_RULE_SOURCE("tensors-unknown", "safetensors", TRANSFORMERS, REMARK,
+                   "a tensor of a name it does not know: reported as unexpected and ignored",
+                   "remove it if it is a leftover", mt_check_hf_unknown),
+    MT_RULE_SOURCE("tensors-unknown", "safetensors", VLLM, REFUSED,
+                   "a tensor of a name it does not know", "remove it if it is a leftover",
+                   mt_check_hf_unknown),
+    MT_RULE_SOURCE("predictors", "safetensors", VLLM, REFUSED,
+                   "layers behind the last one that are not declared",
+                   "set num_nextn_predict_layers, or remove the tensors", mt_check_hf_undeclared),
+    MT_RULE("predictors", "safetensors", VLLM, REMARK, "declared predictor layers without tensors",
+            "set num_nextn_predict_layers to 0", mt_check_hf_declared),
+    MT_RULE_SOURCE("stacked-experts", "safetensors", VLLM, REFUSED,
+                   "stacks of experts where they are asked for one by one",
+                   "moetool export MODEL -o OUT --experts per-expert", mt_check_hf_stacked),
+    MT_RULE("tied-head", "safetensors", VLLM, WRONG,
+            "tied embeddings with a head of its own: the embedding is taken for it",
+            "set tie_word_embeddings to false", mt_check_hf_tied),
+    MT_RULE("tied-head", "safetensors", TRANSFORMERS, REMARK,
+            "tied embeddings with a head of its own: it is kept, with a warning",
+            "set tie_word_embeddings to false", mt_check_hf_tied),
+    MT_RULE("head-size", "safetensors", VLLM, REFUSED, "heads of a size its code does not expect",
+            "use an architecture that reads head_dim: glm4_moe, qwen3_moe or mixtral",
+            mt_check_hf_heads),
+    MT_RULE("attention-bias", "safetensors", VLLM, REFUSED, "biases that its code asks for",
+            "use an architecture with a choice: glm4_moe", mt_check_hf_needed_bias),
+    MT_RULE("activation", "safetensors", VLLM, REFUSED, "an activation its code does not have",
+            "run it with transformers", mt_check_hf_activation),
     MT_RULE("selection-bias", "safetensors", HF_MOETOOL, REMARK, "a selection bias that is not F32",
-            "take it from a source that keeps it in F32", hf_bias_dtype),
+            "take it from a source that keeps it in F32", mt_check_hf_bias_dtype),
+    MT_RULE("router-dtype", "safetensors", TRANSFORMERS, REMARK, "F32 routers that are rounded",
+            "load it with dtype float32 where it matters", mt_check_hf_rounded_transformers),
+    MT_RULE("router-dtype", "safetensors", VLLM, REMARK, "F32 routers that are rounded",
+            "glm4_moe keeps them: moetool convert --arch glm4_moe", mt_check_hf_rounded_vllm),
     MT_RULE("expert-count", "safetensors", VLLM, REMARK,
             "an expert count that some kernels do not take",
-            "choose a power of two, or a multiple of 64", hf_expert_count),
+            "choose a power of two, or a multiple of 64", mt_check_hf_expert_count),
     MT_RULES_END,
 };

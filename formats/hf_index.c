@@ -31,6 +31,7 @@ static mt_status index_metadata(struct index_in *in)
 
     if (mt_scan_peek(&in->s) != '{')
         return mt_scan_skip(&in->s, NULL);
+    in->ix->has_metadata = true;
     MT_TRY(mt_scan_enter(&in->s, '{'));
     for (;;) {
         MT_TRY(mt_scan_next(&in->s, '}', &more));

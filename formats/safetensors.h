@@ -41,7 +41,7 @@ struct mt_hf_index {
     const char *name;      /* of the index: the base of `path`, borrowed */
     struct mt_hf_entry *v; /* sorted by file, then name; names are unique */
     size_t n, cap;
-    bool has_total;
+    bool has_metadata, has_total;
     uint64_t total; /* metadata.total_size: tensor bytes or file bytes, as producers please */
 };
 MT_NODISCARD mt_status mt_hf_index_read(struct mt_ctx *ctx, const char *path, const char *suffix,
