@@ -1,6 +1,8 @@
 #include "formats/check.h"
 
+#include "formats/safetensors.h"
 #include "formats/table.h"
+#include "lib/base/path.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -34,11 +36,27 @@ static bool check_is(const struct mt_model *m, const char *format)
     return m->format != NULL && strcmp(m->format, format) == 0;
 }
 
+/* The layout of directories that transformers and vLLM read. */
+static bool check_is_hf(const struct mt_model *m)
+{
+    return check_is(m, "safetensors") || check_is(m, "torch");
+}
+
+bool mt_check_is_native(const struct mt_model *m)
+{
+    return m->family != NULL && m->family->wraps;
+}
+
 unsigned mt_check_engines_of(const struct mt_model *m)
 {
-    return check_is(m, "safetensors") ? MT_FOR_HF | MT_FOR_MOETOOL
-           : check_is(m, "gguf")      ? MT_FOR_LLAMA_CPP | MT_FOR_MOETOOL
-                                      : MT_FOR_MOETOOL;
+    if (check_is(m, "gguf"))
+        return MT_FOR_LLAMA_CPP | MT_FOR_MOETOOL;
+    /* A file by itself is no model to engines, unless it bears the one name. */
+    if (!check_is_hf(m) || mt_check_is_native(m) ||
+        (check_is(m, "safetensors") && !mt_path_is_dir(m->path) && m->n_maps == 1 &&
+         strcmp(mt_path_base(m->maps[0]->path), MT_ST_SINGLE) != 0))
+        return MT_FOR_MOETOOL;
+    return MT_FOR_HF | MT_FOR_MOETOOL;
 }
 
 /* The headers as they lie in the files: binding a model evens out what engines stumble over. */
@@ -106,7 +124,9 @@ static bool check_applies(const struct mt_check *c, const struct mt_check_rule *
         return false;
     if (r->formats == NULL)
         return true;
-    return c->m != NULL && check_is(c->m, r->formats);
+    if (c->m == NULL || mt_check_is_native(c->m))
+        return false;
+    return strcmp(r->formats, "hf") == 0 ? check_is_hf(c->m) : check_is(c->m, r->formats);
 }
 
 static mt_status check_run(struct mt_ctx *ctx, struct mt_check *c)
@@ -208,7 +228,7 @@ static unsigned check_meant_for(const struct mt_check *c)
     unsigned engines = mt_check_engines_of(c->m);
     const char *arch = mt_check_architecture(c);
 
-    if (c->m->family == NULL)
+    if (c->m->family == NULL || c->m->family->wraps)
         engines &= ~MT_FOR_TRANSFORMERS;
     if (arch == NULL || !mt_check_vllm_knows(arch))
         engines &= ~MT_FOR_VLLM;

@@ -49,9 +49,11 @@ const char *mt_severity_verdict(enum mt_severity s);
 struct mt_check;
 
 struct mt_check_rule {
-    const char *name;    /* "selection-bias-dtype" */
-    const char *formats; /* of the model: "safetensors", "gguf"; NULL: any */
-    unsigned engines;    /* MT_FOR_... */
+    const char *name; /* "selection-bias-dtype" */
+    const char
+        *formats;     /* of the model: "safetensors", "gguf", "hf" (safetensors or torch); NULL:
+                         any, also when it cannot be read. The native layout has the last alone */
+    unsigned engines; /* MT_FOR_... */
     enum mt_severity severity;
     const char *summary; /* what is wrong when it hits */
     const char *remedy;  /* what to do */
@@ -110,6 +112,7 @@ void mt_check_free(struct mt_check *c); /* NULL is fine */
 
 /* The worst that was found for an engine. */
 enum mt_severity mt_check_worst(const struct mt_check *c, enum mt_engine e);
+bool mt_check_is_native(const struct mt_model *m);
 /* Engines that take the model's format. */
 unsigned mt_check_engines_of(const struct mt_model *m);
 

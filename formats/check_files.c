@@ -112,10 +112,10 @@ static mt_status files_gguf(struct mt_ctx *ctx, struct mt_check *c)
                : MT_OK;
 }
 
-static mt_status files_foreign(struct mt_ctx *ctx, struct mt_check *c)
+static mt_status files_native(struct mt_ctx *ctx, struct mt_check *c)
 {
-    return c->m != NULL && !files_is(c, "gguf") && !files_is(c, "safetensors")
-               ? mt_check_found(ctx, c, c->path, "%s files are not read", c->m->format)
+    return c->m != NULL && mt_check_is_native(c->m)
+               ? mt_check_found(ctx, c, "model_type", "the native layout is read by moetool alone")
                : MT_OK;
 }
 
@@ -131,8 +131,8 @@ const struct mt_check_rule mt_check_files[] = {
             "moetool export MODEL -o OUT.gguf", files_not_gguf),
     MT_RULE("format", NULL, HF, REFUSED, "a GGUF file", "moetool export MODEL -o DIRECTORY",
             files_gguf),
-    MT_RULE("format", NULL, HF, REFUSED, "a format that no engine reads",
-            "moetool export MODEL -o DIRECTORY", files_foreign),
+    MT_RULE("format", NULL, HF, REFUSED, "the native layout",
+            "give convert an --arch that engines have, or run it with moetool", files_native),
     MT_RULE("whole", NULL, MOETOOL, REFUSED,
             "tensors and config do not make a model that is known here",
             "compare config.json with the tensors; moetool inspect --tensors lists them",

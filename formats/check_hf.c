@@ -142,24 +142,33 @@ static mt_status hf_rope_spellings(struct mt_ctx *ctx, struct mt_check *c)
                                 a, b);
 }
 
-/* glm4_moe takes one half where it finds nothing. */
-static mt_status hf_partial_rotary(struct mt_ctx *ctx, struct mt_check *c)
+/* glm4_moe takes one half where it finds nothing. Version 5 looks in both places, but where there
+ * is rope_scaling that stands for all of rope_parameters; before, the top alone was read. */
+static mt_status hf_inner_partial(struct mt_ctx *ctx, struct mt_check *c, bool scaled)
 {
     static const char key[] = "partial_rotary_factor";
+    const struct mt_json *old = hf_key(c, "rope_scaling");
     const struct mt_family *f = hf_type_family(c);
-    const struct mt_json *both = hf_key(c, "rope_parameters");
-    double outer = 0.5, inner = 0.5;
-    bool has_outer, has_inner;
+    double partial;
 
-    if (f == NULL || strcmp(f->name, "glm4_moe") != 0)
+    if (f == NULL || strcmp(f->name, "glm4_moe") != 0 || hf_key(c, key) != NULL ||
+        !mt_json_number(mt_json_get(hf_key(c, "rope_parameters"), key), &partial) ||
+        partial == 0.5 || scaled != (mt_json_kind(old) == MT_JSON_OBJECT) ||
+        mt_json_get(old, key) != NULL)
         return MT_OK;
-    has_outer = mt_json_number(hf_key(c, key), &outer);
-    has_inner = mt_json_number(mt_json_get(both, key), &inner);
-    if (has_outer == has_inner || (has_outer ? outer : inner) == 0.5)
-        return MT_OK;
-    return mt_check_found(ctx, c, key, "%g %s only: releases that look in the other place take 0.5",
-                          has_outer ? outer : inner,
-                          has_outer ? "at the top" : "in rope_parameters");
+    return mt_check_found(ctx, c, key, "%g in rope_parameters only: %s", partial,
+                          scaled ? "rope_scaling is read in its place, and 0.5 taken"
+                                 : "releases before transformers 5 look at the top and take 0.5");
+}
+
+static mt_status hf_lost_partial(struct mt_ctx *ctx, struct mt_check *c)
+{
+    return hf_inner_partial(ctx, c, true);
+}
+
+static mt_status hf_partial_rotary(struct mt_ctx *ctx, struct mt_check *c)
+{
+    return hf_inner_partial(ctx, c, false);
 }
 
 static mt_status hf_dtype(struct mt_ctx *ctx, struct mt_check *c)
@@ -221,13 +230,22 @@ static mt_status hf_index_metadata(struct mt_ctx *ctx, struct mt_check *c)
         return MT_OK;
     MT_TRY(mt_path_join(ctx, c->m->path, MT_ST_INDEX, &path));
     if (mt_path_is_file(path)) {
-        st = mt_hf_index_read(ctx, path, &c->arena, &ix);
+        st = mt_hf_index_read(ctx, path, MT_ST_SUFFIX, &c->arena, &ix);
         if (st == MT_OK && !ix.has_metadata)
             st = mt_check_found(ctx, c, MT_ST_INDEX, "it has no \"metadata\", which is read");
         mt_hf_index_free(&ix);
     }
     mt_free(path);
     return st;
+}
+
+static mt_status hf_torch(struct mt_ctx *ctx, struct mt_check *c)
+{
+    return strcmp(c->m->format, "torch") == 0
+               ? mt_check_found(ctx, c, "weights",
+                                "pickled torch files: they load slowly, and some "
+                                "releases ask for a newer torch to trust them")
+               : MT_OK;
 }
 
 static mt_status hf_no_format_key(struct mt_ctx *ctx, struct mt_check *c)
@@ -326,29 +344,32 @@ static mt_status hf_generation(struct mt_ctx *ctx, struct mt_check *c)
 #define HF_AGREE "compare config.json with the tensors; moetool inspect --tensors lists them"
 
 const struct mt_check_rule mt_check_hf[] = {
-    MT_RULE("config", "safetensors", HF, REFUSED, "no config.json",
+    MT_RULE("config", "hf", HF, REFUSED, "no config.json",
             "put the model's config.json beside its weights", hf_no_config),
-    MT_RULE("model-type", "safetensors", TRANSFORMERS, REFUSED, "config.json has no model_type",
+    MT_RULE("model-type", "hf", TRANSFORMERS, REFUSED, "config.json has no model_type",
             "add \"model_type\"", hf_no_type),
-    MT_RULE("architectures", "safetensors", VLLM, REFUSED, "config.json has no architectures",
+    MT_RULE("architectures", "hf", VLLM, REFUSED, "config.json has no architectures",
             "add \"architectures\" with the name of the class", hf_no_architecture),
-    MT_RULE("known-model", "safetensors", TRANSFORMERS, REMARK, "a model_type without rules here",
-            "try it", hf_unknown_type),
-    MT_RULE("known-model", "safetensors", VLLM, REMARK,
-            "a class that vLLM has no code of its own for", "try it", hf_unknown_class),
-    MT_RULE("unjudged", "safetensors", HF, REMARK, "a config or scheme without rules here",
-            "try it", mt_check_hf_unjudged),
-    MT_RULE("class-and-type", "safetensors", VLLM, WRONG,
+    MT_RULE("known-model", "hf", TRANSFORMERS, REMARK, "a model_type without rules here", "try it",
+            hf_unknown_type),
+    MT_RULE("known-model", "hf", VLLM, REMARK, "a class that vLLM has no code of its own for",
+            "try it", hf_unknown_class),
+    MT_RULE("unjudged", "hf", HF, REMARK, "a config or scheme without rules here", "try it",
+            mt_check_hf_unjudged),
+    MT_RULE("class-and-type", "hf", VLLM, WRONG,
             "architectures and model_type mean different models", "make them agree",
             hf_class_and_type),
-    MT_RULE("pad-token", "safetensors", HF, REFUSED, "pad_token_id lies outside the vocabulary",
+    MT_RULE("pad-token", "hf", HF, REFUSED, "pad_token_id lies outside the vocabulary",
             "remove it or name a token that exists", hf_pad_id),
-    MT_RULE("rope-spellings", "safetensors", HF, WRONG,
-            "the two spellings of rotary settings disagree", "make them agree", hf_rope_spellings),
-    MT_RULE("partial-rotary", "safetensors", HF, WRONG,
-            "partial_rotary_factor stands in one of its two places",
-            "write it both at the top and in rope_parameters", hf_partial_rotary),
-    MT_RULE("dtype", "safetensors", HF, REMARK, "the config names another float type",
+    MT_RULE("rope-spellings", "hf", HF, WRONG, "the two spellings of rotary settings disagree",
+            "make them agree", hf_rope_spellings),
+    MT_RULE("partial-rotary", "hf", HF, WRONG,
+            "partial_rotary_factor stands where rope_scaling hides it", "write it at the top, too",
+            hf_lost_partial),
+    MT_RULE("partial-rotary", "hf", HF, REMARK,
+            "partial_rotary_factor stands in rope_parameters alone", "write it at the top, too",
+            hf_partial_rotary),
+    MT_RULE("dtype", "hf", HF, REMARK, "the config names another float type",
             "set dtype and torch_dtype to the stored type", hf_dtype),
     MT_RULE("weights-name", "safetensors", TRANSFORMERS, REFUSED,
             "weight files under names that are not looked for",
@@ -357,63 +378,63 @@ const struct mt_check_rule mt_check_hf[] = {
             "add \"metadata\": {} to the index", hf_index_metadata),
     MT_RULE("format-key", "safetensors", TRANSFORMERS, REMARK, "__metadata__ without format pt",
             "moetool export MODEL -o OUT writes it", hf_no_format_key),
-    MT_RULE("file-size", "safetensors", HF, REMARK, "a file larger than the hub takes",
+    MT_RULE("torch-files", "hf", HF, REMARK, "weights in torch files",
+            "moetool export MODEL -o OUT writes safetensors", hf_torch),
+    MT_RULE("file-size", "hf", HF, REMARK, "a file larger than the hub takes",
             "moetool export --max-shard-size 5G", hf_large_file),
-    MT_RULE("tokenizer", "safetensors", HF, REMARK, "no tokenizer files",
+    MT_RULE("tokenizer", "hf", HF, REMARK, "no tokenizer files",
             "copy tokenizer.json and tokenizer_config.json from the source model", hf_no_tokenizer),
-    MT_RULE("remote-code", "safetensors", HF, REMARK, "auto_map names code that is not here",
+    MT_RULE("remote-code", "hf", HF, REMARK, "auto_map names code that is not here",
             "copy the file from the source model, or remove auto_map", hf_no_code),
-    MT_RULE("generation-config", "safetensors", HF, REMARK, "generation_config.json is unusable",
+    MT_RULE("generation-config", "hf", HF, REMARK, "generation_config.json is unusable",
             "correct it, or remove it", hf_generation),
-    MT_RULE("tensors-missing", "safetensors", TRANSFORMERS, WRONG,
+    MT_RULE("tensors-missing", "hf", TRANSFORMERS, WRONG,
             "a tensor is missing: random values are taken in its place", HF_AGREE,
             mt_check_hf_missing),
-    MT_RULE("tensors-missing", "safetensors", VLLM, REFUSED, "a tensor is missing", HF_AGREE,
+    MT_RULE("tensors-missing", "hf", VLLM, REFUSED, "a tensor is missing", HF_AGREE,
             mt_check_hf_missing),
-    MT_RULE("tensors-shape", "safetensors", HF, REFUSED, "a tensor is of another shape", HF_AGREE,
+    MT_RULE("tensors-shape", "hf", HF, REFUSED, "a tensor is of another shape", HF_AGREE,
             mt_check_hf_shapes),
-    MT_RULE("tensors-surplus", "safetensors", TRANSFORMERS, WRONG,
+    MT_RULE("tensors-surplus", "hf", TRANSFORMERS, WRONG,
             "a tensor that the config leaves no place for: it is ignored", HF_AGREE,
             mt_check_hf_surplus),
-    MT_RULE("tensors-surplus", "safetensors", VLLM, REFUSED,
-            "a tensor that the config leaves no place for", HF_AGREE, mt_check_hf_surplus),
-    MT_RULE("tensors", "safetensors", HF, REFUSED, "tensors and config contradict each other",
-            HF_AGREE, mt_check_hf_flaw),
-    MT_RULE_SOURCE("tensors-unknown", "safetensors", TRANSFORMERS, REMARK,
+    MT_RULE("tensors-surplus", "hf", VLLM, REFUSED, "a tensor that the config leaves no place for",
+            HF_AGREE, mt_check_hf_surplus),
+    MT_RULE("tensors", "hf", HF, REFUSED, "tensors and config contradict each other", HF_AGREE,
+            mt_check_hf_flaw),
+    MT_RULE_SOURCE("tensors-unknown", "hf", TRANSFORMERS, REMARK,
                    "a tensor of a name it does not know: reported as unexpected and ignored",
                    "remove it if it is a leftover", mt_check_hf_unknown),
-    MT_RULE_SOURCE("tensors-unknown", "safetensors", VLLM, REFUSED,
-                   "a tensor of a name it does not know", "remove it if it is a leftover",
-                   mt_check_hf_unknown),
-    MT_RULE_SOURCE("predictors", "safetensors", VLLM, REFUSED,
+    MT_RULE_SOURCE("tensors-unknown", "hf", VLLM, REFUSED, "a tensor of a name it does not know",
+                   "remove it if it is a leftover", mt_check_hf_unknown),
+    MT_RULE_SOURCE("predictors", "hf", VLLM, REFUSED,
                    "layers behind the last one that are not declared",
                    "set num_nextn_predict_layers, or remove the tensors", mt_check_hf_undeclared),
-    MT_RULE("predictors", "safetensors", VLLM, REMARK, "declared predictor layers without tensors",
+    MT_RULE("predictors", "hf", VLLM, REMARK, "declared predictor layers without tensors",
             "set num_nextn_predict_layers to 0", mt_check_hf_declared),
-    MT_RULE_SOURCE("stacked-experts", "safetensors", VLLM, REFUSED,
-                   "stacks of experts where they are asked for one by one",
-                   "moetool export MODEL -o OUT --experts per-expert", mt_check_hf_stacked),
-    MT_RULE("tied-head", "safetensors", VLLM, WRONG,
+    MT_RULE("stacked-experts", "hf", VLLM, REMARK,
+            "stacks of experts, which older releases do not read",
+            "moetool export MODEL -o OUT --experts per-expert", mt_check_hf_stacked),
+    MT_RULE("tied-head", "hf", VLLM, WRONG,
             "tied embeddings with a head of its own: the embedding is taken for it",
             "set tie_word_embeddings to false", mt_check_hf_tied),
-    MT_RULE("tied-head", "safetensors", TRANSFORMERS, REMARK,
+    MT_RULE("tied-head", "hf", TRANSFORMERS, REMARK,
             "tied embeddings with a head of its own: it is kept, with a warning",
             "set tie_word_embeddings to false", mt_check_hf_tied),
-    MT_RULE("head-size", "safetensors", VLLM, REFUSED, "heads of a size its code does not expect",
+    MT_RULE("head-size", "hf", VLLM, REFUSED, "heads of a size its code does not expect",
             "use an architecture that reads head_dim: glm4_moe, qwen3_moe or mixtral",
             mt_check_hf_heads),
-    MT_RULE("attention-bias", "safetensors", VLLM, REFUSED, "biases that its code asks for",
+    MT_RULE("attention-bias", "hf", VLLM, REFUSED, "biases that its code asks for",
             "use an architecture with a choice: glm4_moe", mt_check_hf_needed_bias),
-    MT_RULE("activation", "safetensors", VLLM, REFUSED, "an activation its code does not have",
+    MT_RULE("activation", "hf", VLLM, REFUSED, "an activation its code does not have",
             "run it with transformers", mt_check_hf_activation),
-    MT_RULE("selection-bias", "safetensors", HF_MOETOOL, REMARK, "a selection bias that is not F32",
+    MT_RULE("selection-bias", "hf", HF_MOETOOL, REMARK, "a selection bias that is not F32",
             "take it from a source that keeps it in F32", mt_check_hf_bias_dtype),
-    MT_RULE("router-dtype", "safetensors", TRANSFORMERS, REMARK, "F32 routers that are rounded",
+    MT_RULE("router-dtype", "hf", TRANSFORMERS, REMARK, "F32 routers that are rounded",
             "load it with dtype float32 where it matters", mt_check_hf_rounded_transformers),
-    MT_RULE("router-dtype", "safetensors", VLLM, REMARK, "F32 routers that are rounded",
+    MT_RULE("router-dtype", "hf", VLLM, REMARK, "F32 routers that are rounded",
             "glm4_moe keeps them: moetool convert --arch glm4_moe", mt_check_hf_rounded_vllm),
-    MT_RULE("expert-count", "safetensors", VLLM, REMARK,
-            "an expert count that some kernels do not take",
+    MT_RULE("expert-count", "hf", VLLM, REMARK, "an expert count that some kernels do not take",
             "choose a power of two, or a multiple of 64", mt_check_hf_expert_count),
     MT_RULES_END,
 };

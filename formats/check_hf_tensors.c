@@ -98,11 +98,16 @@ static int64_t tensors_predictor(const struct mt_check *c, const char *name)
     return *end == '.' && l >= c->m->hp.n_layers ? l : -1;
 }
 
+/* Encoders and models with other heads have more than the rows of their family name. */
 mt_status mt_check_hf_unknown(struct mt_ctx *ctx, struct mt_check *c)
 {
+    const char *arch = mt_check_architecture(c);
     char show[MT_SHOW_BYTES];
 
-    for (size_t i = 0; c->m->family != NULL && c->flaw == NULL && i < c->m->n_tensors; i++) {
+    if (c->m->family == NULL || c->flaw != NULL || arch == NULL || !mt_check_vllm_knows(arch) ||
+        strcmp(arch, c->m->family->architecture) != 0)
+        return MT_OK;
+    for (size_t i = 0; i < c->m->n_tensors; i++) {
         const struct mt_tensor *t = c->m->tensors[i];
         if (t->role.kind == MT_ROLE_OTHER && !tensors_buffer(t->name) &&
             tensors_predictor(c, t->name) < 0)
@@ -153,9 +158,11 @@ mt_status mt_check_hf_stacked(struct mt_ctx *ctx, struct mt_check *c)
 {
     for (const struct mt_cut *cut = c->m->cuts; cut != NULL; cut = cut->next)
         if (strstr(cut->whole->name, ".mlp.experts.") != NULL && c->m->family->fused == NULL)
-            return mt_check_found(ctx, c, cut->whole->name,
-                                  "experts in a stack: its loader for %s asks for them one by one",
-                                  c->m->family->architecture);
+            return mt_check_found(
+                ctx, c, cut->whole->name,
+                "experts in a stack: releases before summer 2026 ask for those of "
+                "%s one by one",
+                c->m->family->architecture);
     return MT_OK;
 }
 
