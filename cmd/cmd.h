@@ -14,6 +14,7 @@
 #include "lib/base/opt.h"
 #include "lib/flow/format.h"
 #include "lib/flow/pass.h"
+#include "lib/flow/profile.h"
 #include "lib/text/dataset.h"
 
 /* Exit codes, for every command. */
@@ -88,6 +89,10 @@ void cmd_chat_free(struct cmd_chat *c);
 
 /* ---- common.c ---- */
 MT_NODISCARD mt_status cmd_open_model(struct mt_ctx *ctx, const char *path, struct mt_model **m);
+/* Statistics that passes over `m` may use, of any kind that mt_stats_import reads; *given*, and
+ * hung on m. `path` NULL: none. */
+MT_NODISCARD mt_status cmd_open_profile(struct mt_ctx *ctx, const char *path, struct mt_model *m,
+                                        struct mt_profile **out);
 MT_NODISCARD mt_status cmd_open_device(struct mt_ctx *ctx, const struct cmd_args *a,
                                        struct mt_device **dev);
 /* Tokens in a window, by the command's data options and the model's context. */

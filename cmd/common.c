@@ -1,5 +1,6 @@
 #include "cmd/cmd.h"
 
+#include "formats/stats.h"
 #include "formats/table.h"
 #include "kernels/device.h"
 #include "lib/base/json.h"
@@ -84,6 +85,17 @@ uint64_t cmd_default_memory(void)
 mt_status cmd_open_model(struct mt_ctx *ctx, const char *path, struct mt_model **m)
 {
     return mt_model_open(ctx, mt_formats, path, m);
+}
+
+mt_status cmd_open_profile(struct mt_ctx *ctx, const char *path, struct mt_model *m,
+                           struct mt_profile **out)
+{
+    *out = NULL;
+    if (path == NULL)
+        return MT_OK;
+    MT_TRY(mt_wrap(ctx, mt_stats_import(ctx, path, m, out), "--profile"));
+    m->profile = *out;
+    return MT_OK;
 }
 
 mt_status cmd_open_device(struct mt_ctx *ctx, const struct cmd_args *a, struct mt_device **dev)

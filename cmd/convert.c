@@ -19,7 +19,7 @@
 extern const struct mt_pass mt_pass_convert_ffn;
 
 struct convert_opts {
-    const char *out;
+    const char *out, *profile;
     struct mt_strlist eval_data;
     int format;
     uint64_t max_shard_size;
@@ -38,6 +38,9 @@ static const struct mt_opt convert_opt_table[] = {
                 "tell shapes, sizes, memory and disk; write nothing"),
     MT_OPT_SIZE(struct convert_opts, max_shard_size, "max-shard-size", 0, "SIZE", "5G",
                 "largest weight file of a directory; 0: one file. GGUF is one file"),
+    MT_OPT_STR(struct convert_opts, profile, "profile", 0, "FILE", NULL,
+               "statistics from `moetool profile`, an imatrix or scores in JSON: what they tell "
+               "is not measured again"),
     MT_OPT_LIST(struct convert_opts, eval_data, "eval-data", 0, "[NAME=]FILE",
                 "text to validate on, as --data (default: the text of --data)"),
     MT_OPT_BOOL(struct convert_opts, no_validate, "no-validate", 0,
@@ -55,6 +58,7 @@ struct convert {
     const struct cmd_args *a;
     const struct convert_opts *o;
     struct mt_model *src;
+    struct mt_profile *profile; /* NULL: none */
     struct mt_device *dev;
     bool has_data, has_eval;
     struct mt_dataset data, eval; /* calibration, validation */
@@ -79,6 +83,7 @@ static const struct mt_dataset *convert_eval_data(const struct convert *c)
 static mt_status convert_open(struct mt_ctx *ctx, struct convert *c)
 {
     MT_TRY(cmd_open_model(ctx, c->a->pos->v[0], &c->src));
+    MT_TRY(cmd_open_profile(ctx, c->o->profile, c->src, &c->profile));
     if (c->a->data->data.n == 0) {
         if (c->o->eval_data.n > 0)
             return mt_fail(ctx, MT_E_OPTION, "--eval-data needs --data: the text to calibrate on");
@@ -116,6 +121,7 @@ static void convert_close(struct convert *c)
         mt_dataset_free(&c->eval);
     if (c->dev != NULL)
         mt_device_close(c->dev);
+    mt_profile_free(c->profile);
     mt_model_free(c->src);
 }
 

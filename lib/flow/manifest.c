@@ -4,6 +4,7 @@
 #include "lib/base/map.h"
 #include "lib/base/mem.h"
 #include "lib/base/path.h"
+#include "lib/flow/profile.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -107,6 +108,25 @@ static void manifest_data(struct mt_json *m, const struct mt_dataset *d)
         mt_json_add_str(names, d->domains[i]);
 }
 
+static void manifest_profile(struct mt_json *m, const struct mt_profile *p)
+{
+    struct mt_json *o = mt_json_set_object(m, "profile"), *list;
+    char hex[65];
+
+    mt_profile_identity(p, hex);
+    mt_json_set_str(o, "identity", hex);
+    mt_json_set_str(o, "origin", mt_profile_info(p)->origin);
+    list = mt_json_set_array(o, "sources");
+    for (int i = 0; i < mt_profile_n_sources(p); i++) {
+        const struct mt_profile_source *s = mt_profile_source(p, i);
+        struct mt_json *one = mt_json_add_object(list);
+        mt_json_set_str(one, "domain", s->domain);
+        mt_json_set_str(one, "sha256", s->sha256);
+        mt_json_set_int(one, "windows", s->windows);
+        mt_json_set_int(one, "tokens", s->tokens);
+    }
+}
+
 /* The manifest beside the source's files; absent is fine, and one that cannot be read is no reason
  * to stop. A model given as a single file has none of its own. */
 static mt_status manifest_before(struct mt_ctx *ctx, const struct mt_model *src,
@@ -137,7 +157,7 @@ static mt_status manifest_before(struct mt_ctx *ctx, const struct mt_model *src,
 static mt_status manifest_history(struct mt_ctx *ctx, struct mt_json *source,
                                   const struct mt_model *src)
 {
-    static const char *const keys[] = {"moetool", "source", "passes", "data"};
+    static const char *const keys[] = {"moetool", "source", "passes", "data", "profile"};
     struct mt_json *before, *o, *part;
     mt_status st = manifest_before(ctx, src, &before);
 
@@ -186,6 +206,8 @@ mt_status mt_manifest_new(struct mt_ctx *ctx, const struct mt_manifest_in *in, s
         mt_json_set_str(m, "device", in->opts->dev->name);
         manifest_data(m, in->opts->data);
     }
+    if (src->profile != NULL)
+        manifest_profile(m, src->profile);
     o = mt_json_set_object(m, "target");
     if (plan->family != NULL) {
         mt_json_set_str(o, "model_type", plan->family->name);

@@ -8,6 +8,7 @@
  *   passes    name and every option value; `report` of each
  *   seed, blas (only when activations were computed), device
  *   data      sha256, windows, tokens, domains; absent when nothing was calibrated
+ *   profile   identity, origin and sources of the statistics handed in; absent without
  *   target    model_type, architecture, format, sizes, feed-forward shape
  *   layers    [{"layer": l, "<pass>": {...}}], only of passes that report by layer
  */

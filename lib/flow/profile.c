@@ -1,5 +1,6 @@
 #include "lib/flow/profile_impl.h"
 
+#include "lib/base/hash.h"
 #include "lib/base/mem.h"
 #include "lib/flow/walk.h"
 
@@ -227,6 +228,29 @@ int mt_profile_n_sources(const struct mt_profile *p)
 const struct mt_profile_source *mt_profile_source(const struct mt_profile *p, int i)
 {
     return &p->sources[i];
+}
+
+void mt_profile_identity(const struct mt_profile *p, char hex[65])
+{
+    const struct mt_profile_info *i = &p->info;
+    const int64_t sizes[3] = {i->seq_len, i->n_layers, i->hidden};
+    struct mt_sha256 s;
+
+    mt_sha256_begin(&s);
+    mt_sha256_add(&s, i->model, strlen(i->model) + 1);
+    mt_sha256_add(&s, i->tokenizer, strlen(i->tokenizer) + 1);
+    mt_sha256_add(&s, i->origin, strlen(i->origin) + 1);
+    mt_sha256_add(&s, sizes, sizeof sizes);
+    for (int k = 0; k < p->n_sources; k++) {
+        const struct mt_profile_source *o = &p->sources[k];
+        const int64_t seen[2] = {o->windows, o->tokens};
+        mt_sha256_add(&s, o->domain, strlen(o->domain) + 1);
+        mt_sha256_add(&s, o->sha256, strlen(o->sha256) + 1);
+        mt_sha256_add(&s, o->ids_sha256, strlen(o->ids_sha256) + 1);
+        mt_sha256_add(&s, seen, sizeof seen);
+    }
+    mt_sha256_add(&s, p->shapes, (size_t)i->n_layers * MT_STAT_COUNT_ALL * sizeof *p->shapes);
+    mt_sha256_hex(&s, hex);
 }
 
 bool mt_profile_has(const struct mt_profile *p, int layer, enum mt_stat s)

@@ -121,6 +121,8 @@ const char *mt_profile_domain(const struct mt_profile *p, int i); /* in order of
 int mt_profile_n_sources(const struct mt_profile *p);
 const struct mt_profile_source *mt_profile_source(const struct mt_profile *p, int i);
 
+/* SHA-256 of all that tells this profile from others: model, sources, what it holds. */
+void mt_profile_identity(const struct mt_profile *p, char hex[65]);
 /* Whether the statistic is there at a layer, and its shape ([rows, cols], row-major). */
 bool mt_profile_has(const struct mt_profile *p, int layer, enum mt_stat s);
 void mt_profile_shape(const struct mt_profile *p, int layer, enum mt_stat s, int64_t *rows,

@@ -3,6 +3,7 @@
 #include "lib/flow/emit.h"
 #include "lib/flow/identity.h"
 #include "lib/flow/manifest.h"
+#include "lib/flow/profile.h"
 #include "lib/flow/walk_state.h"
 #include "lib/ir/pad.h"
 
@@ -316,6 +317,10 @@ static mt_status plan_key(struct mt_ctx *ctx, struct mt_walk *w)
     MT_TRY(mt_journal_key_add(ctx, &w->key, "moetool", MT_VERSION));
     MT_TRY(mt_journal_key_add(ctx, &w->key, "source model", w->identity));
     MT_TRY(plan_key_passes(ctx, w));
+    if (w->o->source->profile != NULL) {
+        mt_profile_identity(w->o->source->profile, hex);
+        MT_TRY(mt_journal_key_add(ctx, &w->key, "--profile", hex));
+    }
     snprintf(num, sizeof num, "%" PRIu64, mt_ctx_seed(ctx));
     MT_TRY(mt_journal_key_add(ctx, &w->key, "--seed", num));
     if (w->forward) {

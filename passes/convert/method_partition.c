@@ -18,9 +18,15 @@ static bool partition_wants_sums(const struct mt_convert_at *at)
     return partition_how(at) == MT_PARTITION_CLUSTER && at->shape->n_shared > 0;
 }
 
+/* Sums measured before the conversion spare a look. */
+static bool partition_knows_sums(const struct mt_convert_at *at)
+{
+    return partition_wants_sums(at) && mt_neuron_sums_has(at->src, MT_NEURON_ABS);
+}
+
 static int partition_rounds(const struct mt_convert_at *at)
 {
-    return partition_wants_sums(at) ? 1 : 0;
+    return partition_wants_sums(at) && !partition_knows_sums(at) ? 1 : 0;
 }
 
 static uint64_t partition_memory(const struct mt_convert_at *at)
@@ -41,7 +47,8 @@ static mt_status partition_begin(struct mt_ctx *ctx, const struct mt_convert_at 
     s->width = at->shape->width;
     if (!partition_wants_sums(at))
         return MT_OK;
-    return mt_alloc0(ctx, (size_t)s->width, sizeof(*s->abs), "neuron sums", &s->abs);
+    MT_TRY(mt_alloc0(ctx, (size_t)s->width, sizeof(*s->abs), "neuron sums", &s->abs));
+    return partition_knows_sums(at) ? mt_neuron_sums_read(ctx, at->src, at->layer, s) : MT_OK;
 }
 
 static mt_status partition_observe(struct mt_ctx *ctx, const struct mt_convert_at *at, void *state,

@@ -2,6 +2,7 @@
 
 #include "kernels/kernels.h"
 #include "lib/base/pool.h"
+#include "lib/flow/profile.h"
 
 #include <math.h>
 #include <string.h>
@@ -184,6 +185,41 @@ static void neurons_merge(const double *score, const int32_t *from, int64_t lo, 
         bool left = b >= hi || (a < mid && score[from[a]] >= score[from[b]]);
         to[i] = left ? from[a++] : from[b++];
     }
+}
+
+bool mt_neuron_sums_has(const struct mt_model *src, unsigned which)
+{
+    const struct mt_profile *p = src->profile;
+
+    for (int l = 0; p != NULL && l < src->hp.n_layers; l++) {
+        if (src->ffn[l].moe)
+            continue;
+        if (!mt_profile_has(p, l, MT_STAT_TOKENS) ||
+            ((which & MT_NEURON_PLAIN) != 0 && !mt_profile_has(p, l, MT_STAT_H_SUM)) ||
+            ((which & MT_NEURON_ABS) != 0 && !mt_profile_has(p, l, MT_STAT_H_ABS)) ||
+            ((which & MT_NEURON_SQUARE) != 0 && !mt_profile_has(p, l, MT_STAT_H_SQ)))
+            return false;
+    }
+    return p != NULL;
+}
+
+mt_status mt_neuron_sums_read(struct mt_ctx *ctx, const struct mt_model *src, int layer,
+                              struct mt_neuron_sums *s)
+{
+    const struct mt_profile *p = src->profile;
+    double tokens;
+
+    MT_TRY(mt_profile_get(ctx, p, layer, MT_STAT_TOKENS, NULL, &tokens, 1));
+    if (!(tokens >= 1 && tokens < 9e15))
+        return mt_fail(ctx, MT_E_FORMAT, "layer %d: the profile has seen %g tokens", layer, tokens);
+    s->tokens = (int64_t)tokens;
+    if (s->plain != NULL)
+        MT_TRY(mt_profile_get(ctx, p, layer, MT_STAT_H_SUM, NULL, s->plain, (size_t)s->width));
+    if (s->abs != NULL)
+        MT_TRY(mt_profile_get(ctx, p, layer, MT_STAT_H_ABS, NULL, s->abs, (size_t)s->width));
+    if (s->square != NULL)
+        MT_TRY(mt_profile_get(ctx, p, layer, MT_STAT_H_SQ, NULL, s->square, (size_t)s->width));
+    return MT_OK;
 }
 
 mt_status mt_rank_falling(struct mt_ctx *ctx, const double *score, int64_t n, int32_t *order)

@@ -36,6 +36,14 @@ struct mt_neuron_sums {
 MT_NODISCARD mt_status mt_neuron_sums_add(struct mt_ctx *ctx, struct mt_neuron_sums *s, int64_t m,
                                           const float *h);
 
+/* The same sums from statistics measured before (mt_model.profile). `has`: the profile of src has,
+ * for every dense layer, those of them that are asked for; false without a profile. */
+enum mt_neuron_sum { MT_NEURON_PLAIN = 1u, MT_NEURON_ABS = 2u, MT_NEURON_SQUARE = 4u };
+bool mt_neuron_sums_has(const struct mt_model *src, unsigned which);
+/* Fills tokens and what is not NULL for layer l. */
+MT_NODISCARD mt_status mt_neuron_sums_read(struct mt_ctx *ctx, const struct mt_model *src,
+                                           int layer, struct mt_neuron_sums *s);
+
 /* order[n] = indices by falling score; equal scores by rising index. */
 MT_NODISCARD mt_status mt_rank_falling(struct mt_ctx *ctx, const double *score, int64_t n,
                                        int32_t *order);

@@ -11,7 +11,7 @@
 #include "passes/lib/layer_numbers.h"
 #include "passes/lib/neurons.h"
 
-enum prune_select { PRUNE_MAGNITUDE, PRUNE_WANDA, PRUNE_FLAP, PRUNE_OBS };
+enum prune_select { PRUNE_MAGNITUDE, PRUNE_WANDA, PRUNE_FLAP, PRUNE_OBS, PRUNE_SCORE };
 enum prune_refit { PRUNE_REFIT_AUTO, PRUNE_REFIT_NONE, PRUNE_REFIT_DOWN, PRUNE_REFIT_BIAS };
 
 struct prune_opts {
@@ -33,6 +33,7 @@ struct prune {
     struct prune_opts o;
     int n_layers;
     int64_t width, keep, hidden;
+    const struct mt_model *src;
     struct prune_layer *layers; /* [n_layers] */
 
     /* The layer at hand. */

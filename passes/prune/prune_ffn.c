@@ -6,6 +6,7 @@
  * stays; gate and up rows are gathered bit for bit, down columns too unless they are refitted.
  */
 #include "lib/base/mem.h"
+#include "lib/flow/profile.h"
 #include "passes/prune/prune.h"
 
 #include <errno.h>
@@ -13,7 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const prune_select_names[] = {"magnitude", "wanda", "flap", "obs", NULL};
+static const char *const prune_select_names[] = {"magnitude", "wanda", "flap",
+                                                 "obs",       "score", NULL};
 static const char *const prune_refit_names[] = {"auto", "none", "down", "bias", NULL};
 
 static const struct mt_opt prune_opt_table[] = {
@@ -47,6 +49,14 @@ static bool prune_wants_pairs(const struct prune *s)
 static bool prune_wants_sums(const struct prune *s)
 {
     return s->o.select == PRUNE_WANDA || s->o.select == PRUNE_FLAP;
+}
+
+/* A profile that has the sums spares a look. */
+static bool prune_knows_sums(const struct prune *s)
+{
+    unsigned flap = s->o.select == PRUNE_FLAP ? MT_NEURON_PLAIN : 0;
+
+    return prune_wants_sums(s) && mt_neuron_sums_has(s->src, MT_NEURON_SQUARE | flap);
 }
 
 /* ---- create ---- */
@@ -83,6 +93,7 @@ static mt_status prune_setup(struct mt_ctx *ctx, struct prune *s, const struct m
                            "layer %d: prune-ffn wants dense FFNs of one width; experts are pruned "
                            "by other passes",
                            l);
+    s->src = src;
     s->n_layers = src->hp.n_layers;
     s->hidden = src->hp.hidden;
     s->width = src->ffn[0].width;
@@ -137,7 +148,9 @@ static unsigned prune_needs(const void *state)
 {
     const struct prune *s = state;
 
-    return prune_wants_sums(s) || s->o.select == PRUNE_OBS || prune_refits(s)
+    bool sums = prune_wants_sums(s) && !prune_knows_sums(s);
+
+    return sums || s->o.select == PRUNE_OBS || prune_refits(s)
                ? MT_NEED_HIDDEN | MT_NEED_STUDENT | MT_NEED_DATA
                : 0;
 }
@@ -173,25 +186,48 @@ static mt_status prune_begin(struct mt_ctx *ctx, void *state, struct mt_model *m
     if (!prune_wants_sums(s))
         return MT_OK;
     s->sums.width = s->width;
-    MT_TRY(mt_alloc0(ctx, (size_t)s->width, sizeof(double), "neuron sums", &s->sums.plain));
-    return mt_alloc0(ctx, (size_t)s->width, sizeof(double), "neuron sums", &s->sums.square);
+    if (s->o.select == PRUNE_FLAP)
+        MT_TRY(mt_alloc0(ctx, (size_t)s->width, sizeof(double), "neuron sums", &s->sums.plain));
+    MT_TRY(mt_alloc0(ctx, (size_t)s->width, sizeof(double), "neuron sums", &s->sums.square));
+    return prune_knows_sums(s) ? mt_neuron_sums_read(ctx, s->src, layer, &s->sums) : MT_OK;
 }
 
-static mt_status prune_score(struct mt_ctx *ctx, const struct prune *s,
+/* Scores from elsewhere, moved up so that none is negative. */
+static mt_status prune_given_score(struct mt_ctx *ctx, const struct prune *s, int layer,
+                                   double *score)
+{
+    double least = INFINITY;
+
+    if (s->src->profile == NULL)
+        return mt_fail(ctx, MT_E_OPTION,
+                       "--select score takes scores from a file: give it with --profile");
+    MT_TRY(mt_profile_get(ctx, s->src->profile, layer, MT_STAT_NEURON_SCORE, NULL, score,
+                          (size_t)s->width));
+    for (int64_t j = 0; j < s->width; j++)
+        least = fmin(least, score[j]);
+    for (int64_t j = 0; j < s->width; j++)
+        score[j] -= least;
+    return MT_OK;
+}
+
+static mt_status prune_score(struct mt_ctx *ctx, const struct prune *s, int layer,
                              const struct mt_dense_ffn *f, double *score)
 {
     double n = (double)s->sums.tokens;
 
     if (s->o.select == PRUNE_MAGNITUDE)
         return mt_neuron_weight_score(ctx, f, score);
+    if (s->o.select == PRUNE_SCORE)
+        return prune_given_score(ctx, s, layer, score);
     if (s->sums.tokens == 0)
         return mt_fail(ctx, MT_E_OPTION,
-                       "--select %s ranks by activations: give calibration text with --data, or "
-                       "use --select magnitude",
+                       "--select %s ranks by activations: give calibration text with --data, "
+                       "statistics with --profile, or use --select magnitude",
                        prune_select_names[s->o.select]);
     MT_TRY(mt_cols_sumsq(ctx, f->down, score));
     for (int64_t j = 0; j < s->width; j++) {
-        double mean = s->sums.plain[j] / n, square = s->sums.square[j] / n;
+        double mean = s->sums.plain != NULL ? s->sums.plain[j] / n : 0;
+        double square = s->sums.square[j] / n;
         if (s->o.select == PRUNE_WANDA)
             score[j] = sqrt(score[j] * square);
         else
@@ -201,13 +237,14 @@ static mt_status prune_score(struct mt_ctx *ctx, const struct prune *s,
 }
 
 /* kept[]: the best, in rising order. */
-static mt_status prune_rank(struct mt_ctx *ctx, struct prune *s, struct prune_layer *p,
-                            double *score, int32_t *kept)
+static mt_status prune_rank(struct mt_ctx *ctx, struct prune *s, int layer, double *score,
+                            int32_t *kept)
 {
+    struct prune_layer *p = &s->layers[layer];
     double all = 0, sum = 0;
     int64_t n = 0;
 
-    MT_TRY(prune_score(ctx, s, &p->dense, score));
+    MT_TRY(prune_score(ctx, s, layer, &p->dense, score));
     MT_TRY(mt_rank_falling(ctx, score, s->width, s->order));
     for (int64_t i = 0; i < s->width; i++) {
         all += score[s->order[i]];
@@ -222,8 +259,9 @@ static mt_status prune_rank(struct mt_ctx *ctx, struct prune *s, struct prune_la
     return MT_OK;
 }
 
-static mt_status prune_choose(struct mt_ctx *ctx, struct prune *s, struct prune_layer *p)
+static mt_status prune_choose(struct mt_ctx *ctx, struct prune *s, int layer)
 {
+    struct prune_layer *p = &s->layers[layer];
     int32_t *kept = s->order + s->width;
     mt_status st = MT_OK;
     double *score;
@@ -237,7 +275,7 @@ static mt_status prune_choose(struct mt_ctx *ctx, struct prune *s, struct prune_
         st = prune_fit_choose(ctx, s, &p->dense, kept);
     } else {
         MT_TRY(mt_alloc(ctx, (size_t)s->width, sizeof(*score), "neuron scores", &score));
-        st = prune_rank(ctx, s, p, score, kept);
+        st = prune_rank(ctx, s, layer, score, kept);
         mt_free(score);
     }
     if (st == MT_OK)
@@ -251,14 +289,14 @@ static mt_status prune_observe(struct mt_ctx *ctx, void *state, const struct mt_
     struct prune_layer *p = &s->layers[ob->layer];
 
     if (ob->round == 0) {
-        if (prune_wants_sums(s))
+        if (prune_wants_sums(s) && !prune_knows_sums(s))
             MT_TRY(mt_neuron_sums_add(ctx, &s->sums, ob->m, ob->h));
         return prune_wants_pairs(s) ? prune_fit_add(ctx, s, ob) : MT_OK;
     }
     if (ob->round > 1 || !prune_refits(s))
         return MT_OK;
     if (s->kept == NULL) {
-        MT_TRY(prune_choose(ctx, s, p));
+        MT_TRY(prune_choose(ctx, s, ob->layer));
         MT_TRY(prune_fit_solve(ctx, s, &p->dense));
     }
     return prune_fit_check(ctx, s, ob);
@@ -269,7 +307,7 @@ static mt_status prune_layer_hook(struct mt_ctx *ctx, void *state, struct mt_mod
     struct prune *s = state;
 
     if (s->kept == NULL)
-        MT_TRY(prune_choose(ctx, s, &s->layers[layer]));
+        MT_TRY(prune_choose(ctx, s, layer));
     prune_fit_take(s, &s->layers[layer]);
     MT_TRY(prune_store(ctx, s, m, layer));
     prune_end_layer(s);
@@ -316,7 +354,10 @@ const struct mt_pass mt_pass_prune_ffn = {
         "dropped neurons give on average to an output bias (FLAP, arXiv 2312.11983); of the "
         "families that can be written only Llama has such biases (mlp_bias). obs eliminates "
         "backwards after the optimal brain surgeon: the neuron goes that costs least once the "
-        "others make good for it.\n\n"
+        "others make good for it. score keeps the largest scores of a JSON file "
+        "(--profile).\n\n"
+        "With statistics from --profile wanda and flap need no text: they then rank by what the "
+        "original model did, not by what the pruned layers before pass on.\n\n"
         "--refit down fits the kept down columns to the dense output in closed form, bias an "
         "output bias with them. A tenth of the tokens is held out: it chooses how far to shrink "
         "towards the original columns, which stay if they do better. obs with refit is the best "
