@@ -3,9 +3,22 @@
 #include "cmd/table.h"
 #include "lib/base/json.h"
 #include "lib/run/compare.h"
+#include "lib/run/trace.h"
 
 #include <math.h>
 #include <stdio.h>
+
+struct eval_opts {
+    const char *trace;
+    bool force;
+};
+
+static const struct mt_opt eval_opt_table[] = {
+    MT_OPT_STR(struct eval_opts, trace, "trace", 0, "FILE", NULL,
+               "write which experts each token went to, for simulate (JSONL)"),
+    MT_OPT_BOOL(struct eval_opts, force, "force", 0, "replace an existing FILE"),
+    MT_OPT_END,
+};
 
 static mt_status eval_print(struct mt_ctx *ctx, const struct mt_dataset *d,
                             const struct mt_eval_report *r)
@@ -62,6 +75,34 @@ static mt_status eval_json(struct mt_ctx *ctx, const struct mt_model *m, const s
     return cmd_print_json(ctx, root);
 }
 
+static mt_status eval_routing(struct mt_ctx *ctx, void *arg, int layer, const struct mt_batch *b,
+                              const struct mt_routing *routing)
+{
+    return mt_trace_add(ctx, arg, layer, b, routing);
+}
+
+static mt_status eval_measure(struct mt_ctx *ctx, const struct eval_opts *o,
+                              const struct mt_model *m, struct mt_device *dev,
+                              const struct mt_dataset *d, struct mt_eval_report *r)
+{
+    struct mt_eval_watch watch = {.routing = eval_routing};
+    struct mt_trace_writer *w;
+    mt_status st;
+
+    if (o->trace == NULL)
+        return mt_evaluate(ctx, m, dev, d, cmd_scratch_dir(), NULL, r);
+    MT_TRY(mt_trace_create(ctx, o->trace, o->force ? MT_OUT_FORCE : 0u, m, &w));
+    watch.arg = w;
+    st = mt_evaluate(ctx, m, dev, d, cmd_scratch_dir(), &watch, r);
+    if (st == MT_OK) {
+        st = mt_trace_commit(ctx, w);
+        if (st != MT_OK)
+            mt_eval_free(r);
+    }
+    mt_trace_close(w);
+    return st;
+}
+
 static mt_status eval_with_data(struct mt_ctx *ctx, const struct cmd_args *a,
                                 const struct mt_model *m, const struct mt_dataset *d)
 {
@@ -71,7 +112,7 @@ static mt_status eval_with_data(struct mt_ctx *ctx, const struct cmd_args *a,
 
     MT_TRY(cmd_warn_same_data(ctx, m, d));
     MT_TRY(cmd_open_device(ctx, a, &dev));
-    st = mt_evaluate(ctx, m, dev, d, cmd_scratch_dir(), &r);
+    st = eval_measure(ctx, a->opts, m, dev, d, &r);
     if (st == MT_OK) {
         st = cmd_check_finite(ctx, a, m, r.nll);
         if (st == MT_OK)
@@ -101,6 +142,7 @@ static mt_status eval_run(struct mt_ctx *ctx, const struct cmd_args *a)
 static const struct cmd_example eval_examples[] = {
     {"eval Qwen3-0.6B --data held-out.jsonl", "perplexity on one text"},
     {"eval moe --data math=m.jsonl --data web=w.jsonl --samples 0", "by domain, all of the text"},
+    {"eval moe --data held-out.jsonl --trace routes.jsonl", "and where its tokens go"},
     {NULL, NULL},
 };
 
@@ -112,6 +154,8 @@ const struct cmd_command mt_cmd_eval = {
             "validate and convert cut them, each predicted from its own beginning, so the figure "
             "depends on --seq-len.",
     .examples = eval_examples,
+    .opts = eval_opt_table,
+    .opts_size = sizeof(struct eval_opts),
     .reads_data = true,
     .args_min = 1,
     .args_max = 1,

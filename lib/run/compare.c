@@ -327,6 +327,8 @@ static mt_status cmp_ref_layer(struct mt_ctx *ctx, struct cmp *c, size_t i, int 
     if (c->n_cand > 0)
         MT_TRY(c->dev->ops->download(ctx, c->dev, c->hy, c->y, elems));
     c->ref.seconds += mt_clock_seconds() - t0;
+    if (c->watch != NULL && mt_run_routing(c->ref.l)->m > 0)
+        MT_TRY(c->watch->routing(ctx, c->watch->arg, layer, b, mt_run_routing(c->ref.l)));
     for (int k = 0; k < c->n_cand; k++)
         MT_TRY(mt_wrap(ctx, cmp_local(ctx, c, k, layer, b->tokens), "candidate %d", k + 1));
     t0 = mt_clock_seconds();

@@ -75,8 +75,17 @@ struct mt_eval_report {
     } * domains;
     double seconds;
 };
+/* Shown the routing of every batch, layer after layer; what `routing` points at is valid during the
+ * call. */
+struct mt_eval_watch {
+    void *arg;
+    mt_status (*routing)(struct mt_ctx *ctx, void *arg, int layer, const struct mt_batch *b,
+                         const struct mt_routing *routing);
+};
+/* watch may be NULL. */
 MT_NODISCARD mt_status mt_evaluate(struct mt_ctx *ctx, const struct mt_model *m,
                                    struct mt_device *dev, const struct mt_dataset *data,
-                                   const char *scratch_dir, struct mt_eval_report *out);
+                                   const char *scratch_dir, const struct mt_eval_watch *watch,
+                                   struct mt_eval_report *out);
 void mt_eval_free(struct mt_eval_report *r);
 #endif

@@ -46,6 +46,7 @@ struct cmp {
     struct mt_device *dev;
     const struct mt_dataset *data;
     const char *scratch_dir;
+    const struct mt_eval_watch *watch; /* NULL: nobody looks */
     int64_t hidden;
     size_t vocab;
     struct mt_batches batches;

@@ -157,13 +157,14 @@ static mt_status report_eval(struct mt_ctx *ctx, struct cmp *c, struct mt_eval_r
 
 mt_status mt_evaluate(struct mt_ctx *ctx, const struct mt_model *m, struct mt_device *dev,
                       const struct mt_dataset *data, const char *scratch_dir,
-                      struct mt_eval_report *out)
+                      const struct mt_eval_watch *watch, struct mt_eval_report *out)
 {
     struct cmp c;
     mt_status st;
 
     memset(out, 0, sizeof *out);
     st = cmp_open(ctx, &c, m, NULL, 0, dev, data, scratch_dir);
+    c.watch = watch;
     if (st == MT_OK)
         st = cmp_run(ctx, &c);
     if (st == MT_OK)

@@ -364,7 +364,7 @@ T_TEST(evaluation_agrees_with_the_comparison)
     cand = m;
     T_OK(t, mt_device_open(&t->ctx, "cpu", &dev));
     T_OK(t, mt_compare(&t->ctx, m, &cand, 1, dev, &d, t->dir, &r));
-    T_OK(t, mt_evaluate(&t->ctx, m, dev, &d, t->dir, &e));
+    T_OK(t, mt_evaluate(&t->ctx, m, dev, &d, t->dir, NULL, &e));
     T_EQ_INT(t, e.n_tokens, r.n_tokens);
     T_NEAR(t, e.nll, r.nll_ref, 1e-12);
     T_NEAR(t, e.ppl, r.ppl_ref, 1e-9);
@@ -413,7 +413,7 @@ T_TEST(ids_outside_the_vocabulary_are_refused)
     T_OK(t, toy_model(&t->ctx, &dense_spec, &m));
     T_OK(t, mt_device_open(&t->ctx, "cpu", &dev));
     ((int32_t *)d.storage)[3] = 61;
-    T_FAILS(t, mt_evaluate(&t->ctx, m, dev, &d, t->dir, &e), MT_E_FORMAT,
+    T_FAILS(t, mt_evaluate(&t->ctx, m, dev, &d, t->dir, NULL, &e), MT_E_FORMAT,
             "token id 61 (number 3 of the batch) is outside the vocabulary of 61");
     mt_device_close(dev);
     mt_model_free(m);
@@ -429,7 +429,7 @@ T_TEST(an_interrupt_ends_the_comparison)
     T_OK(t, toy_model(&t->ctx, &dense_spec, &m));
     T_OK(t, mt_device_open(&t->ctx, "cpu", &dev));
     t->cancel = 1;
-    T_FAILS(t, mt_evaluate(&t->ctx, m, dev, &d, t->dir, &e), MT_E_CANCELLED, "");
+    T_FAILS(t, mt_evaluate(&t->ctx, m, dev, &d, t->dir, NULL, &e), MT_E_CANCELLED, "");
     t->cancel = 0;
     mt_device_close(dev);
     mt_model_free(m);
