@@ -2,6 +2,7 @@
 
 #include "lib/ir/blocks.h"
 #include "lib/ir/family.h"
+#include "lib/ir/native.h"
 
 #include <math.h>
 #include <string.h>
@@ -19,28 +20,112 @@ static size_t facts_add(char *buf, size_t n, size_t at, const char *text)
     return at < n ? at + (size_t)snprintf(buf + at, n - at, "%s", text) : at;
 }
 
-static void facts_router_words(const struct mt_router_rule *r, char *buf, size_t n)
+/* "mlp router of 64 tanh features, ": what a matrix alone has no word for. */
+static size_t facts_router_kind(const struct mt_ffn *f, char *buf, size_t n)
 {
-    char part[64];
-    size_t at = facts_add(buf, n, 0, facts_score[r->score]);
+    static const char *const fn[] = {"linear", "tanh", "cos"};
+    const struct mt_router *r = &f->router;
+    const char *name = r->fn < MT_ROUTER_FN_SILU
+                           ? fn[r->fn]
+                           : mt_act_name((enum mt_act)(r->fn - MT_ROUTER_FN_SILU));
+    char part[96] = "";
+    size_t at = 0;
 
+    if (r->kind == MT_ROUTER_MLP)
+        snprintf(part, sizeof part, "%lld %s features%s, ", (long long)r->width, name,
+                 r->skip ? " beside a matrix" : "");
+    else if (r->kind == MT_ROUTER_REPRESENTATIVE)
+        snprintf(part, sizeof part, "one %s%s neuron each, ", r->gated ? "gated " : "", name);
+    else if (r->kind == MT_ROUTER_SPECTRAL)
+        snprintf(part, sizeof part, "spectral of rank %lld%s, ", (long long)r->width,
+                 r->gated ? ", gated" : "");
+    at = facts_add(buf, n, at, part);
+    return r->unit_input ? facts_add(buf, n, at, "unit inputs, ") : at;
+}
+
+static size_t facts_router_end(const struct mt_ffn *f, char *buf, size_t n, size_t at)
+{
+    static const char *const cuts[] = {"", "at least", "at least the best times",
+                                       "at least the best less"};
+    const struct mt_router_rule *r = &f->rule;
+    char part[96];
+
+    if (f->map != NULL) {
+        snprintf(part, sizeof part, ", %d rows", f->n_rows);
+        at = facts_add(buf, n, at, part);
+    }
+    if (r->cut != MT_CUT_NONE) {
+        snprintf(part, sizeof part, ", those %s %.4g, no fewer than %d", cuts[r->cut], r->cut_at,
+                 r->cut_min);
+        at = facts_add(buf, n, at, part);
+    }
+    return at;
+}
+
+static void facts_router_words(const struct mt_ffn *f, char *buf, size_t n)
+{
+    const struct mt_router_rule *r = &f->rule;
+    char part[64];
+    size_t at;
+
+    buf[0] = 0;
+    at = facts_router_kind(f, buf, n);
+    at = facts_add(buf, n, at, facts_score[r->score]);
+    if (r->unit)
+        at = facts_add(buf, n, at, ", weight one");
     if (fabs(r->scale - 1) > 0) {
         snprintf(part, sizeof part, ", scale %.6g", r->scale);
         at = facts_add(buf, n, at, part);
     }
-    if (r->score != MT_SCORE_SOFTMAX_TOPK)
+    if (r->score != MT_SCORE_SOFTMAX_TOPK && !r->unit)
         at = facts_add(buf, n, at, r->renorm ? ", renormalised" : ", not renormalised");
     if (r->has_bias)
         at = facts_add(buf, n, at, ", selection bias");
     if (r->n_group > 1) {
         snprintf(part, sizeof part, ", best %d of %d groups", r->topk_group, r->n_group);
-        facts_add(buf, n, at, part);
+        at = facts_add(buf, n, at, part);
     }
+    facts_router_end(f, buf, n, at);
+}
+
+/* ", gate and up as factors over one base", ", 2 bits and 1 plane". */
+static void facts_stored_words(const struct mt_ffn *f, char *buf, size_t n)
+{
+    bool on = false, base = false, sparse = false;
+
+    buf[0] = 0;
+    for (int i = 0; i < MT_FFN_MATRICES; i++) {
+        on |= f->factors[i].on;
+        base |= f->factors[i].base;
+        sparse |= f->factors[i].sparse;
+    }
+    if (on)
+        snprintf(buf, n, ", stored as factors%s%s", base ? " over a common base" : "",
+                 sparse ? " with sparse rows" : "");
+    if (f->planes.bits > 0)
+        snprintf(buf, n, ", stored in %d bits and %d plane%s", f->planes.bits, f->planes.n,
+                 f->planes.n == 1 ? "" : "s");
+}
+
+static void facts_width_words(const struct mt_ffn *f, char *buf, size_t n)
+{
+    int64_t least = f->width, sum = 0;
+
+    for (int e = 0; e < f->n_experts; e++) {
+        int64_t w = mt_ffn_expert_width(f, e);
+        least = w < least ? w : least;
+        sum += w;
+    }
+    if (f->widths == NULL)
+        snprintf(buf, n, "%d experts x %lld", f->n_experts, (long long)f->width);
+    else
+        snprintf(buf, n, "%d experts of %lld to %lld, in all %lld", f->n_experts, (long long)least,
+                 (long long)f->width, (long long)sum);
 }
 
 void cmd_ffn_words(const struct mt_ffn *f, char *buf, size_t n)
 {
-    char shared[64] = "", router[160];
+    char shared[64] = "", router[320], width[96], stored[96];
 
     if (!f->moe) {
         snprintf(buf, n, "dense, width %lld, %s%s%s", (long long)f->width, mt_act_name(f->act),
@@ -50,14 +135,17 @@ void cmd_ffn_words(const struct mt_ffn *f, char *buf, size_t n)
     if (f->shared_width > 0)
         snprintf(shared, sizeof shared, ", shared %lld%s", (long long)f->shared_width,
                  f->shared_gated ? " (gated)" : "");
-    facts_router_words(&f->rule, router, sizeof router);
-    snprintf(buf, n, "%d experts x %lld, top-%d%s, %s; router: %s", f->n_experts,
-             (long long)f->width, f->k, shared, mt_act_name(f->act), router);
+    facts_width_words(f, width, sizeof width);
+    facts_stored_words(f, stored, sizeof stored);
+    facts_router_words(f, router, sizeof router);
+    snprintf(buf, n, "%s, top-%d%s, %s%s%s%s; router: %s", width, f->k, shared, mt_act_name(f->act),
+             f->gated ? "" : " without gate",
+             f->in_bias || f->out_bias || f->layer_bias ? ", biases" : "", stored, router);
 }
 
 static bool facts_same_ffn(const struct mt_ffn *a, const struct mt_ffn *b)
 {
-    char x[320], y[320];
+    char x[CMD_FFN_WORDS], y[CMD_FFN_WORDS];
 
     cmd_ffn_words(a, x, sizeof x);
     cmd_ffn_words(b, y, sizeof y);
@@ -115,7 +203,7 @@ static void facts_positions(struct mt_ctx *ctx, struct cmd_table *t, const struc
 
 static void facts_ffn_rows(struct mt_ctx *ctx, struct cmd_table *t, const struct mt_model *m)
 {
-    char words[320];
+    char words[CMD_FFN_WORDS];
 
     for (int l = 0, end; m->ffn != NULL && l < m->hp.n_layers; l = end) {
         end = cmd_ffn_run_end(m, l);
@@ -172,6 +260,8 @@ static void facts_ffn_json(struct mt_json *out, const struct mt_ffn *f)
     mt_json_set_int(out, "active_width", mt_ffn_active_width(f));
     if (!f->moe)
         return;
+    if (mt_ffn_special(f) != NULL)
+        mt_native_write_ffn(f, mt_json_set_object(out, "native"));
     mt_json_set_int(out, "experts", f->n_experts);
     mt_json_set_int(out, "active", f->k);
     mt_json_set_int(out, "shared_width", f->shared_width);

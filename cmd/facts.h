@@ -7,6 +7,7 @@
 #include "lib/ir/model.h"
 
 /* "128 experts x 768, top-8, shared 768; sigmoid, scale 2.5, not renormalised, selection bias". */
+#define CMD_FFN_WORDS 640
 void cmd_ffn_words(const struct mt_ffn *f, char *buf, size_t n);
 /* The layer after the last one that has the same FFN as `layer`. */
 int cmd_ffn_run_end(const struct mt_model *m, int layer);

@@ -117,7 +117,10 @@ static void inspect_head(struct mt_ctx *ctx, struct cmd_table *t, const struct i
     cmd_table_cell(ctx, t, "%s, %zu file%s, %s", m->format, m->n_maps, m->n_maps == 1 ? "" : "s",
                    mt_format_bytes(in->file_bytes, a, sizeof a));
     cmd_table_cell(ctx, t, "family");
-    if (m->family != NULL)
+    if (m->family != NULL && m->base != NULL && m->base != m->family)
+        cmd_table_cell(ctx, t, "%s (%s), blocks in the place of %s's", m->family->name,
+                       m->family->architecture, m->base->name);
+    else if (m->family != NULL)
         cmd_table_cell(ctx, t, "%s (%s)", m->family->name, m->family->architecture);
     else
         cmd_table_cell(ctx, t, "unknown: model_type %s",
@@ -273,6 +276,8 @@ static mt_status inspect_json(struct mt_ctx *ctx, const struct inspect *in, bool
     mt_json_set_str(root, "model_type", m->model_type);
     mt_json_set_str(root, "family", m->family != NULL ? m->family->name : NULL);
     mt_json_set_str(root, "architecture", m->family != NULL ? m->family->architecture : NULL);
+    if (m->family != NULL && m->base != NULL && m->base != m->family)
+        mt_json_set_str(root, "base_family", m->base->name);
     cmd_facts_json(root, m);
     mt_json_set_int(root, "parameters", (int64_t)in->size.params_total);
     mt_json_set_int(root, "bytes", (int64_t)in->size.bytes);

@@ -104,6 +104,8 @@ static mt_status plan_family(struct mt_ctx *ctx, struct mt_walk *w)
     if (m->family->can_hold == NULL) {
         if (m->family == src->family && plan_same_ffn(m, src))
             return MT_OK;
+        if (w->o->format == NULL) /* it is only measured */
+            return mt_model_verify(ctx, m);
         return mt_fail(
             ctx, MT_E_UNSUPPORTED,
             "models of family %s can be read but not written; choose another with --arch",

@@ -313,6 +313,22 @@ static bool model_is_head(const struct mt_tensor *t)
     return t->role.kind == MT_ROLE_LM_HEAD && t->role.part == MT_PART_WEIGHT;
 }
 
+/* Numbers a record stands for: codes hold several in a byte, and what belongs to them none. */
+static uint64_t model_params(const struct mt_model *m, const struct mt_tensor *t)
+{
+    const struct mt_ffn *f;
+
+    if (t->role.kind == MT_ROLE_OTHER || t->role.part < MT_PART_SPARSE_ROWS)
+        return (uint64_t)mt_tensor_count(t);
+    if (t->role.part != MT_PART_CODES || m->ffn == NULL || t->role.layer < 0 ||
+        t->role.layer >= m->hp.n_layers)
+        return 0;
+    f = &m->ffn[t->role.layer];
+    return t->role.expert < 0 || t->role.expert >= f->n_experts
+               ? 0
+               : (uint64_t)(mt_ffn_expert_width(f, t->role.expert) * m->hp.hidden);
+}
+
 void mt_model_measure(const struct mt_model *m, struct mt_model_size *out)
 {
     const struct mt_tensor *embed = mt_model_find(m, mt_role(MT_ROLE_EMBED, -1, MT_EXPERT_NONE));
@@ -320,7 +336,7 @@ void mt_model_measure(const struct mt_model *m, struct mt_model_size *out)
     memset(out, 0, sizeof *out);
     for (size_t i = 0; i < m->n_tensors; i++) {
         const struct mt_tensor *t = m->tensors[i];
-        uint64_t n = (uint64_t)mt_tensor_count(t), active = n;
+        uint64_t n = model_params(m, t), active = n;
         bool is_ffn = t->role.kind == MT_ROLE_FFN_GATE || t->role.kind == MT_ROLE_FFN_UP ||
                       t->role.kind == MT_ROLE_FFN_DOWN;
 
