@@ -72,7 +72,7 @@ bool mt_family_parse(const struct mt_family *f, const char *name, struct mt_role
 static bool family_is_block(enum mt_role_kind kind)
 {
     return kind == MT_ROLE_FFN_GATE || kind == MT_ROLE_FFN_UP || kind == MT_ROLE_FFN_DOWN ||
-           kind == MT_ROLE_SHARED_GATE || mt_role_is_routing(kind);
+           mt_role_is_routing(kind);
 }
 
 static bool family_row_is(const struct mt_name_row *row, struct mt_role role)

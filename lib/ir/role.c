@@ -31,7 +31,8 @@ const char *mt_part_label(enum mt_part part)
 bool mt_role_is_routing(enum mt_role_kind kind)
 {
     return kind == MT_ROLE_ROUTER || kind == MT_ROLE_ROUTER_BIAS || kind == MT_ROLE_ROUTER_HIDDEN ||
-           kind == MT_ROLE_ROUTER_GATE || kind == MT_ROLE_ROUTER_SKIP;
+           kind == MT_ROLE_ROUTER_GATE || kind == MT_ROLE_ROUTER_SKIP ||
+           kind == MT_ROLE_SHARED_GATE;
 }
 
 const char *mt_role_print(struct mt_role role, char *buf, size_t n)

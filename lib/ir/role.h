@@ -100,7 +100,8 @@ static inline struct mt_role mt_role_part(struct mt_role role, enum mt_part part
 
 const char *mt_role_label(enum mt_role_kind kind); /* "gate_proj" */
 const char *mt_part_label(enum mt_part part);      /* "bias" */
-/* Routers and what chooses experts: kept in the dtype they have. */
+/* Routers, what chooses experts and the gate of the shared one (whose values may be too small for
+ * F16): never rounded. */
 bool mt_role_is_routing(enum mt_role_kind kind);
 /* "layers.3.experts.7.up_proj", "layers.0.q_proj.bias", "embed_tokens"; into buf; returns buf. */
 const char *mt_role_print(struct mt_role role, char *buf, size_t n);

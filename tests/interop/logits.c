@@ -3,6 +3,9 @@
  * heads, which no dense family on disk has, with convert-ffn's options
  *                                   ("arch=olmoe experts=8 ..."), and prints the source's logits
  *
+ * logits --uneven OUT               writes a small random glm4_moe whose layers have 6, 3 and 2
+ * experts, padded, and prints the logits of the model without padding
+ *
  * For scripts/refs/convert_targets.py. All in fp64. */
 #include "formats/table.h"
 #include "lib/base/mem.h"
@@ -81,21 +84,89 @@ static mt_status convert(struct mt_ctx *ctx, const struct mt_model *src, char *t
     return st;
 }
 
+/* The first `live` experts of a layer stay. */
+static mt_status thin(struct mt_ctx *ctx, struct mt_model *m, int layer, int live)
+{
+    static const enum mt_role_kind kinds[] = {MT_ROLE_FFN_GATE, MT_ROLE_FFN_UP, MT_ROLE_FFN_DOWN};
+    static const int32_t idx[] = {0, 1, 2, 3, 4, 5, 6, 7};
+    const int64_t shape[2] = {live, m->hp.hidden};
+    struct mt_tensor *t, *old;
+
+    for (int e = live; e < m->ffn[layer].n_experts; e++)
+        for (int i = 0; i < 3; i++)
+            mt_model_remove(m, mt_model_find(m, mt_role(kinds[i], layer, e)));
+    old = mt_model_find(m, mt_role(MT_ROLE_ROUTER, layer, MT_EXPERT_NONE));
+    mt_model_remove(m, old);
+    MT_TRY(mt_model_add(ctx, m, old->role, old->dtype, 2, shape, &t));
+    MT_TRY(mt_recipe_gather_rows(ctx, m, t, old, idx, live, 1));
+    old = mt_model_find(m, mt_role(MT_ROLE_ROUTER_BIAS, layer, MT_EXPERT_NONE));
+    mt_model_remove(m, old);
+    MT_TRY(mt_model_add(ctx, m, old->role, old->dtype, 1, shape, &t));
+    MT_TRY(mt_recipe_gather_cols(ctx, m, t, old, idx, live, 1));
+    m->ffn[layer].n_experts = live;
+    return MT_OK;
+}
+
+static mt_status uneven(struct mt_ctx *ctx, const struct mt_model *toy, const char *out)
+{
+    struct mt_walk_opts o = {.format = mt_format_writer("safetensors"),
+                             .formats = mt_formats,
+                             .out_path = out,
+                             .out_flags = MT_OUT_FORCE};
+    struct mt_walk_result r;
+    struct mt_model *m;
+    mt_status st;
+
+    MT_TRY(mt_model_plan(ctx, toy, &m));
+    o.source = m;
+    st = thin(ctx, m, 1, 3);
+    if (st == MT_OK)
+        st = thin(ctx, m, 2, 2);
+    if (st == MT_OK)
+        st = mt_walk_run(ctx, &o, &r);
+    if (st == MT_OK) {
+        mt_walk_result_free(&r);
+        st = print_logits(ctx, m);
+    }
+    mt_model_free(m);
+    return st;
+}
+
 static mt_status run(struct mt_ctx *ctx, int argc, char **argv)
 {
-    const struct toy full = {.qk_norm = MT_QK_NORM_FULL, .seed = 11};
+    static const struct toy full = {.qk_norm = MT_QK_NORM_FULL, .seed = 11};
+    static const struct toy glm = {.layers = 3,
+                                   .experts = 6,
+                                   .k = 2,
+                                   .shared_width = 48,
+                                   .rule = {.score = MT_SCORE_SIGMOID,
+                                            .renorm = true,
+                                            .renorm_eps = 1e-20,
+                                            .has_bias = true,
+                                            .n_group = 1,
+                                            .topk_group = 1},
+                                   .seed = 12};
     struct mt_model *m;
     mt_status st;
 
     if (argc == 2)
         MT_TRY(mt_model_open(ctx, mt_formats, argv[1], &m));
     else
-        MT_TRY(toy_model(ctx, &full, &m));
-    st = argc == 4 ? convert(ctx, m, argv[3], argv[2]) : MT_OK;
-    if (st == MT_OK)
+        MT_TRY(toy_model(ctx, argc == 4 ? &full : &glm, &m));
+    if (argc == 3)
+        st = uneven(ctx, m, argv[2]);
+    else
+        st = argc == 4 ? convert(ctx, m, argv[3], argv[2]) : MT_OK;
+    if (st == MT_OK && argc != 3)
         st = print_logits(ctx, m);
     mt_model_free(m);
     return st;
+}
+
+static bool usage_is_right(int argc, char **argv)
+{
+    return argc == 2 || (argc == 3 && strcmp(argv[1], "--uneven") == 0) ||
+           (argc == 4 && strcmp(argv[1], "--full-norm") == 0);
 }
 
 int main(int argc, char **argv)
@@ -104,8 +175,8 @@ int main(int argc, char **argv)
     struct mt_ctx ctx;
     mt_status st;
 
-    if (argc != 2 && (argc != 4 || strcmp(argv[1], "--full-norm") != 0)) {
-        fprintf(stderr, "usage: logits MODEL | logits --full-norm OUT OPTIONS\n");
+    if (!usage_is_right(argc, argv)) {
+        fprintf(stderr, "usage: logits MODEL | --full-norm OUT OPTIONS | --uneven OUT\n");
         return 2;
     }
     if (mt_ctx_open(&ctx, &o) != MT_OK)

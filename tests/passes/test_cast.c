@@ -69,6 +69,20 @@ T_TEST(a_router_of_another_type_becomes_f32_and_keeps_its_values)
     mt_model_free(src);
 }
 
+/* A gate of 1e-20 is zero in F16, which llama.cpp divides by. */
+T_TEST(the_gate_of_the_shared_expert_is_not_rounded)
+{
+    struct mt_model *src = tiny_open(t, "tests/golden/qwen2_moe");
+    struct mt_walk_result r;
+
+    T_CHECK(t, src != NULL);
+    T_OK(t, run_pass(&t->ctx, "cast", "dtype=f16", src, NULL, &r));
+    T_EQ_INT(t, mt_model_find(r.plan, mt_role(MT_ROLE_SHARED_GATE, 1, MT_EXPERT_NONE))->dtype,
+             MT_F32);
+    mt_walk_result_free(&r);
+    mt_model_free(src);
+}
+
 T_TEST(widening_changes_no_logit_and_rounding_a_little)
 {
     const struct tiny o = {.seed = 4, .dtype = MT_BF16};

@@ -557,6 +557,31 @@ T_TEST(glm4_moe_without_shared_experts_gets_one_of_zeros)
     mt_model_free(src);
 }
 
+/* One half in fp32, whatever the text, and neither zero nor subnormal (formats 3.4, trap 1). */
+T_TEST(the_gate_of_qwen2_moe_decides_nothing)
+{
+    struct mt_model *src =
+        dense(t, &(struct tiny){.family = "qwen2", .dtype = MT_BF16, .seed = 20});
+    const struct mt_tensor *gate;
+    struct mt_walk_result r;
+    float *v;
+
+    T_CHECK(t, src != NULL);
+    T_OK(t, run_pass(&t->ctx, "convert-ffn", "arch=qwen2_moe experts=4 active=2", src, NULL, &r));
+    gate = mt_model_find(r.plan, mt_role(MT_ROLE_SHARED_GATE, 1, MT_EXPERT_NONE));
+    T_CHECK(t, gate != NULL && r.plan->ffn[1].shared_gated);
+    T_EQ_INT(t, gate->dtype, MT_F32);
+    T_OK(t, mt_tensor_load_f32(&t->ctx, gate, &v));
+    for (int i = 0; i < 32; i++) {
+        T_NEAR(t, v[i], 1e-20, 1e-26);
+        /* Inputs of the largest size that a norm lets through, and of the smallest. */
+        T_CHECK(t, 1 / (1 + expf(-1e6f * v[i])) == 0.5f && 1e-6f * v[i] > 1e-38f);
+    }
+    mt_free(v);
+    mt_walk_result_free(&r);
+    mt_model_free(src);
+}
+
 T_TEST(padding_and_inexact_scales_are_told)
 {
     struct mt_model *src = dense(t, &(struct tiny){.width = 96, .dtype = MT_BF16, .seed = 21});
