@@ -9,6 +9,7 @@
 #include <string.h>
 
 #define GGUF_EXPERTS_MAX 512
+#define GGUF_LAYERS_MAX 512
 
 static const struct mt_gguf_pair *gguf_find(const struct mt_check *c, const char *key)
 {
@@ -131,6 +132,19 @@ static mt_status gguf_expert_limit(struct mt_ctx *ctx, struct mt_check *c)
     return used > n ? mt_check_found(ctx, c, k.text, "%" PRId64 " of %" PRId64 " experts per token",
                                      used, n)
                     : MT_OK;
+}
+
+static mt_status gguf_layer_limit(struct mt_ctx *ctx, struct mt_check *c)
+{
+    struct gguf_key k;
+    int64_t n;
+
+    MT_TRY(gguf_arch_key(ctx, c, "block_count", &k));
+    MT_TRY(mt_gguf_int(ctx, &c->gguf[0], k.text, 1, &n));
+    return n >= 1 && n <= GGUF_LAYERS_MAX
+               ? MT_OK
+               : mt_check_found(ctx, c, k.text, "%" PRId64 " layers; it is built for 1 to %d", n,
+                                GGUF_LAYERS_MAX);
 }
 
 static mt_status gguf_no_shared(struct mt_ctx *ctx, struct mt_check *c)
@@ -413,6 +427,8 @@ const struct mt_check_rule mt_check_gguf[] = {
             mt_check_gguf_surplus),
     MT_RULE("expert-limit", "gguf", LLAMA_CPP, REFUSED, "more experts than its arrays hold",
             "use fewer, or build it with a larger LLAMA_MAX_EXPERTS", gguf_expert_limit),
+    MT_RULE("layer-limit", "gguf", LLAMA_CPP, REFUSED, "more layers than its arrays hold",
+            "build it with a larger LLAMA_MAX_LAYERS", gguf_layer_limit),
     MT_RULE("shared-expert", "gguf", LLAMA_CPP, REFUSED, "no shared expert where one is needed",
             "give the layers one of zeros: moetool convert --arch glm4_moe does", gguf_no_shared),
     MT_RULE("renormalisation", "gguf", LLAMA_CPP, WRONG,

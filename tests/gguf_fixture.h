@@ -9,7 +9,7 @@
 #include "tests/t.h"
 
 struct gg {
-    unsigned char bytes[1 << 16];
+    unsigned char bytes[1 << 18];
     size_t n;
 };
 
