@@ -184,7 +184,9 @@ static mt_status check_open(struct mt_ctx *ctx, struct mt_check *c)
     mt_status st = mt_model_open_lenient(ctx, mt_formats, c->path, &c->owned);
 
     c->m = c->owned;
-    if (st != MT_E_FORMAT && st != MT_E_UNSUPPORTED && st != MT_E_LIMIT)
+    if (st == MT_E_ABSENT && !mt_path_exists(c->path))
+        return st;
+    if (st != MT_E_FORMAT && st != MT_E_UNSUPPORTED && st != MT_E_LIMIT && st != MT_E_ABSENT)
         return st;
     return mt_arena_strndup(ctx, &c->arena, mt_error(ctx), strlen(mt_error(ctx)), &c->flaw);
 }

@@ -89,7 +89,7 @@ bool mt_check_llama_cpp_knows(const char *arch)
 
 static mt_status files_unreadable(struct mt_ctx *ctx, struct mt_check *c)
 {
-    return c->m == NULL ? mt_check_found(ctx, c, c->path, "%s", c->flaw) : MT_OK;
+    return c->m == NULL ? mt_check_found(ctx, c, "files", "%s", c->flaw) : MT_OK;
 }
 
 static bool files_is(const struct mt_check *c, const char *format)
@@ -121,7 +121,16 @@ static mt_status files_native(struct mt_ctx *ctx, struct mt_check *c)
 
 static mt_status files_flaw(struct mt_ctx *ctx, struct mt_check *c)
 {
-    return c->m != NULL && c->flaw != NULL ? mt_check_found(ctx, c, c->path, "%s", c->flaw) : MT_OK;
+    return c->m != NULL && c->flaw != NULL ? mt_check_found(ctx, c, "model", "%s", c->flaw) : MT_OK;
+}
+
+static mt_status files_no_family(struct mt_ctx *ctx, struct mt_check *c)
+{
+    return c->m != NULL && c->flaw == NULL && c->m->family == NULL
+               ? mt_check_found(ctx, c, "model_type",
+                                "%s is not known: tensors are carried by name, nothing is run",
+                                c->m->model_type != NULL ? c->m->model_type : "(none)")
+               : MT_OK;
 }
 
 const struct mt_check_rule mt_check_files[] = {
@@ -137,5 +146,7 @@ const struct mt_check_rule mt_check_files[] = {
             "tensors and config do not make a model that is known here",
             "compare config.json with the tensors; moetool inspect --tensors lists them",
             files_flaw),
+    MT_RULE("known-model", NULL, MOETOOL, REMARK, "a model of no known family",
+            "export can copy it; convert and the like need a family", files_no_family),
     MT_RULES_END,
 };
