@@ -1,6 +1,7 @@
 #include "cmd/cmd.h"
 
 #include "cmd/facts.h"
+#include "cmd/hidden.h"
 #include "cmd/report.h"
 #include "formats/table.h"
 #include "lib/base/mem.h"
@@ -19,7 +20,8 @@
 extern const struct mt_pass mt_pass_convert_ffn;
 
 struct convert_opts {
-    const char *out, *profile;
+    struct cmd_blocks blocks;
+    const char *hidden, *out, *profile;
     struct mt_strlist eval_data;
     int format;
     uint64_t max_shard_size;
@@ -45,6 +47,11 @@ static const struct mt_opt convert_opt_table[] = {
                 "text to validate on, as --data (default: the text of --data)"),
     MT_OPT_BOOL(struct convert_opts, no_validate, "no-validate", 0,
                 "do not compare the result with the original"),
+    CMD_BLOCKS_OPTS(struct convert_opts, blocks),
+    MT_OPT_STR(struct convert_opts, hidden, "hidden", 0, "FILE", NULL,
+               "what goes into the FFNs, instead of --data, where the model cannot be run: "
+               "safetensors, one matrix [tokens, hidden] for each layer; a fifth is held out to "
+               "measure errors on"),
     MT_OPT_NUM(struct convert_opts, max_kl, "max-kl", 0, "X", "-1", -1, 1e9,
                "exit with code 3 when the mean KL of the result is larger; it is written all the "
                "same (default: no limit)"),
@@ -62,6 +69,7 @@ struct convert {
     struct mt_device *dev;
     bool has_data, has_eval;
     struct mt_dataset data, eval; /* calibration, validation */
+    struct cmd_hidden hidden;
     struct mt_walk_result walk;
     bool walked;
 
@@ -78,12 +86,24 @@ static const struct mt_dataset *convert_eval_data(const struct convert *c)
     return c->has_eval ? &c->eval : &c->data;
 }
 
+/* NULL: nothing looks at activations. */
+static const struct mt_dataset *convert_data(const struct convert *c)
+{
+    return c->hidden.on ? &c->hidden.h.about : c->has_data ? &c->data : NULL;
+}
+
 /* ---- opening ---- */
 
 static mt_status convert_open(struct mt_ctx *ctx, struct convert *c)
 {
-    MT_TRY(cmd_open_model(ctx, c->a->pos->v[0], &c->src));
+    MT_TRY(cmd_hidden_open(ctx, c->o->hidden, c->a->pos->v[0], &c->o->blocks, &c->hidden, &c->src));
     MT_TRY(cmd_open_profile(ctx, c->o->profile, c->src, &c->profile));
+    if (c->hidden.on) {
+        if (c->a->data->data.n > 0 || c->o->eval_data.n > 0 || c->o->max_kl >= 0)
+            return mt_fail(ctx, MT_E_OPTION,
+                           "--hidden stands in for text: without --data, --eval-data and --max-kl");
+        return cmd_open_device(ctx, c->a, &c->dev);
+    }
     if (c->a->data->data.n == 0) {
         if (c->o->eval_data.n > 0)
             return mt_fail(ctx, MT_E_OPTION, "--eval-data needs --data: the text to calibrate on");
@@ -119,6 +139,7 @@ static void convert_close(struct convert *c)
         mt_dataset_free(&c->data);
     if (c->has_eval)
         mt_dataset_free(&c->eval);
+    cmd_hidden_free(&c->hidden);
     if (c->dev != NULL)
         mt_device_close(c->dev);
     mt_profile_free(c->profile);
@@ -136,8 +157,9 @@ static mt_status convert_prune(struct mt_ctx *ctx, struct convert *c, const char
     const struct mt_walk_opts o = {.source = c->src,
                                    .passes = &step,
                                    .n_passes = 1,
-                                   .data = &c->data,
+                                   .data = convert_data(c),
                                    .dev = c->dev,
+                                   .hidden = c->hidden.on ? &c->hidden.h : NULL,
                                    .dry_run = dry};
     char text[24];
     mt_status st;
@@ -206,7 +228,7 @@ static mt_status convert_finish_bytes(struct mt_ctx *ctx, void *arg, const struc
     int n = 0;
 
     *bytes = 0;
-    if (!c->has_data || c->o->no_validate)
+    if (convert_data(c) == NULL || c->o->no_validate)
         return MT_OK;
     for (int i = 0; i < CONVERT_BASELINES && width < c->src->ffn[0].width && st == MT_OK; i++) {
         st = convert_prune(ctx, c, convert_baselines[i], width, true, &base[n]);
@@ -219,7 +241,9 @@ static mt_status convert_finish_bytes(struct mt_ctx *ctx, void *arg, const struc
         }
     }
     kept = mt_mem_used(ctx) - before;
-    if (st == MT_OK)
+    if (st == MT_OK && c->hidden.on)
+        *bytes = cmd_hidden_bytes(&c->hidden);
+    else if (st == MT_OK)
         st = mt_compare_bytes(ctx, c->src, cand, 1 + n, 1, c->dev, convert_eval_data(c), bytes);
     *bytes = *bytes + kept > walk ? *bytes + kept : walk;
     for (int i = 0; i < n; i++)
@@ -233,6 +257,13 @@ static mt_status convert_validate(struct mt_ctx *ctx, struct convert *c,
     const struct mt_model *cand[1 + CONVERT_BASELINES] = {result};
 
     MT_TRY(convert_make_baselines(ctx, c, result));
+    if (c->hidden.on) {
+        MT_TRY(cmd_hidden_measure(ctx, &c->hidden, c->src, result, c->dev, "experts"));
+        for (int i = 0; i < c->n_base; i++)
+            MT_TRY(cmd_hidden_measure(ctx, &c->hidden, c->src, c->base[i].plan, c->dev,
+                                      c->base_names[i] + strlen("pruned: ")));
+        return MT_OK;
+    }
     for (int i = 0; i < c->n_base; i++)
         cand[i + 1] = c->base[i].plan;
     MT_TRY(mt_compare(ctx, c->src, cand, 1 + c->n_base, c->dev, convert_eval_data(c),
@@ -288,10 +319,12 @@ static mt_status convert_finish(struct mt_ctx *ctx, void *arg, const struct mt_m
 
     cmd_find_license(ctx, c->src, license, sizeof license);
     card.license = license[0] != '\0' ? license : NULL;
-    if (c->has_data && !c->o->no_validate)
+    if (convert_data(c) != NULL && !c->o->no_validate)
         MT_TRY(mt_wrap(ctx, convert_validate(ctx, c, result, out), "validation"));
     if (c->n_reports > 0)
         figures = convert_card_figures(c);
+    else if (c->hidden.n > 0)
+        cmd_hidden_json(figures = mt_json_new_object(), &c->hidden);
     st = mt_card_write(ctx, out, manifest, figures, &card);
     mt_json_free(figures);
     return st;
@@ -414,9 +447,11 @@ static mt_status convert_print(struct mt_ctx *ctx, const struct convert *c,
         printf("\n");
         MT_TRY(cmd_report_layers(ctx, &rows[1]));
     }
-    if (c->n_reports == 0 && !c->o->dry_run)
+    if (c->hidden.n > 0)
+        MT_TRY(cmd_hidden_print(ctx, &c->hidden));
+    if (c->n_reports == 0 && c->hidden.n == 0 && !c->o->dry_run)
         printf("\nnot compared with the original%s\n",
-               c->has_data ? "" : ": give text with --data and --eval-data");
+               convert_data(c) != NULL ? "" : ": give text with --data and --eval-data");
     if (!c->o->dry_run)
         printf("\nwritten to %s\n", c->o->out);
     return MT_OK;
@@ -443,6 +478,8 @@ static mt_status convert_print_json(struct mt_ctx *ctx, struct convert *c,
             mt_json_set_str(o, "verdict", text);
         }
     }
+    if (c->hidden.n > 0)
+        cmd_hidden_json(mt_json_set_object(root, "validation"), &c->hidden);
     mt_json_set(root, "manifest", c->walk.manifest);
     c->walk.manifest = NULL; /* taken */
     return cmd_print_json(ctx, root);
@@ -465,8 +502,9 @@ static mt_status convert_go(struct mt_ctx *ctx, struct convert *c)
         .source = c->src,
         .passes = &step,
         .n_passes = 1,
-        .data = c->has_data ? &c->data : NULL,
+        .data = convert_data(c),
         .dev = c->dev,
+        .hidden = c->hidden.on ? &c->hidden.h : NULL,
         .format = cmd_out_format(c->o->format, c->o->out),
         .formats = mt_formats,
         .out_path = c->o->out,
@@ -511,6 +549,8 @@ static const struct cmd_example convert_examples[] = {
      "the same function in another shape: every expert acts"},
     {"convert dense -o moe.gguf --data calib.jsonl",
      "one GGUF file, as an architecture whose code in llama.cpp computes it"},
+    {"convert odd -o moe --ffn 'h.*.mlp.{fc1,fc2}' --act relu --hidden inputs.safetensors",
+     "the FFNs of a model that cannot be run, by what goes into them"},
     {"convert dense -o moe --data calib.jsonl --dry-run", "what would happen"},
     {"convert dense -o moe --data calib.jsonl --resume", "go on after an interruption"},
     {NULL, NULL},
@@ -531,6 +571,10 @@ const struct cmd_command mt_cmd_convert = {
         "parameters. "
         "If plain pruning is closer, convert says so. Without --data nothing is run: neurons are "
         "grouped by their weights and the result is not compared.\n\n"
+        "A model of unknown family is converted too when --ffn tells where its FFNs are; the "
+        "result is in the native layout (docs/formats.md), every other tensor as it was. Such a "
+        "model does not run here: --hidden gives what goes into its FFNs instead of --data, and "
+        "the error of each layer's output is measured on a part that is held out.\n\n"
         "`moetool passes convert-ffn` tells more about the methods.",
     .examples = convert_examples,
     .opts = convert_opt_table,

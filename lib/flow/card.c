@@ -223,12 +223,36 @@ static void card_domains(struct card *c, const struct mt_json *list)
     card_add(c, "\n");
 }
 
+/* Where only blocks could be compared. */
+static bool card_ffn_errors(struct card *c, const struct mt_json *v)
+{
+    const struct mt_json *list = mt_json_get(v, "layers");
+    double all, one;
+    int64_t inputs;
+    int l = 0;
+
+    if (!card_num(v, "ffn_error", &all) || !card_int(v, "ffn_inputs", &inputs))
+        return false;
+    card_add(c,
+             "The source could not be run, so only its FFNs were compared: relative error of their "
+             "outputs, |y' - y| / |y|, on %" PRId64 " inputs that were held out. What that means "
+             "for the whole model is unknown.\n\n| layer | error |\n|---|---|\n",
+             inputs);
+    for (const struct mt_json *j = mt_json_first(list); j != NULL; j = mt_json_next(j), l++)
+        if (mt_json_number(j, &one))
+            card_add(c, "| %d | %.4g |\n", l, one);
+    card_add(c, "| all | %.4g |\n\n", all);
+    return true;
+}
+
 static void card_figures(struct card *c, const struct mt_json *v)
 {
     double kl, err, p99, ref, cand, top1;
     int64_t tokens;
 
     card_add(c, "## Measured against the source\n\n");
+    if (card_ffn_errors(c, v))
+        return;
     if (!card_num(v, "kl_mean", &kl)) {
         card_add(c, "Nothing was measured when this model was written. `moetool validate SOURCE "
                     "THIS --data TEXT` compares the two.\n\n");

@@ -22,6 +22,7 @@
 
 #include "kernels/device.h"
 #include "lib/flow/format.h"
+#include "lib/flow/hidden.h"
 #include "lib/flow/pass.h"
 #include "lib/text/dataset.h"
 
@@ -36,6 +37,10 @@ struct mt_walk_opts {
     int n_passes;
     const struct mt_dataset *data; /* NULL: no activations */
     struct mt_device *dev;         /* NULL when data is NULL */
+    /* Instead of running the model: what goes into its FFNs (hidden.h); data is then
+     * &hidden->about. Passes see a layer's inputs, none of what earlier layers' edits do to them.
+     * NULL otherwise. */
+    const struct mt_hidden *hidden;
 
     const struct mt_format *format;         /* NULL: measuring walk, nothing is written */
     const struct mt_format *const *formats; /* to read the result back */

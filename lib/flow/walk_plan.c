@@ -276,7 +276,7 @@ static mt_status plan_disk(struct mt_ctx *ctx, struct mt_walk *w)
     for (size_t i = 0; i < src->n_sidecars; i++)
         w->disk_bytes += plan_file_bytes(src->sidecars[i].path, false);
     /* With a memory limit hidden states may have to be spilled, at worst as large as they are. */
-    if (w->forward && mt_mem_limit(ctx) != UINT64_MAX) {
+    if (w->forward && w->o->hidden == NULL && mt_mem_limit(ctx) != UINT64_MAX) {
         uint64_t one = (uint64_t)w->s.n_tokens * (uint64_t)w->s.hidden * sizeof(float);
         w->disk_bytes += one * (w->s.edited != NULL ? 2u : 1u);
     }
@@ -328,7 +328,8 @@ static mt_status plan_key(struct mt_ctx *ctx, struct mt_walk *w)
     if (w->forward) {
         snprintf(num, sizeof num, "%zu x %d", w->o->data->n_windows,
                  (int)w->o->data->window_len_max);
-        MT_TRY(mt_journal_key_add(ctx, &w->key, "--data", w->o->data->sha256));
+        MT_TRY(mt_journal_key_add(ctx, &w->key, w->o->hidden != NULL ? "--hidden" : "--data",
+                                  w->o->data->sha256));
         MT_TRY(mt_journal_key_add(ctx, &w->key, "windows", num));
         MT_TRY(mt_journal_key_add(ctx, &w->key, "--device", w->o->dev->name));
         MT_TRY(mt_journal_key_add(ctx, &w->key, "BLAS core", mt_blas_core()));

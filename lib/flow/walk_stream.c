@@ -84,6 +84,23 @@ static uint64_t stream_work_bytes(const struct mt_walk *w)
            block * (uint64_t)s->width_max * per;
 }
 
+/* Inputs of blocks come from a file: no streams, and blocks run alone. */
+static mt_status stream_plan_hidden(struct mt_ctx *ctx, struct mt_walk *w, uint64_t *bytes,
+                                    uint64_t *stream_bytes)
+{
+    const struct mt_model *src = w->o->source;
+    struct walk_streams *s = &w->s;
+
+    MT_TRY(mt_runner_open_blocks(ctx, src, s->dev, &s->source));
+    s->block = stream_block(src);
+    s->batches.tokens_max = s->block;
+    if (((s->teacher.want | s->student.want) & MT_NEED_HIDDEN) != 0)
+        s->width_max = stream_dense_width_max(src);
+    *bytes = stream_work_bytes(w);
+    *stream_bytes = 0;
+    return MT_OK;
+}
+
 mt_status walk_streams_plan(struct mt_ctx *ctx, struct mt_walk *w, uint64_t *bytes,
                             uint64_t *stream_bytes)
 {
@@ -96,6 +113,8 @@ mt_status walk_streams_plan(struct mt_ctx *ctx, struct mt_walk *w, uint64_t *byt
     s->hidden = src->hp.hidden;
     s->n_tokens = (int64_t)w->o->data->n_tokens;
     stream_gather_wants(w);
+    if (w->o->hidden != NULL)
+        return stream_plan_hidden(ctx, w, bytes, stream_bytes);
     MT_TRY(mt_runner_open(ctx, src, s->dev, &s->source));
     if (s->student.rounds > 0)
         MT_TRY(mt_runner_open_with(ctx, w->plan, s->source, &s->edited));
@@ -155,12 +174,12 @@ mt_status walk_streams_begin(struct mt_ctx *ctx, struct mt_walk *w, const char *
     size_t rows = (size_t)s->batches.tokens_max, hidden = (size_t)s->hidden;
     size_t block = rows < (size_t)s->block ? rows : (size_t)s->block;
 
-    if (s->teacher.rounds > 0)
+    if (s->teacher.rounds > 0 && w->o->hidden == NULL)
         MT_TRY(
             stream_create(ctx, w, scratch_dir,
                           s->student.rounds > 0 ? mt_stream_least_bytes(&s->batches, s->hidden) : 0,
                           &s->teacher.x));
-    if (s->student.rounds > 0)
+    if (s->student.rounds > 0 && w->o->hidden == NULL)
         MT_TRY(stream_create(ctx, w, scratch_dir, 0, &s->student.x));
     MT_TRY(stream_alloc(ctx, s, rows * hidden, &s->x, &s->host_x));
     MT_TRY(stream_alloc(ctx, s, block * hidden, &s->norm, &s->host_norm));
@@ -239,39 +258,51 @@ struct stream_step {
     unsigned want;
 };
 
+/* The block at m inputs in s->norm, and what observers asked for. */
+static mt_status stream_block_show(struct mt_ctx *ctx, struct mt_walk *w,
+                                   const struct stream_step *k, struct mt_observation *ob)
+{
+    struct walk_streams *s = &w->s;
+    const struct mt_device_ops *ops = s->dev->ops;
+    const struct mt_ffn *f = &w->o->source->ffn[k->layer];
+    int64_t width = f->moe ? 0 : f->width;
+    bool hidden = k->show && (k->want & MT_NEED_HIDDEN) != 0 && width > 0;
+    size_t n = (size_t)(ob->m * s->hidden);
+
+    if (k->add || hidden || (k->show && (k->want & MT_NEED_OUTPUT) != 0))
+        MT_TRY(mt_run_ffn(ctx, k->rl, s->norm, ob->m, s->y, hidden ? s->h : NULL));
+    if (!k->show)
+        return MT_OK;
+    if ((k->want & MT_NEED_INPUTS) != 0) {
+        MT_TRY(ops->download(ctx, s->dev, s->host_norm, s->norm, n));
+        ob->x = s->host_norm;
+    }
+    if (hidden) {
+        MT_TRY(ops->download(ctx, s->dev, s->host_h, s->h, (size_t)(ob->m * width)));
+        ob->h = s->host_h;
+    }
+    if ((k->want & MT_NEED_OUTPUT) != 0) {
+        MT_TRY(ops->download(ctx, s->dev, s->host_y, s->y, n));
+        ob->y = s->host_y;
+    }
+    return stream_show(ctx, w, k->student, ob);
+}
+
 /* Rows [row, row + m) of the batch in s->x through norm and FFN of the source's layer. */
 static mt_status stream_block_step(struct mt_ctx *ctx, struct mt_walk *w,
                                    const struct stream_step *k, const struct mt_batch *batch,
                                    int64_t row, int64_t m)
 {
     struct walk_streams *s = &w->s;
-    const struct mt_device_ops *ops = s->dev->ops;
     mt_buf x = mt_dev_at(s->dev, s->x, (size_t)(row * s->hidden));
-    size_t n = (size_t)(m * s->hidden);
-    int64_t width = w->o->source->ffn[k->layer].moe ? 0 : w->o->source->ffn[k->layer].width;
-    bool hidden = k->show && (k->want & MT_NEED_HIDDEN) != 0 && width > 0;
-    struct mt_observation ob = {.layer = k->layer, .round = k->round, .m = m};
+    struct mt_observation ob = {.layer = k->layer,
+                                .round = k->round,
+                                .m = m,
+                                .token0 = batch->token0 + row,
+                                .n_tokens = s->n_tokens};
 
     MT_TRY(mt_run_ffn_norm(ctx, k->rl, x, m, s->norm));
-    if (k->add || hidden || (k->show && (k->want & MT_NEED_OUTPUT) != 0))
-        MT_TRY(mt_run_ffn(ctx, k->rl, s->norm, m, s->y, hidden ? s->h : NULL));
-    if (k->show) {
-        ob.token0 = batch->token0 + row;
-        ob.n_tokens = s->n_tokens;
-        if ((k->want & MT_NEED_INPUTS) != 0) {
-            MT_TRY(ops->download(ctx, s->dev, s->host_norm, s->norm, n));
-            ob.x = s->host_norm;
-        }
-        if (hidden) {
-            MT_TRY(ops->download(ctx, s->dev, s->host_h, s->h, (size_t)(m * width)));
-            ob.h = s->host_h;
-        }
-        if ((k->want & MT_NEED_OUTPUT) != 0) {
-            MT_TRY(ops->download(ctx, s->dev, s->host_y, s->y, n));
-            ob.y = s->host_y;
-        }
-        MT_TRY(stream_show(ctx, w, k->student, &ob));
-    }
+    MT_TRY(stream_block_show(ctx, w, k, &ob));
     return k->add ? mt_run_add(ctx, s->source, x, s->y, m) : MT_OK;
 }
 
@@ -345,6 +376,49 @@ static mt_status stream_student(struct mt_ctx *ctx, struct mt_walk *w, struct mt
     return MT_OK;
 }
 
+/* One round of a layer whose inputs come from a file; both kinds of observers see the same. */
+static mt_status stream_hidden_round(struct mt_ctx *ctx, struct mt_walk *w, struct stream_step *k)
+{
+    const struct mt_hidden *h = w->o->hidden;
+    struct walk_streams *s = &w->s;
+    int64_t n = h->n_fit[k->layer], m;
+
+    for (int64_t row = 0; row < n; row += m) {
+        m = n - row < s->block ? n - row : s->block;
+        struct mt_observation ob = {.layer = k->layer, .round = k->round, .m = m};
+        MT_TRY(mt_check_cancel(ctx));
+        MT_TRY(mt_hidden_rows(ctx, h, k->layer, row, m, s->host_norm));
+        MT_TRY(s->dev->ops->upload(ctx, s->dev, s->norm, s->host_norm, (size_t)(m * s->hidden)));
+        ob.token0 = row;
+        ob.n_tokens = n;
+        for (int student = 0; student < 2; student++) {
+            const struct walk_side *side = student ? &s->student : &s->teacher;
+            k->student = student != 0;
+            k->want = side->want;
+            if (k->round < side->rounds)
+                MT_TRY(stream_block_show(ctx, w, k, &ob));
+        }
+        mt_progress_add(ctx, (uint64_t)m);
+    }
+    return MT_OK;
+}
+
+static mt_status stream_observe_hidden(struct mt_ctx *ctx, struct mt_walk *w, int layer)
+{
+    int rounds =
+        w->s.teacher.rounds > w->s.student.rounds ? w->s.teacher.rounds : w->s.student.rounds;
+    struct mt_run_layer *rl;
+    mt_status st = MT_OK;
+
+    MT_TRY(mt_run_layer_open(ctx, w->s.source, layer, &rl));
+    for (int r = 0; r < rounds && st == MT_OK; r++) {
+        struct stream_step k = {rl, layer, r, false, true, false, 0};
+        st = stream_hidden_round(ctx, w, &k);
+    }
+    mt_run_layer_close(rl);
+    return st;
+}
+
 mt_status walk_streams_observe(struct mt_ctx *ctx, struct mt_walk *w, int layer, bool quiet)
 {
     struct walk_streams *s = &w->s;
@@ -354,6 +428,8 @@ mt_status walk_streams_observe(struct mt_ctx *ctx, struct mt_walk *w, int layer,
     mt_status st = MT_OK;
 
     s->student_at_ffn = false;
+    if (w->o->hidden != NULL)
+        return quiet ? MT_OK : stream_observe_hidden(ctx, w, layer);
     if (!teacher && !student)
         return MT_OK;
     MT_TRY(mt_run_layer_open(ctx, s->source, layer, &rl));
@@ -367,7 +443,7 @@ mt_status walk_streams_observe(struct mt_ctx *ctx, struct mt_walk *w, int layer,
 
 bool walk_streams_want_layer(const struct mt_walk *w, int layer)
 {
-    return w->s.student.rounds > 0 && layer + 1 < w->n_layers;
+    return w->o->hidden == NULL && w->s.student.rounds > 0 && layer + 1 < w->n_layers;
 }
 
 /* The student's batch through the plan's layer. */

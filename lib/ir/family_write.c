@@ -1,4 +1,5 @@
 /* Writing config.json: what a family can hold, and the keys families have in common. */
+#include "lib/ir/blocks.h"
 #include "lib/ir/family.h"
 
 #include <inttypes.h>
@@ -42,12 +43,22 @@ static const char *write_other(const struct mt_model *m, const struct mt_family 
     return hp->o_bias == hp->qkv_bias ? "llama" : hp->qkv_bias ? "qwen2" : NULL;
 }
 
+/* What stands between blocks must be known to be written under other names. */
+static mt_status write_not_blocks(struct mt_ctx *ctx, const struct mt_model *m,
+                                  const struct mt_family *f)
+{
+    if (mt_model_only_blocks(m))
+        return mt_cfg_cannot(ctx, f, "a model of which only the FFNs are known", "native");
+    return MT_OK;
+}
+
 mt_status mt_cfg_hold_attention(struct mt_ctx *ctx, const struct mt_model *m,
                                 const struct mt_family *f, const struct mt_attn_limits *can)
 {
     const struct mt_hparams *hp = &m->hp;
     const char *other = write_other(m, f);
 
+    MT_TRY(write_not_blocks(ctx, m, f));
     if (hp->norm != MT_NORM_RMS || hp->norm_offset != 0)
         return mt_cfg_cannot(ctx, f, "these norms (plain RMSNorm only)", NULL);
     if (!can->scales && (hp->embed_scale != 1 || hp->logit_scale != 1 || hp->residual_scale != 1 ||
@@ -118,6 +129,7 @@ mt_status mt_cfg_hold_ffn(struct mt_ctx *ctx, const struct mt_model *m, const st
     const struct mt_ffn *first = mt_model_first_moe(m), *dense = NULL;
 
     *moe = first;
+    MT_TRY(write_not_blocks(ctx, m, f));
     if (f->moe && first == NULL)
         return mt_cfg_cannot(ctx, f, "a model without experts", "its own dense architecture");
     if (!f->moe && first != NULL)
