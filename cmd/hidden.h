@@ -7,7 +7,7 @@
 #include "cmd/blocks.h"
 #include "lib/flow/hidden.h"
 
-#define CMD_HIDDEN_MODELS 4
+#define CMD_HIDDEN_MODELS 8
 struct cmd_hidden {
     bool on; /* --hidden was given */
     struct mt_hidden h;
