@@ -8,143 +8,30 @@
 
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-#define GGUF_SPLITS_MAX 65535
+/* Keys and values of latent attention wait for each other. */
+struct gguf_kv {
+    int32_t layer;
+    struct mt_tensor *part[2]; /* attn_k_b, attn_v_b */
+};
 
 /* Headers of all splits while a model is opened. */
 struct gguf {
     struct mt_model *m;
-    struct mt_gguf *files;
+    struct mt_gguf_set set;
     const struct mt_gguf **list;
-    size_t n;
-    const char *arch;
+    const char *arch; /* as the file says it */
+    const struct mt_gguf_arch *a;
+    struct gguf_kv *kv;
+    size_t n_kv, cap_kv;
 };
 
 static void gguf_free(struct gguf *o)
 {
-    for (size_t i = 0; i < o->n; i++)
-        mt_gguf_header_free(&o->files[i]);
-    mt_free(o->files);
+    mt_gguf_set_free(&o->set);
     mt_free(o->list);
-}
-
-/* ---- files ---- */
-
-static mt_status gguf_add_file(struct mt_ctx *ctx, struct gguf *o, const char *path)
-{
-    struct mt_map *map;
-
-    MT_TRY(mt_realloc(ctx, o->n + 1, sizeof *o->files, "list of files", &o->files));
-    MT_TRY(mt_map_open(ctx, path, &map));
-    MT_TRY(mt_model_own_map(ctx, o->m, map));
-    return mt_gguf_header_read(ctx, map, &o->m->arena, &o->files[o->n++]);
-}
-
-/* "NAME-00001-of-00003.gguf": the bytes of NAME; 0 when the path is not of that form. */
-static size_t gguf_split_stem(const char *path, int64_t count)
-{
-    size_t n = strlen(path);
-    char end[64];
-
-    snprintf(end, sizeof end, "-00001-of-%05d" MT_GGUF_SUFFIX, (int)count);
-    return n > strlen(end) && mt_name_ends(path, end) ? n - strlen(end) : 0;
-}
-
-static mt_status gguf_split_value(struct mt_ctx *ctx, const struct mt_gguf *g, const char *key,
-                                  int64_t dflt, int64_t *out)
-{
-    return mt_wrap(ctx, mt_gguf_int(ctx, g, key, dflt, out), "%s", g->map->path);
-}
-
-static mt_status gguf_check_split(struct mt_ctx *ctx, const struct mt_gguf *g, int64_t want,
-                                  int64_t count)
-{
-    int64_t no, n;
-
-    MT_TRY(gguf_split_value(ctx, g, "split.no", -1, &no));
-    MT_TRY(gguf_split_value(ctx, g, "split.count", -1, &n));
-    if (no != want || n != count)
-        return mt_fail(ctx, MT_E_FORMAT,
-                       "%s: says it is part %" PRId64 " of %" PRId64 ", expected %" PRId64
-                       " of %" PRId64,
-                       g->map->path, no, n, want, count);
-    return MT_OK;
-}
-
-struct gguf_owner {
-    const char *name, *path;
-};
-
-static int gguf_by_name(const void *a, const void *b)
-{
-    return strcmp(((const struct gguf_owner *)a)->name, ((const struct gguf_owner *)b)->name);
-}
-
-/* Within a file names are unique; between parts they must be too. */
-static mt_status gguf_check_twice(struct mt_ctx *ctx, const struct gguf *o, size_t n)
-{
-    char show[MT_SHOW_BYTES];
-    struct gguf_owner *v;
-    mt_status st = MT_OK;
-    size_t at = 0;
-
-    MT_TRY(mt_alloc(ctx, n, sizeof *v, "names of tensors", &v));
-    for (size_t f = 0; f < o->n; f++)
-        for (size_t i = 0; i < o->files[f].n; i++)
-            v[at++] = (struct gguf_owner){o->files[f].v[i].name, o->files[f].map->path};
-    if (n > 1)
-        qsort(v, n, sizeof *v, gguf_by_name);
-    for (size_t i = 1; i < n && st == MT_OK; i++)
-        if (strcmp(v[i - 1].name, v[i].name) == 0)
-            st = mt_fail(ctx, MT_E_FORMAT, "%s: tensor %s is in %s too", v[i].path,
-                         mt_show_name(v[i].name, show), v[i - 1].path);
-    mt_free(v);
-    return st;
-}
-
-static mt_status gguf_check_total(struct mt_ctx *ctx, const struct gguf *o)
-{
-    int64_t total, have = 0;
-
-    for (size_t i = 0; i < o->n; i++)
-        have += (int64_t)o->files[i].n;
-    MT_TRY(gguf_split_value(ctx, &o->files[0], "split.tensors.count", have, &total));
-    if (total != have)
-        return mt_fail(ctx, MT_E_FORMAT,
-                       "%s: %" PRId64 " tensors are announced, the parts hold %" PRId64, o->m->path,
-                       total, have);
-    return gguf_check_twice(ctx, o, (size_t)have);
-}
-
-static mt_status gguf_add_files(struct mt_ctx *ctx, struct gguf *o, const char *path)
-{
-    const char *part;
-    int64_t count, no;
-    size_t stem;
-
-    MT_TRY(gguf_add_file(ctx, o, path));
-    MT_TRY(gguf_split_value(ctx, &o->files[0], "split.count", 1, &count));
-    MT_TRY(gguf_split_value(ctx, &o->files[0], "split.no", 0, &no));
-    if (count < 0 || count > GGUF_SPLITS_MAX)
-        return mt_fail(ctx, MT_E_FORMAT, "%s: split.count is %" PRId64, path, count);
-    if (count <= 1)
-        return MT_OK;
-    stem = gguf_split_stem(path, count);
-    if (no != 0 || stem == 0)
-        return mt_fail(ctx, MT_E_FORMAT,
-                       "%s: part %" PRId64 " of a model in %" PRId64
-                       " parts; name its first part, NAME-00001-of-%05" PRId64 MT_GGUF_SUFFIX,
-                       path, no + 1, count, count);
-    for (int64_t i = 1; i < count; i++) {
-        MT_TRY(mt_check_cancel(ctx));
-        MT_TRY(mt_arena_printf(ctx, &o->m->arena, &part, "%.*s-%05d-of-%05d" MT_GGUF_SUFFIX,
-                               (int)stem, path, (int)i + 1, (int)count));
-        MT_TRY(gguf_add_file(ctx, o, part));
-        MT_TRY(gguf_check_split(ctx, &o->files[i], i, count));
-    }
-    return gguf_check_total(ctx, o);
+    mt_free(o->kv);
 }
 
 /* ---- records ---- */
@@ -181,67 +68,138 @@ static mt_status gguf_unpermute(struct mt_ctx *ctx, struct mt_model *m, struct m
     return st;
 }
 
-/* One record of a stack: rows [first, first + rows) of expert e. */
-static mt_status gguf_add_slice(struct mt_ctx *ctx, struct gguf *o, const struct mt_gguf *g,
-                                const struct mt_gguf_record *r, struct mt_role role, int64_t first,
-                                int64_t rows)
+/* A record for a part of a tensor: `shape` from element `at` on. */
+static mt_status gguf_add_part(struct mt_ctx *ctx, struct gguf *o, const struct mt_gguf *g,
+                               const struct mt_gguf_record *r, struct mt_role role, int rank,
+                               const int64_t *shape, uint64_t at)
 {
-    int64_t shape[2] = {rows, (int64_t)r->ne[0]}, at;
     struct mt_tensor *t;
     uint64_t skip = 0;
 
-    at = (role.expert * (int64_t)r->ne[1] + first) * shape[1];
-    bool whole = mt_dtype_bytes((enum mt_dtype)r->dtype, (uint64_t)at, &skip);
+    bool whole = mt_dtype_bytes((enum mt_dtype)r->dtype, at, &skip);
     mt_assert(whole); /* rows fill blocks */
     MT_TRY(mt_model_add(ctx, o->m, mt_role(MT_ROLE_OTHER, -1, MT_EXPERT_NONE),
-                        (enum mt_dtype)r->dtype, 2, shape, &t));
+                        (enum mt_dtype)r->dtype, rank, shape, &t));
     MT_TRY(mt_family_print(ctx, o->m->family, o->m, role, &t->name));
     gguf_slice(t, g->map, g->data_offset + r->begin + skip);
     return MT_OK;
 }
 
+/* Experts one after the other, of matrices or of vectors; gate and up in one where `pair`. */
 static mt_status gguf_add_stack(struct mt_ctx *ctx, struct gguf *o, const struct mt_gguf *g,
                                 const struct mt_gguf_record *r, struct mt_role role, bool pair)
 {
-    int64_t rows = (int64_t)r->ne[1];
+    int rank = r->rank - 1;
+    uint64_t last = r->ne[rank - 1], cols = rank > 1 ? r->ne[0] : 1;
+    int64_t shape[2] = {(int64_t)last, (int64_t)cols};
 
-    for (uint64_t e = 0; e < r->ne[2]; e++) {
+    if (rank < 1 || rank > 2 || r->ne[rank] > MT_EXPERTS_MAX || (pair && last % 2 != 0) ||
+        (rank == 1) != (role.part == MT_PART_BIAS))
+        return mt_fail(ctx, MT_E_FORMAT, "%s: no stack of experts", r->name);
+    for (uint64_t e = 0; e < r->ne[rank]; e++) {
         struct mt_role up = role;
+        uint64_t at = e * last * cols;
         role.expert = up.expert = (int32_t)e;
         up.kind = MT_ROLE_FFN_UP;
         if (!pair) {
-            MT_TRY(gguf_add_slice(ctx, o, g, r, role, 0, rows));
+            MT_TRY(gguf_add_part(ctx, o, g, r, role, rank, shape, at));
             continue;
         }
-        MT_TRY(gguf_add_slice(ctx, o, g, r, role, 0, rows / 2));
-        MT_TRY(gguf_add_slice(ctx, o, g, r, up, rows / 2, rows / 2));
+        shape[0] = (int64_t)last / 2;
+        MT_TRY(gguf_add_part(ctx, o, g, r, role, rank, shape, at));
+        MT_TRY(gguf_add_part(ctx, o, g, r, up, rank, shape, at + last / 2 * cols));
     }
     return MT_OK;
 }
 
-/* A tensor as the record it is; of an architecture that is not known, under its own name. */
-static mt_status gguf_add_record(struct mt_ctx *ctx, struct gguf *o, const struct mt_gguf *g,
-                                 const struct mt_gguf_record *r)
+/* q, k and v, or gate and up, one after the other. */
+static mt_status gguf_add_fused(struct mt_ctx *ctx, struct gguf *o, const struct mt_gguf *g,
+                                const struct mt_gguf_record *r, struct mt_role role,
+                                const enum mt_role_kind *kinds, int n)
 {
-    struct mt_role role, other = mt_role(MT_ROLE_OTHER, -1, MT_EXPERT_NONE);
-    bool known = o->m->family != NULL;
-    int64_t shape[MT_GGUF_DIMS_MAX];
-    struct mt_tensor *t;
-    int stacked = 0;
+    const struct mt_hparams *hp = &o->m->hp;
+    uint64_t last = r->rank > 0 ? r->ne[r->rank - 1] : 0, cols = r->rank > 1 ? r->ne[0] : 1;
+    uint64_t rows[MT_FUSED_MAX] = {last / 2, last / 2, 0}, at = 0;
 
-    if (known && strcmp(r->name, MT_GGUF_ROPE_FREQS) == 0)
-        return MT_OK; /* the config says it */
-    known = known && mt_gguf_parse_name(o->arch, r->name, &role, &stacked);
-    if (known && stacked > 0) {
-        if (r->rank != 3 || r->ne[2] > MT_EXPERTS_MAX || (stacked == 2 && r->ne[1] % 2 != 0))
-            return mt_fail(ctx, MT_E_FORMAT, "%s: no stack of experts", r->name);
-        return gguf_add_stack(ctx, o, g, r, role, stacked == 2);
+    if (n == 3) {
+        rows[0] = (uint64_t)hp->n_heads * (uint64_t)hp->head_dim;
+        rows[1] = rows[2] = (uint64_t)hp->n_kv_heads * (uint64_t)hp->head_dim;
     }
+    if (r->rank < 1 || r->rank > 2 || rows[0] + rows[1] + rows[2] != last)
+        return mt_fail(ctx, MT_E_FORMAT, "%s: %" PRIu64 " rows do not divide into its %d parts",
+                       r->name, last, n);
+    for (int i = 0; i < n; at += rows[i++]) {
+        int64_t shape[2] = {(int64_t)rows[i], (int64_t)cols};
+        role.kind = kinds[i];
+        MT_TRY(gguf_add_part(ctx, o, g, r, role, r->rank, shape, at * cols));
+    }
+    return MT_OK;
+}
+
+/* A tensor that is not listed: what a record's recipe reads. */
+static mt_status gguf_detached(struct mt_ctx *ctx, struct gguf *o, const struct mt_gguf *g,
+                               const struct mt_gguf_record *r, struct mt_tensor **out)
+{
+    struct mt_tensor *t;
+
+    MT_TRY(mt_arena_alloc(ctx, &o->m->arena, 1, sizeof *t, &t));
+    memset(t, 0, sizeof *t);
+    t->role = mt_role(MT_ROLE_OTHER, -1, MT_EXPERT_NONE);
+    t->dtype = (enum mt_dtype)r->dtype;
+    t->rank = r->rank;
+    for (int d = 0; d < r->rank; d++)
+        t->shape[d] = (int64_t)r->ne[r->rank - 1 - d];
+    t->name = r->name;
+    gguf_slice(t, g->map, g->data_offset + r->begin);
+    *out = t;
+    return MT_OK;
+}
+
+static mt_status gguf_note_kv(struct mt_ctx *ctx, struct gguf *o, const struct mt_gguf *g,
+                              const struct mt_gguf_record *r, struct mt_role role)
+{
+    size_t i = 0;
+
+    while (i < o->n_kv && o->kv[i].layer != role.layer)
+        i++;
+    if (i == o->n_kv) {
+        MT_TRY(mt_grow(ctx, o->n_kv, &o->cap_kv, sizeof *o->kv, "latent attention", &o->kv));
+        o->kv[o->n_kv++] = (struct gguf_kv){.layer = role.layer};
+    }
+    return gguf_detached(ctx, o, g, r, &o->kv[i].part[role.kind == MT_ROLE_ATTN_V_B]);
+}
+
+static mt_status gguf_join_kv(struct mt_ctx *ctx, struct gguf *o)
+{
+    struct mt_tensor *t;
+
+    for (size_t i = 0; i < o->n_kv; i++) {
+        const struct gguf_kv *kv = &o->kv[i];
+        const struct mt_tensor *k = kv->part[0], *v = kv->part[1];
+        if (k == NULL || v == NULL)
+            return mt_fail(ctx, MT_E_FORMAT, "blk.%d: attn_k_b without attn_v_b, or the reverse",
+                           (int)kv->layer);
+        MT_TRY(mt_gguf_join_kv(ctx, o->m, k, v, &t));
+        MT_TRY(mt_family_print(ctx, o->m->family, o->m,
+                               mt_role(MT_ROLE_ATTN_KV_B, kv->layer, MT_EXPERT_NONE), &t->name));
+    }
+    return MT_OK;
+}
+
+/* A tensor that is one record: as it is, in another order, or without the one of its norm. */
+static mt_status gguf_add_one(struct mt_ctx *ctx, struct gguf *o, const struct mt_gguf *g,
+                              const struct mt_gguf_record *r, const struct mt_role *role)
+{
+    struct mt_role other = mt_role(MT_ROLE_OTHER, -1, MT_EXPERT_NONE);
+    int64_t shape[MT_GGUF_DIMS_MAX];
+    struct mt_tensor *t, *raw;
+    mt_status st = MT_OK;
+    int rank = r->rank;
+
     for (int d = 0; d < r->rank; d++)
         shape[d] = (int64_t)r->ne[r->rank - 1 - d];
     /* The gate of a shared expert is one row to its family. */
-    int rank = r->rank;
-    if (known && role.kind == MT_ROLE_SHARED_GATE && rank == 1) {
+    if (role != NULL && role->kind == MT_ROLE_SHARED_GATE && rank == 1) {
         shape[1] = shape[0];
         shape[0] = 1;
         rank = 2;
@@ -249,37 +207,83 @@ static mt_status gguf_add_record(struct mt_ctx *ctx, struct gguf *o, const struc
     MT_TRY(mt_model_add(ctx, o->m, other, (enum mt_dtype)r->dtype, rank, shape, &t));
     t->name = r->name;
     gguf_slice(t, g->map, g->data_offset + r->begin);
-    if (!known)
+    if (role == NULL)
         return MT_OK;
-    MT_TRY(mt_family_print(ctx, o->m->family, o->m, role, &t->name));
-    t->role = role; /* for a moment, so that messages name it */
-    mt_status st = mt_gguf_permuted(o->arch, role) ? gguf_unpermute(ctx, o->m, t) : MT_OK;
+    MT_TRY(mt_family_print(ctx, o->m->family, o->m, *role, &t->name));
+    if (mt_gguf_norm_has_one(o->a, *role)) {
+        MT_TRY(gguf_detached(ctx, o, g, r, &raw));
+        return mt_gguf_add(ctx, o->m, t, raw, -1);
+    }
+    t->role = *role; /* for a moment, so that messages name it */
+    if (mt_gguf_permuted(o->a, *role))
+        st = gguf_unpermute(ctx, o->m, t);
     t->role = other;
     return st;
 }
 
+/* A tensor as the records it is; of an architecture that is not known, under its own name. */
+static mt_status gguf_add_record(struct mt_ctx *ctx, struct gguf *o, const struct mt_gguf *g,
+                                 const struct mt_gguf_record *r)
+{
+    static const char *const in_config[] = {MT_GGUF_ROPE_FREQS, MT_GGUF_ROPE_LONG,
+                                            MT_GGUF_ROPE_SHORT};
+    enum mt_role_kind kinds[MT_FUSED_MAX];
+    struct mt_role role;
+    int stacked = 0, n;
+
+    if (o->m->family == NULL)
+        return gguf_add_one(ctx, o, g, r, NULL);
+    for (size_t i = 0; i < sizeof in_config / sizeof in_config[0]; i++)
+        if (strcmp(r->name, in_config[i]) == 0)
+            return MT_OK;
+    if (!mt_gguf_parse_name(o->arch, r->name, &role, &stacked))
+        return gguf_add_one(ctx, o, g, r, NULL);
+    if (stacked > 0)
+        return gguf_add_stack(ctx, o, g, r, role, stacked == 2);
+    if (role.kind == MT_ROLE_ATTN_K_B || role.kind == MT_ROLE_ATTN_V_B)
+        return gguf_note_kv(ctx, o, g, r, role);
+    n = mt_gguf_kinds(o->arch, r->name, kinds);
+    if (n > 1)
+        return gguf_add_fused(ctx, o, g, r, role, kinds, n);
+    return gguf_add_one(ctx, o, g, r, &role);
+}
+
 static mt_status gguf_add_records(struct mt_ctx *ctx, struct gguf *o)
 {
-    for (size_t f = 0; f < o->n; f++)
-        for (size_t i = 0; i < o->files[f].n; i++)
-            MT_TRY(gguf_add_record(ctx, o, &o->files[f], &o->files[f].v[i]));
-    return MT_OK;
+    for (size_t f = 0; f < o->set.n; f++)
+        for (size_t i = 0; i < o->set.v[f].n; i++)
+            MT_TRY(gguf_add_record(ctx, o, &o->set.v[f], &o->set.v[f].v[i]));
+    return gguf_join_kv(ctx, o);
 }
 
 /* ---- the model ---- */
 
-/* Heads are needed before the config is bound: q and k are put in order by them. */
+/* Heads are needed before the config is bound: q, k and v are cut and put in order by them. */
+static mt_status gguf_heads(struct mt_ctx *ctx, struct mt_model *m)
+{
+    bool gpt2 = strcmp(m->family->name, "gpt2") == 0;
+    int64_t heads, kv, dim, hidden;
+
+    MT_TRY(
+        mt_cfg_int(ctx, m->config, gpt2 ? "n_head" : "num_attention_heads", -1, 1, 65536, &heads));
+    MT_TRY(mt_cfg_int(ctx, m->config, gpt2 ? "n_embd" : "hidden_size", -1, 1, MT_DIM_MAX, &hidden));
+    MT_TRY(mt_cfg_int(ctx, m->config, "num_key_value_heads", heads, 1, 65536, &kv));
+    dim = hidden / heads < 1 ? 1 : hidden / heads > 65536 ? 65536 : hidden / heads;
+    MT_TRY(mt_cfg_int(ctx, m->config, "head_dim", dim, 1, 65536, &dim));
+    m->hp.n_heads = (int)heads;
+    m->hp.n_kv_heads = (int)kv;
+    m->hp.head_dim = (int)dim;
+    return MT_OK;
+}
+
 static mt_status gguf_bind(struct mt_ctx *ctx, struct gguf *o)
 {
     struct mt_model *m = o->m;
-    int64_t heads, kv;
 
-    MT_TRY(mt_wrap(ctx, mt_gguf_config(ctx, o->list, o->n, &m->config), "%s", m->path));
+    MT_TRY(mt_wrap(ctx, mt_gguf_config(ctx, o->list, o->set.n, &o->a, &m->config), "%s", m->path));
     m->family = mt_family_find(mt_json_text(mt_json_get(m->config, "model_type")));
-    MT_TRY(mt_cfg_int(ctx, m->config, "num_attention_heads", -1, 1, 65536, &heads));
-    MT_TRY(mt_cfg_int(ctx, m->config, "num_key_value_heads", heads, 1, 65536, &kv));
-    m->hp.n_heads = (int)heads;
-    m->hp.n_kv_heads = (int)kv;
+    mt_assert(m->family != NULL);
+    MT_TRY(gguf_heads(ctx, m));
     MT_TRY(mt_wrap(ctx, gguf_add_records(ctx, o), "%s", m->path));
     MT_TRY(mt_model_bind(ctx, m));
     m->model_type = m->family->name; /* the config's own word is written anew */
@@ -313,11 +317,11 @@ static mt_status gguf_fill(struct mt_ctx *ctx, struct gguf *o, const char *path,
 
     m->format = "gguf";
     MT_TRY(mt_arena_strndup(ctx, &m->arena, path, strlen(path), &m->path));
-    MT_TRY(gguf_add_files(ctx, o, path));
-    MT_TRY(mt_alloc(ctx, o->n, sizeof(struct mt_gguf *), "list of files", &o->list));
-    for (size_t i = 0; i < o->n; i++) {
-        o->list[i] = &o->files[i];
-        n_records += o->files[i].n;
+    MT_TRY(mt_gguf_set_read(ctx, m, path, &o->set));
+    MT_TRY(mt_alloc(ctx, o->set.n, sizeof(struct mt_gguf *), "list of files", &o->list));
+    for (size_t i = 0; i < o->set.n; i++) {
+        o->list[i] = &o->set.v[i];
+        n_records += o->set.v[i].n;
     }
     MT_TRY(mt_wrap(ctx, mt_gguf_str(ctx, o->list[0], "general.architecture", &m->arena, &o->arch),
                    "%s", path));
@@ -327,10 +331,10 @@ static mt_status gguf_fill(struct mt_ctx *ctx, struct gguf *o, const char *path,
         MT_TRY(gguf_bind(ctx, o));
     else
         MT_TRY(gguf_add_records(ctx, o));
-    for (size_t i = 0; i < o->n; i++)
-        if (o->files[i].headers_only)
+    for (size_t i = 0; i < o->set.n; i++)
+        if (o->set.v[i].headers_only)
             mt_log(ctx, MT_LOG_WARN, "%s: ends before its data begin; only the header can be read",
-                   o->files[i].map->path);
+                   o->set.v[i].map->path);
     return MT_OK;
 }
 
@@ -390,6 +394,7 @@ const struct mt_format mt_format_gguf = {
     .check = mt_check_written,
     .one_file = true,
     .holds = mt_gguf_holds,
+    .prepare = mt_gguf_prepare,
     .plan = mt_gguf_plan,
     .put = mt_gguf_put,
     .sync = mt_gguf_sync,

@@ -1,8 +1,10 @@
 /* gguf.h: GGUF files, for the formats room alone.
  *
- * gguf_header.c believes a header only after the checks below, gguf.c reads files and splits,
- * gguf_config.c turns metadata into a config, gguf_names.c maps names to roles both ways;
- * gguf_put.c, gguf_meta.c and gguf_put_vocab.c make a header, gguf_write.c writes files.
+ * gguf_header.c believes a header only after the checks below, gguf_split.c finds the parts of a
+ * file, gguf.c makes records; gguf_config.c and gguf_config_moe.c turn metadata into a config,
+ * gguf_arch.c tells what the architectures of llama.cpp compute, gguf_names.c maps names to roles
+ * both ways, gguf_shape.c values that are kept otherwise than families keep them; gguf_put.c,
+ * gguf_meta.c and gguf_put_vocab.c make a header, gguf_write.c writes files.
  *
  * Layout (spec: formats, 4.1): "GGUF", u32 version, i64 tensors, i64 pairs; the pairs (string key,
  * i32 type, value); the tensors (name, u32 dimensions, i64 each innermost first, i32 type, u64
@@ -97,27 +99,140 @@ MT_NODISCARD mt_status mt_gguf_num(struct mt_ctx *ctx, const struct mt_gguf *g, 
                                    double dflt, double *out);
 MT_NODISCARD mt_status mt_gguf_bool(struct mt_ctx *ctx, const struct mt_gguf *g, const char *key,
                                     bool dflt, bool *out);
+/* The f32 at `at` as the shortest decimal says it. */
+double mt_gguf_f32(const unsigned char *at);
 /* NULL when absent; in the arena. */
 MT_NODISCARD mt_status mt_gguf_str(struct mt_ctx *ctx, const struct mt_gguf *g, const char *key,
                                    struct mt_arena *arena, const char **out);
+
+/* ---- gguf_split.c ---- */
+
+#define MT_GGUF_SPLITS_MAX 65535
+
+/* The headers of a model's files, in order; the maps are the model's. */
+struct mt_gguf_set {
+    struct mt_model *m;
+    struct mt_gguf *v;
+    size_t n;
+};
+/* Reads `path` and, when it is the first of several parts, the others beside it. Refused: another
+ * part than the first, parts that are missing or say another number or count, a sum of tensors
+ * other than the announced, names that are in two parts. *out is valid for mt_gguf_set_free also
+ * after a failure. */
+MT_NODISCARD mt_status mt_gguf_set_read(struct mt_ctx *ctx, struct mt_model *m, const char *path,
+                                        struct mt_gguf_set *out);
+void mt_gguf_set_free(struct mt_gguf_set *o);
+/* "x.gguf", 0, 3 -> "x-00001-of-00003.gguf". */
+void mt_gguf_part_name(const char *name, size_t no, size_t count, char *buf, size_t n);
+
+struct mt_gguf_arch;
 
 /* ---- gguf_config.c ---- */
 
 /* What a config.json of the same model would say; *given*. MT_E_UNSUPPORTED where the architecture
  * or something about it is not known here. */
 MT_NODISCARD mt_status mt_gguf_config(struct mt_ctx *ctx, const struct mt_gguf *const *files,
-                                      size_t n_files, struct mt_json **out);
-/* The family whose tensors an architecture holds ("llama" with experts is Mixtral); and back. NULL
- * when there is none. */
-const char *mt_gguf_family(const char *arch, bool experts);
+                                      size_t n_files, const struct mt_gguf_arch **arch,
+                                      struct mt_json **out);
+
+/* ---- gguf_config_moe.c ---- */
+
+/* The keys of a config that tell experts, router and whatever else is the family's own. `key` asks
+ * for "ARCH.name". */
+struct mt_gguf_config {
+    struct mt_ctx *ctx;
+    const struct mt_gguf *g; /* the file with the metadata */
+    const struct mt_gguf *const *files;
+    size_t n_files;
+    const struct mt_gguf_arch *arch;
+    struct mt_json *out;
+    char key[160];
+};
+const char *mt_gguf_key(struct mt_gguf_config *c, const char *name);
+/* Copies an integer or a number under another name; without the key nothing is set. */
+MT_NODISCARD mt_status mt_gguf_copy_int(struct mt_gguf_config *c, const char *from, const char *to);
+MT_NODISCARD mt_status mt_gguf_copy_num(struct mt_gguf_config *c, const char *from,
+                                        struct mt_json *obj, const char *to);
+MT_NODISCARD mt_status mt_gguf_cannot_read(struct mt_gguf_config *c, const char *what);
+/* The tensor and its file; NULL when there is none. */
+const struct mt_gguf_record *mt_gguf_tensor(const struct mt_gguf_config *c, const char *name,
+                                            const struct mt_gguf **file);
+MT_NODISCARD mt_status mt_gguf_config_ffn(struct mt_gguf_config *c);
+
+/* ---- gguf_arch.c ---- */
+
+/* What the graph of an architecture takes or does beyond plain Llama. */
+enum mt_gguf_does {
+    MT_GGUF_PERMUTED = 1u << 0, /* q and k rows stand in pairs that turn together; families: halves
+                                 */
+    MT_GGUF_PAIRS = 1u << 1,    /* pairs turn, in the family too */
+    MT_GGUF_NORM_ONE = 1u << 2, /* norms hold 1 + w */
+    MT_GGUF_FREQS = 1u << 3,    /* a factor per frequency (rope_freqs) */
+    MT_GGUF_LONGROPE = 1u << 4, /* two, for short and long contexts */
+    MT_GGUF_PARTIAL = 1u << 5,  /* positions on a part of each head */
+    MT_GGUF_QKV_BIAS = 1u << 6,
+    MT_GGUF_O_BIAS = 1u << 7,
+    MT_GGUF_FFN_BIAS = 1u << 8,
+    MT_GGUF_LEAD = 1u << 9,         /* dense layers before the sparse ones */
+    MT_GGUF_SHARED = 1u << 10,      /* a shared expert can be there */
+    MT_GGUF_SHARED_ALL = 1u << 11,  /* and must */
+    MT_GGUF_SCALES = 1u << 12,      /* factors on embeddings, residuals, scores, logits */
+    MT_GGUF_SOFTCAP = 1u << 13,     /* of scores and logits */
+    MT_GGUF_NARROW = 1u << 15,      /* heads are hidden / heads wide */
+    MT_GGUF_ROUTER_KEYS = 1u << 16, /* scale, renormalisation, gating and groups are keys */
+    MT_GGUF_ALL_HEADS = 1u << 17,   /* as many heads of keys and values as of queries */
+    MT_GGUF_LATENT = 1u << 18,      /* DeepSeek's attention */
+    MT_GGUF_GPT2 = 1u << 19,        /* LayerNorm, learned positions, plain FFNs */
+    MT_GGUF_SINKS = 1u << 20,       /* gpt-oss: sinks, its own activation, yarn that is not cut */
+    MT_GGUF_NO_YARN = 1u << 21,
+};
+enum mt_gguf_weights { MT_GGUF_SUM_ONE, MT_GGUF_SUM_FREE, MT_GGUF_SUM_KEY };
+
+struct mt_gguf_arch {
+    const char *name;   /* general.architecture */
+    const char *family; /* whose tensors it holds */
+    bool experts;
+    enum mt_gguf_weights weights; /* of chosen experts: sum to one, do not, or a key tells */
+    int window_every;             /* all layers but each n-th have a window; 0: none has */
+    unsigned does;                /* enum mt_gguf_does */
+};
+
+/* Of a file: several families share some names, so experts and other keys decide. NULL: none. */
+const struct mt_gguf_arch *mt_gguf_arch_of_file(const char *name, bool experts, bool sigmoid,
+                                                bool shared);
+const struct mt_gguf_arch *mt_gguf_arch_of_family(const struct mt_family *f);
+/* The name alone; NULL when there is none. */
 const char *mt_gguf_arch(const struct mt_family *f);
+/* Refuses what the architecture's code in llama.cpp would compute otherwise (spec: formats, 4.3).
+ * Looks at family, hyper-parameters and FFN shapes alone. */
+MT_NODISCARD mt_status mt_gguf_holds(struct mt_ctx *ctx, const struct mt_model *m);
+
+/* ---- gguf_shape.c ---- */
+
+/* The records of a plan as a GGUF file keeps them; see mt_format.prepare. */
+MT_NODISCARD mt_status mt_gguf_prepare(struct mt_ctx *ctx, struct mt_model *plan,
+                                       struct mt_tensor ***out, size_t *n);
+/* Whether a file of the architecture has 1 + w where the family has w. */
+bool mt_gguf_norm_has_one(const struct mt_gguf_arch *a, struct mt_role role);
+/* `t` becomes `raw` with `value` added, in F32. */
+MT_NODISCARD mt_status mt_gguf_add(struct mt_ctx *ctx, struct mt_model *m, struct mt_tensor *t,
+                                   const struct mt_tensor *raw, float value);
+/* A new record, kv_b [heads (nope + v), rank], of keys [heads, rank, nope] and values [heads, v,
+ * rank]. Of one plain type it keeps it, else it is F32. */
+MT_NODISCARD mt_status mt_gguf_join_kv(struct mt_ctx *ctx, struct mt_model *m,
+                                       const struct mt_tensor *k, const struct mt_tensor *v,
+                                       struct mt_tensor **out);
 
 /* ---- gguf_rope.c ---- */
 
 #define MT_GGUF_ROPE_FREQS "rope_freqs.weight"
+#define MT_GGUF_ROPE_LONG "rope_factors_long.weight"
+#define MT_GGUF_ROPE_SHORT "rope_factors_short.weight"
 /* What each frequency is divided by, [head_dim / 2]. */
 MT_NODISCARD mt_status mt_gguf_rope_factors(struct mt_ctx *ctx, const struct mt_hparams *hp,
                                             float *out);
+/* What longrope multiplies cosines and sines by beyond its original context. */
+double mt_gguf_rope_amplitude(const struct mt_rope_params *r);
 /* Settings of hp->rope that give the factors in tensor `r` of `file`; hp has head_dim and theta.
  * MT_E_UNSUPPORTED when there are none. `g` has the metadata. */
 MT_NODISCARD mt_status mt_gguf_rope_guess(struct mt_ctx *ctx, const struct mt_gguf *g,
@@ -130,10 +245,14 @@ MT_NODISCARD mt_status mt_gguf_rope_guess(struct mt_ctx *ctx, const struct mt_gg
  * one stack (the role is the gate's). */
 bool mt_gguf_parse_name(const char *arch, const char *name, struct mt_role *role, int *stacked);
 /* Role -> name; the stack's name for a routed expert. False when the architecture has none. */
-bool mt_gguf_print_name(const char *arch, struct mt_role role, char *buf, size_t n);
+bool mt_gguf_print_name(const char *arch, const struct mt_model *m, struct mt_role role, char *buf,
+                        size_t n);
+/* What a tensor without experts holds: more than one role where an architecture keeps their rows
+ * one after the other (q, k and v; gate and up). The number of kinds; 0 for other names. */
+int mt_gguf_kinds(const char *arch, const char *name, enum mt_role_kind kinds[MT_FUSED_MAX]);
 /* True for rows that the architecture keeps in pairs instead of halves (rotary positions of
- * neighbours): q and k of llama. */
-bool mt_gguf_permuted(const char *arch, struct mt_role role);
+ * neighbours). */
+bool mt_gguf_permuted(const struct mt_gguf_arch *a, struct mt_role role);
 /* Where row r of a q or k matrix of `rows` rows in `heads` heads stands in the file. */
 int64_t mt_gguf_permute(int64_t r, int64_t rows, int heads);
 
@@ -161,10 +280,7 @@ void mt_gguf_pair_array(struct mt_gguf_out *o, const char *key, uint32_t item, u
 
 /* ---- gguf_meta.c, gguf_put_vocab.c ---- */
 
-/* Refuses what the architecture's code in llama.cpp would compute otherwise (spec: formats, 4.3).
- * Looks at family, hyper-parameters and FFN shapes alone. */
-MT_NODISCARD mt_status mt_gguf_holds(struct mt_ctx *ctx, const struct mt_model *m);
-/* The same, then adds the model's pairs. */
+/* Adds the model's pairs; the plan has passed mt_gguf_prepare. */
 MT_NODISCARD mt_status mt_gguf_put_model(struct mt_ctx *ctx, const struct mt_model *m,
                                          struct mt_gguf_out *o);
 /* Adds the tokenizer of the files beside the model, or of the GGUF file it comes from. */

@@ -520,6 +520,15 @@ mt_status mt_gguf_int(struct mt_ctx *ctx, const struct mt_gguf *g, const char *k
     return header_int_at(type, p->at, out) ? MT_OK : header_wrong_type(ctx, p, "an integer");
 }
 
+double mt_gguf_f32(const unsigned char *at)
+{
+    uint32_t bits = mt_le32(at);
+    float f;
+
+    memcpy(&f, &bits, sizeof f);
+    return header_shortest(f);
+}
+
 mt_status mt_gguf_num(struct mt_ctx *ctx, const struct mt_gguf *g, const char *key, double dflt,
                       double *out)
 {

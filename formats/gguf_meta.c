@@ -1,80 +1,30 @@
 /* What a model is, in the keys of its architecture. */
 #include "formats/gguf.h"
 
+#include <math.h>
 #include <string.h>
 
-static mt_status meta_cannot(struct mt_ctx *ctx, const char *arch, const char *what)
+static void meta_yarn(const struct mt_model *m, const struct mt_gguf_arch *a, struct mt_gguf_out *o)
 {
-    return mt_fail(ctx, MT_E_UNSUPPORTED,
-                   "GGUF architecture %s does not hold %s; write safetensors instead", arch, what);
+    const struct mt_rope_params *r = &m->hp.rope;
+
+    mt_gguf_pair_u32(o, a->name, "rope.scaling.original_context_length",
+                     (int64_t)r->original_max_pos);
+    mt_gguf_pair_f32(o, a->name, "rope.scaling.yarn_beta_fast", r->beta_fast);
+    mt_gguf_pair_f32(o, a->name, "rope.scaling.yarn_beta_slow", r->beta_slow);
+    if ((a->does & MT_GGUF_LATENT) != 0 && r->mscale_all_dim > 0)
+        mt_gguf_pair_f32(o, a->name, "rope.scaling.yarn_log_multiplier", r->mscale_all_dim / 10);
 }
 
-/* What the graph of the architecture would leave out or compute otherwise. */
-static mt_status meta_check_attention(struct mt_ctx *ctx, const struct mt_model *m,
-                                      const char *arch)
+static void meta_rope(const struct mt_model *m, const struct mt_gguf_arch *a, struct mt_gguf_out *o)
 {
-    const struct mt_hparams *hp = &m->hp;
-    bool llama = strcmp(arch, "llama") == 0;
+    const struct mt_rope_params *r = &m->hp.rope;
+    int64_t dim = m->hp.mla.kv_rank > 0 ? m->hp.mla.rope : (int64_t)(m->hp.head_dim * r->partial);
 
-    if (mt_hp_has_window(hp))
-        return meta_cannot(ctx, arch, "a sliding window");
-    if (hp->rope.type != MT_ROPE_DEFAULT && hp->rope.type != MT_ROPE_LINEAR &&
-        hp->rope.type != MT_ROPE_YARN && !(hp->rope.type == MT_ROPE_LLAMA3 && llama))
-        return meta_cannot(ctx, arch,
-                           hp->rope.type == MT_ROPE_DYNAMIC  ? "dynamic rope scaling"
-                           : hp->rope.type == MT_ROPE_LLAMA3 ? "llama3 rope scaling"
-                                                             : "this rope scaling");
-    if (hp->rope.type == MT_ROPE_YARN &&
-        (hp->rope.attention_factor > 0 || hp->rope.mscale > 0 || hp->rope.mscale_all_dim > 0))
-        return meta_cannot(ctx, arch, "yarn with an attention factor of its own");
-    if (hp->rope.partial < 1 && strcmp(arch, "glm4moe") != 0)
-        return meta_cannot(ctx, arch, "rotary positions on a part of each head");
-    if (hp->o_bias && !llama)
-        return meta_cannot(ctx, arch, "a bias on o_proj");
-    if (hp->qkv_bias && (strcmp(arch, "qwen3") == 0 || strcmp(arch, "qwen3moe") == 0))
-        return meta_cannot(ctx, arch, "biases on q, k and v");
-    if (hp->n_heads * hp->head_dim % 2 != 0 || hp->head_dim % 2 != 0)
-        return meta_cannot(ctx, arch, "heads of odd size");
-    return MT_OK;
-}
-
-static mt_status meta_check_ffn(struct mt_ctx *ctx, const struct mt_model *m, const char *arch)
-{
-    const struct mt_ffn *moe = mt_model_first_moe(m);
-
-    for (int l = 0; l < m->hp.n_layers; l++) {
-        const struct mt_ffn *f = &m->ffn[l];
-        if (f->act != MT_ACT_SILU || !f->gated)
-            return meta_cannot(ctx, arch, "activations other than gated silu");
-        if ((f->in_bias || f->out_bias) && strcmp(arch, "llama") != 0)
-            return meta_cannot(ctx, arch, "biases in FFNs");
-        if (moe == NULL || f->moe)
-            continue;
-        if (strcmp(arch, "glm4moe") != 0)
-            return meta_cannot(ctx, arch, "dense layers beside sparse ones");
-    }
-    if (moe == NULL)
-        return MT_OK;
-    if (strcmp(arch, "glm4moe") == 0 && moe->shared_width == 0)
-        return meta_cannot(ctx, arch, "layers without a shared expert");
-    if (strcmp(arch, "glm4moe") != 0 && !moe->rule.renorm &&
-        moe->rule.score != MT_SCORE_SOFTMAX_TOPK)
-        return meta_cannot(ctx, arch, "a router whose weights do not sum to one");
-    return MT_OK;
-}
-
-static void meta_attention(const struct mt_model *m, const char *arch, struct mt_gguf_out *o)
-{
-    const struct mt_hparams *hp = &m->hp;
-    const struct mt_rope_params *r = &hp->rope;
-
-    mt_gguf_pair_u32(o, arch, "attention.head_count", hp->n_heads);
-    mt_gguf_pair_u32(o, arch, "attention.head_count_kv", hp->n_kv_heads);
-    mt_gguf_pair_u32(o, arch, "attention.key_length", hp->head_dim);
-    mt_gguf_pair_u32(o, arch, "attention.value_length", hp->head_dim);
-    mt_gguf_pair_f32(o, arch, "attention.layer_norm_rms_epsilon", hp->norm_eps);
-    mt_gguf_pair_f32(o, arch, "rope.freq_base", r->theta);
-    mt_gguf_pair_u32(o, arch, "rope.dimension_count", (int64_t)(hp->head_dim * r->partial));
+    mt_gguf_pair_f32(o, a->name, "rope.freq_base", r->theta);
+    mt_gguf_pair_u32(o, a->name, "rope.dimension_count", dim);
+    if (m->hp.local_rope)
+        mt_gguf_pair_f32(o, a->name, "rope.freq_base_swa", m->hp.rope_local.theta);
     if (r->type == MT_ROPE_LLAMA3) {
         /* For ourselves: engines take the factors of each frequency from a tensor. */
         mt_gguf_pair_f32(o, "moetool", "rope.factor", r->factor);
@@ -83,18 +33,91 @@ static void meta_attention(const struct mt_model *m, const char *arch, struct mt
         mt_gguf_pair_u32(o, "moetool", "rope.original_context_length",
                          (int64_t)r->original_max_pos);
     }
-    if (r->type == MT_ROPE_DEFAULT || r->type == MT_ROPE_LLAMA3)
+    if (r->type == MT_ROPE_LONGROPE) {
+        mt_gguf_pair_u32(o, a->name, "rope.scaling.original_context_length",
+                         (int64_t)r->original_max_pos);
+        mt_gguf_pair_f32(o, a->name, "rope.scaling.attn_factor", mt_gguf_rope_amplitude(r));
+    }
+    if (r->type != MT_ROPE_LINEAR && r->type != MT_ROPE_YARN)
         return;
-    mt_gguf_pair_text(o, arch, "rope.scaling.type", r->type == MT_ROPE_YARN ? "yarn" : "linear");
-    mt_gguf_pair_f32(o, arch, "rope.scaling.factor", r->factor);
-    if (r->type != MT_ROPE_YARN)
-        return;
-    mt_gguf_pair_u32(o, arch, "rope.scaling.original_context_length", (int64_t)r->original_max_pos);
-    mt_gguf_pair_f32(o, arch, "rope.scaling.yarn_beta_fast", r->beta_fast);
-    mt_gguf_pair_f32(o, arch, "rope.scaling.yarn_beta_slow", r->beta_slow);
+    mt_gguf_pair_text(o, a->name, "rope.scaling.type", r->type == MT_ROPE_YARN ? "yarn" : "linear");
+    mt_gguf_pair_f32(o, a->name, "rope.scaling.factor", r->factor);
+    if (r->type == MT_ROPE_YARN)
+        meta_yarn(m, a, o);
 }
 
-static void meta_moe(const struct mt_model *m, const char *arch, struct mt_gguf_out *o)
+/* The older keys of latent attention tell one wide head, as its graph computes it. */
+static void meta_latent(const struct mt_model *m, const char *arch, struct mt_gguf_out *o)
+{
+    const struct mt_mla *l = &m->hp.mla;
+
+    mt_gguf_pair_u32(o, arch, "attention.head_count_kv", 1);
+    if (l->q_rank > 0)
+        mt_gguf_pair_u32(o, arch, "attention.q_lora_rank", l->q_rank);
+    mt_gguf_pair_u32(o, arch, "attention.kv_lora_rank", l->kv_rank);
+    mt_gguf_pair_u32(o, arch, "attention.key_length", l->kv_rank + l->rope);
+    mt_gguf_pair_u32(o, arch, "attention.value_length", l->kv_rank);
+    mt_gguf_pair_u32(o, arch, "attention.key_length_mla", l->nope + l->rope);
+    mt_gguf_pair_u32(o, arch, "attention.value_length_mla", l->v);
+}
+
+static void meta_factors(const struct mt_model *m, const struct mt_gguf_arch *a,
+                         struct mt_gguf_out *o)
+{
+    const struct mt_hparams *hp = &m->hp;
+
+    if ((a->does & MT_GGUF_SCALES) != 0) {
+        mt_gguf_pair_f32(o, a->name, "attention.scale",
+                         hp->attn_scale > 0 ? hp->attn_scale : 1 / sqrt((double)hp->head_dim));
+        mt_gguf_pair_f32(o, a->name, "embedding_scale", hp->embed_scale);
+        mt_gguf_pair_f32(o, a->name, "residual_scale", hp->residual_scale);
+        mt_gguf_pair_f32(o, a->name, "logit_scale", 1 / hp->logit_scale);
+    }
+    if (hp->attn_softcap > 0)
+        mt_gguf_pair_f32(o, a->name, "attn_logit_softcapping", hp->attn_softcap);
+    if (hp->logit_softcap > 0)
+        mt_gguf_pair_f32(o, a->name, "final_logit_softcapping", hp->logit_softcap);
+    if (a->window_every > 0)
+        mt_gguf_pair_u32(o, a->name, "attention.sliding_window",
+                         hp->sliding_window > 0 ? hp->sliding_window : hp->max_pos);
+    else if ((a->does & MT_GGUF_LONGROPE) != 0)
+        mt_gguf_pair_u32(o, a->name, "attention.sliding_window", 0);
+}
+
+static void meta_attention(const struct mt_model *m, const struct mt_gguf_arch *a,
+                           struct mt_gguf_out *o)
+{
+    const struct mt_hparams *hp = &m->hp;
+
+    mt_gguf_pair_u32(o, a->name, "attention.head_count", hp->n_heads);
+    if ((a->does & MT_GGUF_LATENT) != 0) {
+        meta_latent(m, a->name, o);
+    } else {
+        mt_gguf_pair_u32(o, a->name, "attention.head_count_kv", hp->n_kv_heads);
+        mt_gguf_pair_u32(o, a->name, "attention.key_length", hp->head_dim);
+        mt_gguf_pair_u32(o, a->name, "attention.value_length", hp->head_dim);
+    }
+    mt_gguf_pair_f32(o, a->name,
+                     hp->norm == MT_NORM_LAYER ? "attention.layer_norm_epsilon"
+                                               : "attention.layer_norm_rms_epsilon",
+                     hp->norm_eps);
+    meta_factors(m, a, o);
+    if (!hp->learned_pos)
+        meta_rope(m, a, o);
+}
+
+static void meta_router(const struct mt_ffn *moe, const char *arch, struct mt_gguf_out *o)
+{
+    const struct mt_router_rule *r = &moe->rule;
+
+    mt_gguf_pair_f32(o, arch, "expert_weights_scale", r->scale);
+    mt_gguf_pair_bool(o, arch, "expert_weights_norm", r->renorm);
+    mt_gguf_pair_u32(o, arch, "expert_gating_func", r->score == MT_SCORE_SIGMOID ? 2 : 1);
+    mt_gguf_pair_u32(o, arch, "expert_group_count", r->n_group);
+    mt_gguf_pair_u32(o, arch, "expert_group_used_count", r->topk_group);
+}
+
+static void meta_moe(const struct mt_model *m, const struct mt_gguf_arch *a, struct mt_gguf_out *o)
 {
     const struct mt_ffn *moe = mt_model_first_moe(m);
     int dense = 0;
@@ -103,21 +126,23 @@ static void meta_moe(const struct mt_model *m, const char *arch, struct mt_gguf_
         return;
     while (!m->ffn[dense].moe)
         dense++;
-    mt_gguf_pair_u32(o, arch, "expert_count", moe->n_experts);
-    mt_gguf_pair_u32(o, arch, "expert_used_count", moe->k);
-    if (strcmp(arch, "llama") == 0)
+    mt_gguf_pair_u32(o, a->name, "expert_count", moe->n_experts);
+    mt_gguf_pair_u32(o, a->name, "expert_used_count", moe->k);
+    if (strcmp(a->name, "llama") == 0)
         return;
-    mt_gguf_pair_u32(o, arch, "expert_feed_forward_length", moe->width);
-    if (strcmp(arch, "glm4moe") != 0)
-        return;
-    mt_gguf_pair_u32(o, arch, "leading_dense_block_count", dense);
-    mt_gguf_pair_u32(o, arch, "expert_shared_count", moe->shared_width / moe->width);
-    mt_gguf_pair_f32(o, arch, "expert_weights_scale", moe->rule.scale);
-    mt_gguf_pair_bool(o, arch, "expert_weights_norm", moe->rule.renorm);
-    mt_gguf_pair_u32(o, arch, "expert_gating_func", 2);
-    mt_gguf_pair_u32(o, arch, "expert_group_count", moe->rule.n_group);
-    mt_gguf_pair_u32(o, arch, "expert_group_used_count", moe->rule.topk_group);
-    mt_gguf_pair_u32(o, arch, "nextn_predict_layers", 0);
+    mt_gguf_pair_u32(o, a->name, "expert_feed_forward_length", moe->width);
+    if ((a->does & MT_GGUF_LEAD) != 0) {
+        mt_gguf_pair_u32(o, a->name, "leading_dense_block_count", dense);
+        mt_gguf_pair_u32(o, a->name, "expert_shared_count", moe->shared_width / moe->width);
+    }
+    if (moe->shared_width > 0)
+        mt_gguf_pair_u32(o, a->name, "expert_shared_feed_forward_length", moe->shared_width);
+    if ((a->does & MT_GGUF_ROUTER_KEYS) != 0)
+        meta_router(moe, a->name, o);
+    if (strcmp(a->name, "ernie4_5-moe") == 0)
+        mt_gguf_pair_u32(o, a->name, "interleave_moe_layer_step", 1);
+    if (strcmp(a->name, "glm4moe") == 0)
+        mt_gguf_pair_u32(o, a->name, "nextn_predict_layers", 0);
 }
 
 /* Dense width; where all layers are sparse, what the config says of it or an expert's. */
@@ -129,7 +154,8 @@ static int64_t meta_width(const struct mt_model *m, const char *arch)
     for (int l = 0; l < m->hp.n_layers; l++)
         if (!m->ffn[l].moe)
             return m->ffn[l].width;
-    if (strcmp(arch, "llama") != 0 &&
+    if (strcmp(arch, "llama") != 0 && strcmp(arch, "granitemoe") != 0 &&
+        strcmp(arch, "olmoe") != 0 && strcmp(arch, "gpt-oss") != 0 &&
         mt_json_integer(mt_json_get(m->config, "intermediate_size"), &v) && v > 0 &&
         v <= MT_DIM_MAX)
         return v;
@@ -150,35 +176,23 @@ static int meta_file_type(const struct mt_model *m)
     return most == MT_F32 ? 0 : most == MT_F16 ? 1 : most == MT_BF16 ? 32 : 1024; /* guessed */
 }
 
-mt_status mt_gguf_holds(struct mt_ctx *ctx, const struct mt_model *m)
-{
-    const char *arch = m->family != NULL ? mt_gguf_arch(m->family) : NULL;
-
-    if (arch == NULL)
-        return mt_fail(ctx, MT_E_UNSUPPORTED,
-                       "%s: no GGUF architecture is known for it; write safetensors instead",
-                       m->model_type != NULL ? m->model_type : m->path);
-    MT_TRY(meta_check_attention(ctx, m, arch));
-    return meta_check_ffn(ctx, m, arch);
-}
-
 mt_status mt_gguf_put_model(struct mt_ctx *ctx, const struct mt_model *m, struct mt_gguf_out *o)
 {
-    const char *arch;
+    const struct mt_gguf_arch *a = mt_gguf_arch_of_family(m->family);
 
-    MT_TRY(mt_gguf_holds(ctx, m));
-    arch = mt_gguf_arch(m->family);
-    mt_gguf_pair_text(o, NULL, "general.architecture", arch);
+    (void)ctx;
+    mt_assert(a != NULL); /* mt_gguf_prepare */
+    mt_gguf_pair_text(o, NULL, "general.architecture", a->name);
     mt_gguf_pair_text(o, NULL, "general.type", "model");
     mt_gguf_pair_u32(o, NULL, "general.file_type", meta_file_type(m));
     if (meta_file_type(m) == 1024)
         mt_gguf_pair_u32(o, NULL, "general.quantization_version", 2);
-    mt_gguf_pair_u32(o, arch, "block_count", m->hp.n_layers);
-    mt_gguf_pair_u32(o, arch, "context_length", m->hp.max_pos);
-    mt_gguf_pair_u32(o, arch, "embedding_length", m->hp.hidden);
-    mt_gguf_pair_u32(o, arch, "feed_forward_length", meta_width(m, arch));
-    mt_gguf_pair_u32(o, arch, "vocab_size", m->hp.vocab);
-    meta_attention(m, arch, o);
-    meta_moe(m, arch, o);
+    mt_gguf_pair_u32(o, a->name, "block_count", m->hp.n_layers);
+    mt_gguf_pair_u32(o, a->name, "context_length", m->hp.max_pos);
+    mt_gguf_pair_u32(o, a->name, "embedding_length", m->hp.hidden);
+    mt_gguf_pair_u32(o, a->name, "feed_forward_length", meta_width(m, a->name));
+    mt_gguf_pair_u32(o, a->name, "vocab_size", m->hp.vocab);
+    meta_attention(m, a, o);
+    meta_moe(m, a, o);
     return o->st;
 }

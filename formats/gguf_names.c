@@ -10,23 +10,44 @@ struct names_row {
     const char *pattern; /* %l layer, %e expert; ".weight" and ".bias" follow by themselves */
     enum mt_role_kind kind;
     enum names_expert expert;
-    const char *arch; /* NULL: all; "-x": all but x */
+    const char *arch; /* NULL: all; "x y": those; "-x y": all but those */
 };
+
+#define NAMES_FUSED_QKV "phi3 gpt2"
+/* The norm behind attention: of Gemma it is one more, elsewhere the one before the FFN. */
+#define NAMES_GEMMA "gemma2 gemma3"
 
 static const struct names_row names_rows[] = {
     {"token_embd", MT_ROLE_EMBED, NAMES_NONE, NULL},
+    {"position_embd", MT_ROLE_POS_EMBED, NAMES_NONE, "gpt2"},
     {"output_norm", MT_ROLE_FINAL_NORM, NAMES_NONE, NULL},
     {"output", MT_ROLE_LM_HEAD, NAMES_NONE, NULL},
     {"blk.%l.attn_norm", MT_ROLE_ATTN_NORM, NAMES_NONE, NULL},
+    {"blk.%l.attn_qkv", MT_ROLE_ATTN_Q, NAMES_NONE, NAMES_FUSED_QKV},
+    {"blk.%l.attn_qkv", MT_ROLE_ATTN_K, NAMES_NONE, NAMES_FUSED_QKV},
+    {"blk.%l.attn_qkv", MT_ROLE_ATTN_V, NAMES_NONE, NAMES_FUSED_QKV},
+    {"blk.%l.attn_q_b", MT_ROLE_ATTN_Q, NAMES_NONE, "deepseek2"},
     {"blk.%l.attn_q", MT_ROLE_ATTN_Q, NAMES_NONE, NULL},
-    {"blk.%l.attn_k", MT_ROLE_ATTN_K, NAMES_NONE, NULL},
-    {"blk.%l.attn_v", MT_ROLE_ATTN_V, NAMES_NONE, NULL},
+    {"blk.%l.attn_k", MT_ROLE_ATTN_K, NAMES_NONE, "-deepseek2"},
+    {"blk.%l.attn_v", MT_ROLE_ATTN_V, NAMES_NONE, "-deepseek2"},
     {"blk.%l.attn_output", MT_ROLE_ATTN_O, NAMES_NONE, NULL},
+    {"blk.%l.attn_q_a", MT_ROLE_ATTN_Q_A, NAMES_NONE, "deepseek2"},
+    {"blk.%l.attn_q_a_norm", MT_ROLE_Q_A_NORM, NAMES_NONE, "deepseek2"},
+    {"blk.%l.attn_kv_a_mqa", MT_ROLE_ATTN_KV_A, NAMES_NONE, "deepseek2"},
+    {"blk.%l.attn_kv_a_norm", MT_ROLE_KV_A_NORM, NAMES_NONE, "deepseek2"},
+    {"blk.%l.attn_k_b", MT_ROLE_ATTN_K_B, NAMES_NONE, "deepseek2"},
+    {"blk.%l.attn_v_b", MT_ROLE_ATTN_V_B, NAMES_NONE, "deepseek2"},
+    /* The older layout, in one tensor. Read, never written. */
+    {"blk.%l.attn_kv_b", MT_ROLE_ATTN_KV_B, NAMES_NONE, "deepseek2"},
+    {"blk.%l.attn_sinks", MT_ROLE_ATTN_SINKS, NAMES_NONE, "gpt-oss"},
     {"blk.%l.attn_q_norm", MT_ROLE_Q_NORM, NAMES_NONE, NULL},
     {"blk.%l.attn_k_norm", MT_ROLE_K_NORM, NAMES_NONE, NULL},
-    {"blk.%l.post_attention_norm", MT_ROLE_FFN_NORM, NAMES_NONE, "glm4moe"},
-    {"blk.%l.ffn_norm", MT_ROLE_FFN_NORM, NAMES_NONE, "-glm4moe"},
-    {"blk.%l.ffn_gate", MT_ROLE_FFN_GATE, NAMES_NONE, NULL},
+    {"blk.%l.post_attention_norm", MT_ROLE_FFN_NORM, NAMES_NONE, "glm4moe gpt-oss"},
+    {"blk.%l.post_attention_norm", MT_ROLE_ATTN_POST_NORM, NAMES_NONE, NAMES_GEMMA},
+    {"blk.%l.post_ffw_norm", MT_ROLE_FFN_POST_NORM, NAMES_NONE, NAMES_GEMMA},
+    {"blk.%l.ffn_norm", MT_ROLE_FFN_NORM, NAMES_NONE, "-glm4moe gpt-oss"},
+    {"blk.%l.ffn_up", MT_ROLE_FFN_GATE, NAMES_NONE, "phi3"}, /* above those of the up matrix */
+    {"blk.%l.ffn_gate", MT_ROLE_FFN_GATE, NAMES_NONE, "-phi3"},
     {"blk.%l.ffn_up", MT_ROLE_FFN_UP, NAMES_NONE, NULL},
     {"blk.%l.ffn_down", MT_ROLE_FFN_DOWN, NAMES_NONE, NULL},
     {"blk.%l.ffn_gate_inp", MT_ROLE_ROUTER, NAMES_NONE, NULL},
@@ -46,11 +67,22 @@ static const struct names_row names_rows[] = {
 };
 #define NAMES_ROWS (sizeof names_rows / sizeof names_rows[0])
 
+/* Whether `arch` is a word of the list. */
+static bool names_listed(const char *list, const char *arch)
+{
+    size_t n = strlen(arch);
+
+    for (const char *p = list; (p = strstr(p, arch)) != NULL; p += n)
+        if ((p == list || p[-1] == ' ') && (p[n] == ' ' || p[n] == 0))
+            return true;
+    return false;
+}
+
 static bool names_for(const struct names_row *row, const char *arch)
 {
     if (row->arch == NULL)
         return true;
-    return row->arch[0] == '-' ? strcmp(row->arch + 1, arch) != 0 : strcmp(row->arch, arch) == 0;
+    return row->arch[0] == '-' ? !names_listed(row->arch + 1, arch) : names_listed(row->arch, arch);
 }
 
 static const char *names_number(const char *s, int32_t *out)
@@ -99,7 +131,15 @@ bool mt_gguf_parse_name(const char *arch, const char *name, struct mt_role *role
     return false;
 }
 
-bool mt_gguf_print_name(const char *arch, struct mt_role role, char *buf, size_t n)
+/* Queries of latent attention have a second matrix where they have a latent vector. */
+static bool names_fits(const struct names_row *row, const struct mt_model *m)
+{
+    return row->kind != MT_ROLE_ATTN_Q || m->hp.mla.kv_rank == 0 ||
+           (strstr(row->pattern, "q_b") != NULL) == (m->hp.mla.q_rank > 0);
+}
+
+bool mt_gguf_print_name(const char *arch, const struct mt_model *m, struct mt_role role, char *buf,
+                        size_t n)
 {
     enum names_expert want = role.expert == MT_EXPERT_SHARED ? NAMES_SHARED
                              : role.expert >= 0              ? NAMES_STACK
@@ -111,7 +151,7 @@ bool mt_gguf_print_name(const char *arch, struct mt_role role, char *buf, size_t
         const struct names_row *row = &names_rows[i];
         const char *layer = strstr(row->pattern, "%l");
         if (!names_for(row, arch) || row->kind != role.kind || row->expert != want ||
-            (layer != NULL) != (role.layer >= 0))
+            (layer != NULL) != (role.layer >= 0) || !names_fits(row, m))
             continue;
         if (layer == NULL)
             snprintf(buf, n, "%s%s", row->pattern, end);
@@ -123,9 +163,21 @@ bool mt_gguf_print_name(const char *arch, struct mt_role role, char *buf, size_t
     return false;
 }
 
-bool mt_gguf_permuted(const char *arch, struct mt_role role)
+int mt_gguf_kinds(const char *arch, const char *name, enum mt_role_kind kinds[MT_FUSED_MAX])
 {
-    return strcmp(arch, "llama") == 0 &&
+    struct mt_role role;
+    int n = 0;
+
+    for (size_t i = 0; i < NAMES_ROWS && n < MT_FUSED_MAX; i++)
+        if (names_for(&names_rows[i], arch) && names_rows[i].expert == NAMES_NONE &&
+            names_match(&names_rows[i], name, &role))
+            kinds[n++] = names_rows[i].kind;
+    return n;
+}
+
+bool mt_gguf_permuted(const struct mt_gguf_arch *a, struct mt_role role)
+{
+    return (a->does & MT_GGUF_PERMUTED) != 0 &&
            (role.kind == MT_ROLE_ATTN_Q || role.kind == MT_ROLE_ATTN_K);
 }
 

@@ -434,8 +434,9 @@ mt_status mt_gguf_put_vocab(struct mt_ctx *ctx, const struct mt_model *m, struct
     }
     if (path == NULL) {
         mt_log(ctx, MT_LOG_WARN,
-               "no tokenizer.json beside the model: the GGUF file gets no vocabulary, and most "
-               "engines will not load it");
+               "no tokenizer.json beside the model: the GGUF file gets no vocabulary, and engines "
+               "take token ids only");
+        mt_gguf_pair_text(o, "tokenizer.ggml", "model", "no_vocab");
         return MT_OK;
     }
     st = mt_json_read(ctx, path, VOCAB_JSON_BYTES_MAX, &b.json);

@@ -26,6 +26,13 @@ mt_status mt_gguf_rope_factors(struct mt_ctx *ctx, const struct mt_hparams *hp, 
     return st;
 }
 
+double mt_gguf_rope_amplitude(const struct mt_rope_params *r)
+{
+    if (r->attention_factor > 0)
+        return r->attention_factor;
+    return r->factor > 1 ? sqrt(1 + log(r->factor) / log(r->original_max_pos)) : 1;
+}
+
 /* The settings as our own writer notes them, else those that Llama 3.1 to 3.3 have in common. */
 static mt_status rope_settings(struct mt_ctx *ctx, const struct mt_gguf *g, const float *factors,
                                int n, struct mt_rope_params *r)

@@ -23,6 +23,7 @@ struct gguf_slot {
 struct gguf_place {
     const struct mt_tensor *t;
     size_t slot;         /* SIZE_MAX: left out */
+    uint64_t first;      /* elements of the slot before it */
     uint64_t begin;      /* of the record, from the start of the data */
     enum mt_dtype dtype; /* as stored */
     int heads;           /* rows are permuted within so many heads; 0: not */
@@ -33,9 +34,9 @@ struct mt_writer {
     struct mt_outdir *out;
     struct mt_outfile *file;
     const struct mt_model *m;
-    const char *arch;
+    const struct mt_gguf_arch *arch;
     struct gguf_slot *slots;
-    size_t n_slots;
+    size_t n_slots, n_records;  /* slots from n_records on have no record */
     struct gguf_place *places;  /* in the order of the model */
     struct gguf_place **by_ptr; /* by address of the record */
     size_t n;
@@ -54,11 +55,13 @@ static int write_by_ptr(const void *a, const void *b)
 
 /* ---- plan ---- */
 
-/* Vectors, routers and gates of shared experts are kept in F32, as every loader expects. */
+/* Vectors, routers, gates of shared experts and learned positions are kept in F32, as every loader
+ * expects. */
 static enum mt_dtype write_dtype(const struct mt_tensor *t)
 {
     bool small = t->rank <= 1 || t->role.kind == MT_ROLE_ROUTER ||
-                 t->role.kind == MT_ROLE_ROUTER_BIAS || t->role.kind == MT_ROLE_SHARED_GATE;
+                 t->role.kind == MT_ROLE_ROUTER_BIAS || t->role.kind == MT_ROLE_SHARED_GATE ||
+                 t->role.kind == MT_ROLE_POS_EMBED;
 
     return small && mt_dtype_is_plain_float(t->dtype) ? MT_F32 : t->dtype;
 }
@@ -79,52 +82,78 @@ static bool write_leaves_out(const struct mt_writer *w, const struct mt_tensor *
 static mt_status write_new_slot(struct mt_ctx *ctx, struct mt_writer *w, const struct mt_tensor *t,
                                 struct gguf_slot *s)
 {
+    bool flat = t->role.kind == MT_ROLE_SHARED_GATE || t->role.kind == MT_ROLE_ROUTER_BIAS;
     char show[MT_SHOW_BYTES];
 
-    if (!mt_gguf_print_name(w->arch, t->role, s->name, sizeof s->name))
+    if (!mt_gguf_print_name(w->arch->name, w->m, t->role, s->name, sizeof s->name))
         return mt_fail(ctx, MT_E_UNSUPPORTED,
                        "%s: GGUF architecture %s has no place for it; write safetensors instead",
-                       mt_show_name(t->name, show), w->arch);
+                       mt_show_name(t->name, show), w->arch->name);
     s->dtype = write_dtype(t);
     if (s->dtype != MT_F32 && s->dtype != MT_F16 && s->dtype != MT_BF16 &&
         !mt_dtype_is_block(s->dtype))
         return mt_fail(ctx, MT_E_UNSUPPORTED,
                        "%s: %s is not stored in GGUF files; choose another type with --dtype",
                        mt_show_name(t->name, show), mt_dtype_name(s->dtype));
-    s->rank = t->role.kind == MT_ROLE_SHARED_GATE ? 1 : t->rank;
-    mt_assert(s->rank <= 2);
+    s->rank = flat ? 1 : t->rank;
+    mt_assert(s->rank <= 3);
     for (int d = 0; d < s->rank; d++)
         s->ne[d] = (uint64_t)t->shape[t->rank - 1 - d];
     if (t->role.expert >= 0) {
-        mt_assert(s->rank == 2);
-        s->rank = 3;
-        s->ne[2] = (uint64_t)w->m->ffn[t->role.layer].n_experts;
+        mt_assert(s->rank <= 2);
+        s->ne[s->rank++] = (uint64_t)w->m->ffn[t->role.layer].n_experts;
     }
     return MT_OK;
 }
 
-/* The slot of a record; experts other than the first find that of the first. */
-static mt_status write_slot(struct mt_ctx *ctx, struct mt_writer *w, const struct mt_tensor *t,
-                            size_t *at)
+/* Rows of a second role behind those of the first: q, k and v; gate and up. */
+static bool write_append(struct gguf_slot *have, const struct gguf_slot *s)
+{
+    int last = s->rank - 1;
+
+    if (have->dtype != s->dtype || have->rank != s->rank ||
+        (last > 0 && memcmp(have->ne, s->ne, (size_t)last * sizeof s->ne[0]) != 0))
+        return false;
+    have->ne[last] += s->ne[last];
+    return true;
+}
+
+static uint64_t write_count(const struct gguf_slot *s)
+{
+    uint64_t n = 1;
+
+    for (int d = 0; d < s->rank; d++)
+        n *= s->ne[d];
+    return n;
+}
+
+/* The slot of a record and where in it: a new one, or that of the expert or role before it. */
+static mt_status write_slot(struct mt_ctx *ctx, struct mt_writer *w, struct gguf_place *p)
 {
     struct gguf_slot s = {.dtype = MT_F32};
+    const struct mt_tensor *t = p->t;
     char show[MT_SHOW_BYTES];
 
     MT_TRY(write_new_slot(ctx, w, t, &s));
-    /* Experts of a layer stand together, so its stacks are among the last slots. */
-    for (size_t i = w->n_slots; t->role.expert >= 0 && i > 0 && i + 8 > w->n_slots; i--) {
+    p->first = t->role.expert >= 0 ? (uint64_t)(t->role.expert * mt_tensor_count(t)) : 0;
+    /* What shares a tensor stands together, so it is among the last slots. */
+    for (size_t i = w->n_slots; i > 0 && i + 8 > w->n_slots; i--) {
         struct gguf_slot *have = &w->slots[i - 1];
+        bool stack = t->role.expert >= 0;
         if (strcmp(have->name, s.name) != 0)
             continue;
-        if (have->dtype != s.dtype || memcmp(have->ne, s.ne, sizeof s.ne) != 0)
+        if (!stack)
+            p->first = write_count(have);
+        if (stack ? have->dtype != s.dtype || memcmp(have->ne, s.ne, sizeof s.ne) != 0
+                  : !write_append(have, &s))
             return mt_fail(ctx, MT_E_UNSUPPORTED,
-                           "%s: experts of different types or shapes do not make a stack; choose "
-                           "one type with --dtype",
-                           mt_show_name(t->name, show));
-        *at = i - 1;
+                           "%s: %s of different types or shapes do not make one tensor; choose one "
+                           "type with --dtype",
+                           mt_show_name(t->name, show), stack ? "experts" : "parts");
+        p->slot = i - 1;
         return MT_OK;
     }
-    *at = w->n_slots;
+    p->slot = w->n_slots;
     w->slots[w->n_slots++] = s;
     return MT_OK;
 }
@@ -143,6 +172,17 @@ static int write_expert_order(const void *a, const void *b)
     if (x.part != y.part)
         return x.part < y.part ? -1 : 1;
     return (x.expert > y.expert) - (x.expert < y.expert);
+}
+
+/* Tensors that no record stands for: factors of rotary frequencies. */
+static const char *const *write_factors(const struct mt_model *m)
+{
+    static const char *const llama3[] = {MT_GGUF_ROPE_FREQS, NULL};
+    static const char *const longrope[] = {MT_GGUF_ROPE_LONG, MT_GGUF_ROPE_SHORT, NULL};
+
+    return m->hp.rope.type == MT_ROPE_LLAMA3     ? llama3
+           : m->hp.rope.type == MT_ROPE_LONGROPE ? longrope
+                                                 : llama3 + 1;
 }
 
 static mt_status write_places(struct mt_ctx *ctx, struct mt_writer *w)
@@ -167,17 +207,18 @@ static mt_status write_places(struct mt_ctx *ctx, struct mt_writer *w)
                    mt_show_name(t->name, show));
             continue;
         }
-        st = write_slot(ctx, w, t, &p->slot);
+        st = write_slot(ctx, w, p);
         if (mt_gguf_permuted(w->arch, t->role))
             p->heads = t->role.kind == MT_ROLE_ATTN_Q ? w->m->hp.n_heads : w->m->hp.n_kv_heads;
     }
     mt_free(sorted);
-    if (st == MT_OK && w->m->hp.rope.type == MT_ROPE_LLAMA3) {
+    w->n_records = w->n_slots;
+    for (const char *const *name = write_factors(w->m); st == MT_OK && *name != NULL; name++) {
         struct gguf_slot *s = &w->slots[w->n_slots++];
-        *s = (struct gguf_slot){.name = MT_GGUF_ROPE_FREQS,
-                                .dtype = MT_F32,
+        *s = (struct gguf_slot){.dtype = MT_F32,
                                 .rank = 1,
-                                .ne = {(uint64_t)w->m->hp.head_dim / 2}};
+                                .ne = {(uint64_t)(w->m->hp.head_dim * w->m->hp.rope.partial) / 2}};
+        snprintf(s->name, sizeof s->name, "%s", *name);
     }
     return st;
 }
@@ -193,10 +234,7 @@ static void write_layout(struct mt_writer *w)
 
     for (size_t i = 0; i < w->n_slots; i++) {
         struct gguf_slot *s = &w->slots[i];
-        uint64_t count = 1;
-        for (int d = 0; d < s->rank; d++)
-            count *= s->ne[d];
-        bool whole = mt_dtype_bytes(s->dtype, count, &s->bytes);
+        bool whole = mt_dtype_bytes(s->dtype, write_count(s), &s->bytes);
         mt_assert(whole); /* the records were whole */
         s->begin = at;
         at = write_pad(at + s->bytes);
@@ -204,13 +242,14 @@ static void write_layout(struct mt_writer *w)
     w->data_bytes = at;
     for (size_t i = 0; i < w->n; i++) {
         struct gguf_place *p = &w->places[i];
-        uint64_t bytes, rows = (uint64_t)(p->t->rank == 1 ? p->t->shape[0] : mt_tensor_rows(p->t));
+        uint64_t rows = (uint64_t)(p->t->rank == 1 ? p->t->shape[0] : mt_tensor_rows(p->t));
+        uint64_t bytes, skip = 0;
         if (p->slot == SIZE_MAX)
             continue;
-        bool whole = mt_dtype_bytes(p->dtype, (uint64_t)mt_tensor_count(p->t), &bytes);
+        bool whole = mt_dtype_bytes(p->dtype, (uint64_t)mt_tensor_count(p->t), &bytes) &&
+                     mt_dtype_bytes(p->dtype, p->first, &skip);
         mt_assert(whole);
-        p->begin = w->slots[p->slot].begin +
-                   (p->t->role.expert >= 0 ? (uint64_t)p->t->role.expert * bytes : 0);
+        p->begin = w->slots[p->slot].begin + skip;
         p->row_bytes = rows > 0 ? bytes / rows : 0;
     }
 }
@@ -246,11 +285,10 @@ static mt_status write_head(struct mt_ctx *ctx, struct mt_writer *w)
 
 static mt_status write_plan(struct mt_ctx *ctx, struct mt_writer *w)
 {
-    w->arch = w->m->family != NULL ? mt_gguf_arch(w->m->family) : NULL;
+    w->arch = mt_gguf_arch_of_family(w->m->family);
     w->n = w->m->n_tensors;
-    if (w->arch == NULL) /* says so */
-        return mt_gguf_put_model(ctx, w->m, &w->head);
-    MT_TRY(mt_alloc0(ctx, w->n + 1, sizeof *w->slots, "layout of the output", &w->slots));
+    mt_assert(w->arch != NULL); /* mt_gguf_prepare */
+    MT_TRY(mt_alloc0(ctx, w->n + 2, sizeof *w->slots, "layout of the output", &w->slots));
     MT_TRY(mt_alloc0(ctx, w->n, sizeof *w->places, "layout of the output", &w->places));
     MT_TRY(mt_alloc0(ctx, w->n, sizeof(struct gguf_place *), "layout of the output", &w->by_ptr));
     MT_TRY(write_places(ctx, w));
@@ -396,15 +434,19 @@ static mt_status write_verify(struct mt_ctx *ctx, const struct mt_writer *w)
     return mt_wrap(ctx, st, "checking what was written");
 }
 
-/* The tensor that no record stands for: Llama 3's factors, in the last slot. */
-static mt_status write_freqs(struct mt_ctx *ctx, struct mt_writer *w)
+static mt_status write_factor(struct mt_ctx *ctx, struct mt_writer *w, const struct gguf_slot *s)
 {
-    const struct gguf_slot *s = &w->slots[w->n_slots - 1];
-    mt_status st;
+    const struct mt_rope_params *r = &w->m->hp.rope;
+    const double *from = strcmp(s->name, MT_GGUF_ROPE_LONG) == 0 ? r->long_factor : r->short_factor;
+    mt_status st = MT_OK;
     float *v;
 
     MT_TRY(mt_alloc0(ctx, 1, s->bytes, "rotary frequencies", &v));
-    st = mt_gguf_rope_factors(ctx, &w->m->hp, v);
+    if (r->type == MT_ROPE_LLAMA3)
+        st = mt_gguf_rope_factors(ctx, &w->m->hp, v);
+    else
+        for (uint64_t i = 0; i < s->ne[0]; i++)
+            v[i] = (float)from[i];
     if (st == MT_OK)
         st = mt_outfile_write(ctx, w->file, w->head.n + s->begin, v, s->bytes);
     mt_free(v);
@@ -414,8 +456,8 @@ static mt_status write_freqs(struct mt_ctx *ctx, struct mt_writer *w)
 mt_status mt_gguf_end(struct mt_ctx *ctx, struct mt_writer *w, const struct mt_json *config)
 {
     (void)config; /* the header says it */
-    if (w->m->hp.rope.type == MT_ROPE_LLAMA3)
-        MT_TRY(write_freqs(ctx, w));
+    for (size_t i = w->n_records; i < w->n_slots; i++)
+        MT_TRY(write_factor(ctx, w, &w->slots[i]));
     MT_TRY(mt_outfile_write(ctx, w->file, 0, w->head.p, w->head.n));
     MT_TRY(mt_outfile_sync(ctx, w->file));
     return write_verify(ctx, w);

@@ -39,8 +39,12 @@ static mt_status imatrix_add(struct mt_ctx *ctx, struct imatrix_file *f, const s
 
     if (mt_model_find(m, role) == NULL || !mt_profile_has(f->p, layer, row->sums) ||
         !mt_profile_has(f->p, layer, row->counts) ||
-        !mt_gguf_print_name(arch, role, s.name, sizeof s.name))
+        !mt_gguf_print_name(arch, m, role, s.name, sizeof s.name))
         return MT_OK;
+    /* Parts of one tensor (q, k and v in some architectures) have the same inputs. */
+    for (size_t i = f->n; i > 0 && f->v[i - 1].layer == layer; i--)
+        if (strcmp(f->v[i - 1].name, s.name) == 0)
+            return MT_OK;
     mt_profile_shape(f->p, layer, row->sums, &s.rows, &s.cols);
     s.sums = f->data_bytes;
     s.counts = imatrix_pad(s.sums + (uint64_t)(s.rows * s.cols) * sizeof(float));

@@ -97,6 +97,11 @@ MT_NODISCARD mt_status mt_model_rename(struct mt_ctx *ctx, struct mt_model *m,
  * gpt-oss become BF16 records. A plan of the former is written as BF16; a copy of the latter keeps
  * its blocks. */
 
+/* A record of a plan that stands for MXFP4 blocks as GGML keeps them: *out is a new record of
+ * dtype MXFP4, listed in the plan; `t` itself where it is anything else. */
+MT_NODISCARD mt_status mt_model_keep_mx(struct mt_ctx *ctx, struct mt_model *plan,
+                                        struct mt_tensor *t, struct mt_tensor **out);
+
 /* For a plan whose family cannot be written but is copied: lists the tensors that binding cut in
  * place of their parts, which must be untouched or cast alike; MT_E_UNSUPPORTED names one that is
  * not. The plan can then be written, and no longer run. */

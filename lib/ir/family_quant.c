@@ -266,6 +266,51 @@ mt_status family_cut_mx(struct mt_ctx *ctx, struct mt_model *m, struct mt_tensor
     return MT_OK;
 }
 
+/* GGML's block: the exponent, then elements i and i + 16 in a byte. */
+static mt_status quant_eval_ggml(struct mt_ctx *ctx, const struct mt_tensor *t, int64_t row,
+                                 int64_t n, void *dst)
+{
+    const struct quant_mx *q = t->src.recipe.args;
+    const struct mt_tensor *blocks = t->src.recipe.in[0], *scales = t->src.recipe.in[1];
+    size_t groups = (size_t)q->groups;
+    unsigned char *scale, *to = dst;
+    mt_status st = MT_OK;
+
+    MT_TRY(mt_alloc(ctx, groups, 1 + QUANT_MX_BLOCK / 2, "a row of blocks", &scale));
+    for (int64_t r = row; st == MT_OK && r < row + n; r++) {
+        int64_t from = q->first + r * q->step;
+        const unsigned char *block = scale + groups;
+        st = mt_tensor_fetch(ctx, scales, from, 1, scale);
+        if (st == MT_OK)
+            st = mt_tensor_fetch(ctx, blocks, from * q->groups, q->groups, scale + groups);
+        for (size_t g = 0; st == MT_OK && g < groups; g++, block += QUANT_MX_BLOCK / 2) {
+            *to++ = scale[g];
+            for (int i = 0; i < QUANT_MX_BLOCK / 2; i++, to++)
+                *to = (unsigned char)((block[i / 2] >> (i % 2 * 4) & 15) |
+                                      (block[i / 2 + 8] >> (i % 2 * 4) & 15) << 4);
+        }
+    }
+    mt_free(scale);
+    return st;
+}
+
+mt_status mt_model_keep_mx(struct mt_ctx *ctx, struct mt_model *plan, struct mt_tensor *t,
+                           struct mt_tensor **out)
+{
+    const struct mt_tensor *from = mt_tensor_origin(t);
+    struct mt_source source = from->src;
+
+    *out = t;
+    if (from->src.kind != MT_SRC_RECIPE || from->src.recipe.eval != quant_eval_mx)
+        return MT_OK;
+    source.recipe.eval = quant_eval_ggml;
+    MT_TRY(mt_model_add(ctx, plan, t->role, MT_MXFP4, t->rank, t->shape, out));
+    (*out)->src = source;
+    (*out)->name = t->name;
+    (*out)->planner = t->planner;
+    return MT_OK;
+}
+
 void family_drop_scales(struct mt_model *m)
 {
     size_t kept = 0;

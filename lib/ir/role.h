@@ -2,7 +2,8 @@
  *
  * A role is (kind, layer, expert, part). Layer is -1 outside layers. Expert is the routed expert's
  * number, MT_EXPERT_NONE for tensors that belong to no expert (a dense FFN, attention), or
- * MT_EXPERT_SHARED. Part tells weight from bias, and from the parts of matrices that are stored as
+ * MT_EXPERT_SHARED. k_b_proj and v_b_proj are kv_b_proj as GGUF keeps it, and are met in its files
+ * alone. Part tells weight from bias, and from the parts of matrices that are stored as
  * factors or as planes of bits (ffn.h).
  */
 #ifndef MT_IR_ROLE_H
@@ -31,6 +32,8 @@
     X(ATTN_KV_A, "kv_a_proj")                                                                      \
     X(KV_A_NORM, "kv_a_norm")                                                                      \
     X(ATTN_KV_B, "kv_b_proj")                                                                      \
+    X(ATTN_K_B, "k_b_proj")                                                                        \
+    X(ATTN_V_B, "v_b_proj")                                                                        \
     X(ATTN_SINKS, "attn_sinks")                                                                    \
     X(ATTN_POST_NORM, "attn_post_norm")                                                            \
     X(FFN_POST_NORM, "ffn_post_norm")                                                              \

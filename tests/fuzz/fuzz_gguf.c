@@ -49,8 +49,9 @@ static void fuzz_check(struct mt_ctx *ctx, const struct mt_gguf *g, struct mt_ar
         mt_assert(g->headers_only ||
                   (g->data_offset <= g->map->bytes && end <= g->map->bytes - g->data_offset));
     }
+    const struct mt_gguf_arch *arch;
     struct mt_json *config;
-    if (mt_gguf_config(ctx, list, 1, &config) == MT_OK)
+    if (mt_gguf_config(ctx, list, 1, &arch, &config) == MT_OK)
         mt_json_free(config);
 }
 
