@@ -53,7 +53,7 @@ struct mt_family {
     const struct mt_name_row *names;  /* ended by pattern NULL; the first matching row prints */
     const struct mt_fused_row *fused; /* ended by pattern NULL; NULL: none */
     bool moe;
-    bool wraps; /* the native layout: what has no row here has the names of m->base */
+    bool wraps;       /* the native layout: what has no row here has the names of m->base */
     bool only_blocks; /* nothing but feed-forward blocks is known (blocks.h): no forward pass */
 
     /* Fills m->hp and m->ffn (allocates [n_layers] in the arena) from m->config. Missing keys take
@@ -293,12 +293,15 @@ MT_NODISCARD mt_status mt_cfg_set_moe(struct mt_ctx *ctx, struct mt_model *m,
 
 /* Pieces of related families (family_parts.c); each begins with mt_cfg_read_common. */
 
-/* Granite: the four multipliers, dense blocks, experts and router (not the shared expert). */
+/* Granite: what mt_cfg_read_common reads, attention_bias and the four multipliers; with dense
+ * blocks, experts and router too (not the shared expert). */
+MT_NODISCARD mt_status mt_cfg_read_granite_scales(struct mt_ctx *ctx, struct mt_model *m);
 MT_NODISCARD mt_status mt_cfg_read_granite(struct mt_ctx *ctx, struct mt_model *m,
                                            struct mt_ffn *moe);
 /* The keys of mt_cfg_read_granite, and what its code can hold; a shared expert is the caller's. */
 MT_NODISCARD mt_status mt_cfg_hold_granite(struct mt_ctx *ctx, const struct mt_model *m,
                                            const struct mt_family *f, const struct mt_ffn **moe);
+void mt_cfg_write_granite_scales(const struct mt_model *m, struct mt_json *config);
 void mt_cfg_write_granite(const struct mt_model *m, const struct mt_family *f,
                           struct mt_json *config);
 /* sliding_window (default dflt; null is none) on all but every `every`th layer, unless layer_types

@@ -3,12 +3,11 @@
 
 #include <math.h>
 
-mt_status mt_cfg_read_granite(struct mt_ctx *ctx, struct mt_model *m, struct mt_ffn *moe)
+mt_status mt_cfg_read_granite_scales(struct mt_ctx *ctx, struct mt_model *m)
 {
     const struct mt_json *cfg = m->config;
     struct mt_hparams *hp = &m->hp;
     double logits;
-    int64_t n, k;
     bool bias;
 
     MT_TRY(mt_cfg_read_common(ctx, m));
@@ -19,6 +18,15 @@ mt_status mt_cfg_read_granite(struct mt_ctx *ctx, struct mt_model *m, struct mt_
     MT_TRY(mt_cfg_num(ctx, cfg, "attention_multiplier", 1, 1e-30, 1e9, &hp->attn_scale));
     MT_TRY(mt_cfg_num(ctx, cfg, "logits_scaling", 1, 1e-30, 1e30, &logits));
     hp->logit_scale = 1 / logits;
+    return MT_OK;
+}
+
+mt_status mt_cfg_read_granite(struct mt_ctx *ctx, struct mt_model *m, struct mt_ffn *moe)
+{
+    const struct mt_json *cfg = m->config;
+    int64_t n, k;
+
+    MT_TRY(mt_cfg_read_granite_scales(ctx, m));
     MT_TRY(mt_cfg_alloc_ffn(ctx, m));
     MT_TRY(mt_cfg_int(ctx, cfg, "intermediate_size", 11008, 1, MT_DIM_MAX, &moe->width));
     MT_TRY(mt_cfg_int(ctx, cfg, "num_local_experts", 8, 1, MT_EXPERTS_MAX, &n));
@@ -49,20 +57,34 @@ mt_status mt_cfg_hold_granite(struct mt_ctx *ctx, const struct mt_model *m,
     return mt_cfg_hold_softmax(ctx, f, &routed, true);
 }
 
-void mt_cfg_write_granite(const struct mt_model *m, const struct mt_family *f,
-                          struct mt_json *config)
+/* The divisor that reads back as the same factor, short where there is a short one. */
+static double parts_divisor(double factor)
 {
-    const struct mt_ffn *moe = mt_model_first_moe(m);
+    double v = 1 / factor, rounded = round(v * 1e6) / 1e6;
+
+    return rounded != 0 && 1 / rounded == factor ? rounded : v;
+}
+
+void mt_cfg_write_granite_scales(const struct mt_model *m, struct mt_json *config)
+{
     const struct mt_hparams *hp = &m->hp;
 
-    mt_cfg_write_common(m, f, config);
     mt_json_set_bool(config, "attention_bias", hp->qkv_bias);
     mt_json_set_num(config, "embedding_multiplier", hp->embed_scale);
     mt_json_set_num(config, "residual_multiplier", hp->residual_scale);
     /* Absent is 1, not the usual root. */
     mt_json_set_num(config, "attention_multiplier",
                     hp->attn_scale > 0 ? hp->attn_scale : 1 / sqrt((double)hp->head_dim));
-    mt_json_set_num(config, "logits_scaling", 1 / hp->logit_scale);
+    mt_json_set_num(config, "logits_scaling", parts_divisor(hp->logit_scale));
+}
+
+void mt_cfg_write_granite(const struct mt_model *m, const struct mt_family *f,
+                          struct mt_json *config)
+{
+    const struct mt_ffn *moe = mt_model_first_moe(m);
+
+    mt_cfg_write_common(m, f, config);
+    mt_cfg_write_granite_scales(m, config);
     mt_json_set_int(config, "intermediate_size", moe->width);
     mt_json_set_int(config, "num_local_experts", moe->n_experts);
     mt_json_set_int(config, "num_experts_per_tok", moe->k);

@@ -5,8 +5,8 @@ usage: convert_targets.py [--moetool build/release/moetool] [--logits build/rele
                           [--limit 1e-4] [--keep DIR] [TARGET...]
 
 Needs torch and transformers 5, and `make all build/release/tests/interop/logits`. Sources:
-tests/data/tinymix-dense (Llama), tests/golden/qwen3 and, for OLMoE, a random model of the interop
-program, because no dense family has its norms. Every target is written
+tests/data/tinymix-dense (Llama), tests/golden/qwen3 and granite and, for OLMoE, a random model of the
+interop program, because no dense family has its norms. Every target is written
 twice: with all experts active and a zero router, where the logits must also be those of the source,
 and with half of them active behind a learned router. Last comes a glm4_moe with different numbers of
 experts by layer, padded, against its logits without padding. transformers loads each in fp32 with its own
@@ -22,12 +22,13 @@ import tempfile
 import torch
 import transformers
 
-LLAMA, QWEN3 = "tests/data/tinymix-dense", "tests/golden/qwen3"
+LLAMA, QWEN3, GRANITE = "tests/data/tinymix-dense", "tests/golden/qwen3", "tests/golden/granite"
 # target: sources and shapes; shared experts where it has them
 TARGETS = {
     "glm4_moe": [(LLAMA, "experts=7 shared=1"), (QWEN3, "experts=4 shared=1")],
     "dots1": [(QWEN3, "experts=4 shared=1")],
-    "granitemoeshared": [(LLAMA, "experts=8 shared=1"), (LLAMA, "experts=8 shared=0")],
+    "granitemoeshared": [(LLAMA, "experts=8 shared=1"), (LLAMA, "experts=8 shared=0"),
+                         (GRANITE, "experts=4 shared=1")],
     "granitemoe": [(LLAMA, "experts=8 shared=0")],
     "mixtral": [(LLAMA, "experts=16 shared=0")],
     "qwen3_moe": [(QWEN3, "experts=4 shared=0")],

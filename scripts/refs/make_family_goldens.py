@@ -233,6 +233,17 @@ MODELS = {
         ),
         "new",
     ),
+    "granite": (
+        "GraniteConfig",
+        dict(
+            embedding_multiplier=3.0,
+            logits_scaling=0.7,
+            residual_multiplier=0.6,
+            attention_multiplier=0.2,
+            rope_parameters=rope(),
+        ),
+        "new",
+    ),
     "granitemoe": (
         "GraniteMoeConfig",
         dict(

@@ -51,10 +51,10 @@ static struct mt_model *plain(struct t *t, const char *family)
     }
     if (strncmp(family, "granite", 7) == 0) {
         m->hp.attn_scale = 0.125; /* its config always tells one */
-        for (int l = 0; l < 4; l++)
+        for (int l = 0; moe && l < 4; l++) {
             m->ffn[l].rule.score = MT_SCORE_SOFTMAX_TOPK;
-        for (int l = 0; l < 4; l++)
             m->ffn[l].rule.renorm = false;
+        }
     }
     if (strcmp(family, "glm4_moe") == 0 || strcmp(family, "dots1") == 0)
         for (int l = 0; l < 4; l++) {
@@ -123,9 +123,9 @@ static bool same_model(const struct mt_model *a, const struct mt_model *b)
 T_TEST(what_a_family_writes_it_reads_back)
 {
     static const char *const names[] = {
-        "llama", "llama-linear", "llama-dynamic", "llama-yarn", "mistral",         "qwen2",
-        "qwen3", "mixtral",      "qwen3_moe",     "glm4_moe",   "glm4_moe-plain",  "olmoe",
-        "dots1", "deepseek_v2",  "deepseek_v3",   "granitemoe", "granitemoeshared"};
+        "llama", "llama-linear", "llama-dynamic", "llama-yarn", "mistral",          "qwen2",
+        "qwen3", "mixtral",      "qwen3_moe",     "glm4_moe",   "glm4_moe-plain",   "olmoe",
+        "dots1", "deepseek_v2",  "deepseek_v3",   "granitemoe", "granitemoeshared", "granite"};
 
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         char dir[128], path[160], *source;
