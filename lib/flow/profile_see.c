@@ -298,10 +298,10 @@ static mt_status see_expert(struct mt_ctx *ctx, int64_t i, void *arg)
     if (m == 0)
         return MT_OK;
     if (r->point == MT_TAP_EXPERT_HIDDEN) {
-        see_expert_inputs(job->s, e, r->token_of_row + row, m);
         if (job->s->sums.stats[MT_STAT_EXPERT_H_SQ].rows > 0)
             see_expert_hidden(job->s, e, at, m, r->width);
     } else if (r->point == MT_TAP_EXPERT_OUT) {
+        see_expert_inputs(job->s, e, r->token_of_row + row, m);
         see_expert_outputs(job->s, e, at, job->s->weight + row, m);
     } else {
         see_expert_all(job->s, e, at, m);

@@ -3,8 +3,8 @@
  * A tap hung on an open layer is shown the rows at each point below while mt_run_attn and
  * mt_run_ffn go through it. Without one nothing is done: a pointer is compared. Rows lie on the
  * device and are valid during the call; the tap downloads what it wants and must not run the
- * layer. Experts come in the order of their numbers, but with little memory not all in one call;
- * HIDDEN of some experts comes before OUT of the same.
+ * layer. Experts come in the order of their numbers, but with little memory, or when they are of
+ * different widths, not all in one call; HIDDEN of some experts comes before OUT of the same.
  */
 #ifndef MT_RUN_TAP_H
 #define MT_RUN_TAP_H
@@ -16,7 +16,7 @@ enum mt_tap_point {
     MT_TAP_ATTN_OUT,      /* inputs of o_proj [m, width] */
     MT_TAP_HIDDEN,        /* act(Gx)*(Ux) of a dense FFN [m, D] */
     MT_TAP_SHARED_HIDDEN, /* of the shared expert [m, S] */
-    MT_TAP_EXPERT_HIDDEN, /* of experts [first, end): [m, I] */
+    MT_TAP_EXPERT_HIDDEN, /* of experts [first, end), all of one width above 0: [m, I] */
     MT_TAP_EXPERT_OUT,    /* their outputs, not multiplied by weights: [m, hidden] */
     MT_TAP_EXPERT_ALL,    /* as OUT, of mt_run_ffn_all_experts */
 };

@@ -1,0 +1,684 @@
+/* What a profile holds, against the same sums made from weights and hidden states by plain loops in
+ * fp64; and that parts of a text add up to the whole, bit for bit. */
+#include "lib/flow/profile_run.h"
+
+#include "lib/run/runner.h"
+#include "tests/t.h"
+#include "tests/toy.h"
+
+#include <stdlib.h>
+
+#define WINDOWS 6
+#define WINDOW_MAX 24
+
+/* ---- texts ---- */
+
+struct text {
+    int32_t ids[WINDOWS][WINDOW_MAX];
+    struct mt_window w[WINDOWS];
+    struct mt_dataset set;
+    char *domains[1];
+};
+
+/* Windows [first, first + n) of one fixed text, as a set of its own. */
+static void text_make(struct text *x, const char *domain, int first, int n)
+{
+    memset(x, 0, sizeof *x);
+    x->domains[0] = (char *)(uintptr_t)domain;
+    x->set.domains = x->domains;
+    x->set.n_domains = 1;
+    x->set.windows = x->w;
+    snprintf(x->set.sha256, sizeof x->set.sha256, "%064d", first * 100 + n);
+    for (int i = 0; i < n; i++) {
+        int len = 5 + 3 * (first + i);
+        toy_ids(40 + (uint64_t)(first + i), 61, x->ids[i], len);
+        x->w[i] = (struct mt_window){x->ids[i], len, 0};
+        x->set.n_windows++;
+        x->set.n_tokens += (size_t)len;
+        if (len > x->set.window_len_max)
+            x->set.window_len_max = len;
+    }
+}
+
+static mt_status measure(struct mt_ctx *ctx, const struct mt_model *m, const char *device,
+                         const struct mt_dataset *sets, int n_sets, bool extras,
+                         struct mt_profile **out)
+{
+    struct mt_profile_opts o = {
+        .model = m, .seq_len = 32, .x_gram = extras, .h_gram = extras, .all_experts = extras};
+    struct mt_profile_text text;
+    struct mt_device *dev;
+    mt_status st;
+
+    MT_TRY(mt_profile_text_make(ctx, sets, n_sets, 0, &text));
+    o.text = &text;
+    st = mt_device_open(ctx, device, &dev);
+    o.dev = dev;
+    if (st == MT_OK) {
+        st = mt_profile_plan(ctx, &o, out);
+        if (st == MT_OK) {
+            st = mt_profile_run(ctx, &o, *out, NULL, NULL);
+            if (st != MT_OK) {
+                mt_profile_free(*out);
+                *out = NULL;
+            }
+        }
+        mt_device_close(dev);
+    }
+    mt_profile_text_free(&text);
+    return st;
+}
+
+/* ---- brute force ---- */
+
+struct brute {
+    const struct mt_model *m;
+    int layer;
+    double *want[MT_STAT_COUNT_ALL];
+    size_t n[MT_STAT_COUNT_ALL];
+    float *w[4096]; /* weights that were loaded */
+    const struct mt_tensor *of[4096];
+    int n_w;
+    struct mt_ctx *ctx;
+    bool failed;
+};
+
+static const float *weight(struct brute *b, struct mt_role role)
+{
+    const struct mt_tensor *x = mt_model_find(b->m, role);
+
+    for (int i = 0; i < b->n_w; i++)
+        if (b->of[i] == x)
+            return b->w[i];
+    if (x == NULL)
+        return NULL;
+    b->of[b->n_w] = x;
+    if (mt_tensor_load_f32(b->ctx, x, &b->w[b->n_w]) != MT_OK) {
+        b->failed = true;
+        return NULL;
+    }
+    return b->w[b->n_w++];
+}
+
+static const float *bias(struct brute *b, enum mt_role_kind kind, int expert)
+{
+    struct mt_role r = mt_role(kind, b->layer, expert);
+
+    r.part = MT_PART_BIAS;
+    return weight(b, r);
+}
+
+/* y[rows] = W x + bias */
+static void linear(struct brute *b, enum mt_role_kind kind, int expert, const double *x,
+                   int64_t cols, double *y, int64_t rows)
+{
+    const float *w = weight(b, mt_role(kind, b->layer, expert)), *add = bias(b, kind, expert);
+
+    for (int64_t r = 0; r < rows; r++) {
+        y[r] = add != NULL ? (double)add[r] : 0;
+        for (int64_t c = 0; c < cols; c++)
+            y[r] += (double)w[r * cols + c] * x[c];
+    }
+}
+
+/* h[width] and y[hidden] of one block. */
+static void block(struct brute *b, int expert, int64_t width, const double *x, double *h, double *y)
+{
+    const struct mt_ffn *f = &b->m->ffn[b->layer];
+    int64_t d = b->m->hp.hidden;
+    double up[512];
+
+    linear(b, MT_ROLE_FFN_UP, expert, x, d, up, width);
+    if (f->gated)
+        linear(b, MT_ROLE_FFN_GATE, expert, x, d, h, width);
+    for (int64_t j = 0; j < width; j++)
+        h[j] = f->gated ? mt_act_f64(f->act, h[j]) * up[j] : mt_act_f64(f->act, up[j]);
+    linear(b, MT_ROLE_FFN_DOWN, expert, h, width, y, d);
+}
+
+static void add(struct brute *b, enum mt_stat s, size_t at, double v)
+{
+    b->want[s][at] += v;
+}
+
+static void add_max(struct brute *b, enum mt_stat s, size_t at, double v)
+{
+    if (fabs(v) > b->want[s][at])
+        b->want[s][at] = fabs(v);
+}
+
+static void brute_dense(struct brute *b, const double *x, double *y)
+{
+    int64_t width = b->m->ffn[b->layer].width;
+    double h[512];
+
+    block(b, MT_EXPERT_NONE, width, x, h, y);
+    for (int64_t j = 0; j < width; j++) {
+        int larger = 0;
+        for (int64_t i = 0; i < width; i++)
+            larger += fabs(h[i]) > fabs(h[j]);
+        add(b, MT_STAT_H_SUM, (size_t)j, h[j]);
+        add(b, MT_STAT_H_ABS, (size_t)j, fabs(h[j]));
+        add(b, MT_STAT_H_SQ, (size_t)j, h[j] * h[j]);
+        add_max(b, MT_STAT_H_MAX, (size_t)j, h[j]);
+        add(b, MT_STAT_H_TOP, (size_t)j, larger < MT_STAT_TOP_K);
+        for (int64_t i = 0; i < width; i++)
+            add(b, MT_STAT_H_GRAM, (size_t)(j * width + i), h[j] * h[i]);
+    }
+}
+
+static void brute_expert(struct brute *b, int e, double g, const double *x, double *y)
+{
+    int64_t d = b->m->hp.hidden, width = b->m->ffn[b->layer].width;
+    double h[512], f[512], square = 0;
+
+    block(b, e, width, x, h, f);
+    for (int64_t j = 0; j < width; j++) {
+        add(b, MT_STAT_EXPERT_H_ABS, (size_t)(e * width + j), fabs(h[j]));
+        add(b, MT_STAT_EXPERT_H_SQ, (size_t)(e * width + j), h[j] * h[j]);
+    }
+    for (int64_t i = 0; i < d; i++) {
+        square += f[i] * f[i];
+        y[i] += g * f[i];
+        add(b, MT_STAT_EXPERT_F_SUM, (size_t)(e * d + i), f[i]);
+        add(b, MT_STAT_EXPERT_X_SQ, (size_t)(e * d + i), x[i] * x[i]);
+        add_max(b, MT_STAT_EXPERT_F_MAX, (size_t)e, f[i]);
+    }
+    add(b, MT_STAT_EXPERT_N, (size_t)e, 1);
+    add(b, MT_STAT_EXPERT_G, (size_t)e, g);
+    add(b, MT_STAT_EXPERT_F_NORM, (size_t)e, sqrt(square));
+    add(b, MT_STAT_EXPERT_F_SQ, (size_t)e, square);
+    add(b, MT_STAT_EXPERT_GF_NORM, (size_t)e, g * sqrt(square));
+}
+
+static void brute_moe(struct brute *b, const double *x, double *y)
+{
+    const struct mt_ffn *f = &b->m->ffn[b->layer];
+    int64_t d = b->m->hp.hidden, n = f->n_experts;
+    double z[64], g[64], h[512], out[512], select[64];
+    const float *sel = weight(b, mt_role(MT_ROLE_ROUTER_BIAS, b->layer, MT_EXPERT_NONE));
+    int32_t chosen[64];
+
+    linear(b, MT_ROLE_ROUTER, MT_EXPERT_NONE, x, d, z, n);
+    for (int64_t e = 0; e < n && sel != NULL; e++)
+        select[e] = (double)sel[e];
+    mt_router_apply(&f->rule, z, sel != NULL ? select : NULL, (int)n, f->k, chosen, g);
+    for (int64_t i = 0; i < n; i++) {
+        add(b, MT_STAT_ROUTER_Z_SUM, (size_t)i, z[i]);
+        for (int64_t j = 0; j < n; j++)
+            add(b, MT_STAT_ROUTER_Z_GRAM, (size_t)(i * n + j), z[i] * z[j]);
+    }
+    add(b, MT_STAT_ROUTER_TOP1, (size_t)chosen[0], 1);
+    memset(y, 0, (size_t)d * sizeof *y);
+    for (int i = 0; i < f->k; i++) {
+        for (int j = 0; j < f->k; j++)
+            add(b, MT_STAT_ROUTER_COACT, (size_t)(chosen[i] * n + chosen[j]), 1);
+        brute_expert(b, chosen[i], g[i], x, y);
+    }
+    for (int e = 0; e < n; e++) {
+        block(b, e, f->width, x, h, out);
+        for (int64_t i = 0; i < d; i++)
+            add(b, MT_STAT_EXPERT_F_ALL, (size_t)(e * d + i), out[i]);
+    }
+    if (f->shared_width == 0)
+        return;
+    double gate = 1;
+    if (f->shared_gated) {
+        linear(b, MT_ROLE_SHARED_GATE, MT_EXPERT_NONE, x, d, &gate, 1);
+        gate = 1 / (1 + exp(-gate));
+    }
+    block(b, MT_EXPERT_SHARED, f->shared_width, x, h, out);
+    for (int64_t j = 0; j < f->shared_width; j++) {
+        add(b, MT_STAT_SHARED_H_ABS, (size_t)j, fabs(h[j]));
+        add(b, MT_STAT_SHARED_H_SQ, (size_t)j, h[j] * h[j]);
+    }
+    for (int64_t i = 0; i < d; i++)
+        y[i] += gate * out[i];
+}
+
+static void brute_token(struct brute *b, const double *x)
+{
+    int64_t d = b->m->hp.hidden;
+    double y[512];
+
+    if (b->m->ffn[b->layer].moe)
+        brute_moe(b, x, y);
+    else
+        brute_dense(b, x, y);
+    add(b, MT_STAT_TOKENS, 0, 1);
+    for (int64_t i = 0; i < d; i++) {
+        add(b, MT_STAT_X_SUM, (size_t)i, x[i]);
+        add(b, MT_STAT_X_SQ, (size_t)i, x[i] * x[i]);
+        add(b, MT_STAT_Y_SUM, (size_t)i, y[i]);
+        add(b, MT_STAT_Y_SQ, (size_t)i, y[i] * y[i]);
+        for (int64_t j = 0; j < d; j++)
+            add(b, MT_STAT_X_GRAM, (size_t)(i * d + j), x[i] * x[j]);
+    }
+}
+
+/* Inputs of attention from the hidden states before it: RMS norm by hand. */
+static void brute_attention_inputs(struct brute *b, const double *x, int64_t tokens)
+{
+    const float *w = weight(b, mt_role(MT_ROLE_ATTN_NORM, b->layer, MT_EXPERT_NONE));
+    int64_t d = b->m->hp.hidden;
+
+    for (int64_t t = 0; t < tokens; t++) {
+        double square = 0;
+        for (int64_t i = 0; i < d; i++)
+            square += x[t * d + i] * x[t * d + i];
+        double r = 1 / sqrt(square / (double)d + b->m->hp.norm_eps);
+        for (int64_t i = 0; i < d; i++) {
+            double n = x[t * d + i] * r * (double)w[i];
+            add(b, MT_STAT_ATTN_X_SQ, (size_t)i, n * n);
+        }
+    }
+}
+
+/* The runner brings hidden states to the layer; from there on everything is recomputed. */
+static mt_status brute_window(struct brute *b, struct mt_runner *r, struct mt_device *dev,
+                              const struct mt_window *w)
+{
+    const struct mt_device_ops *ops = dev->ops;
+    int64_t d = b->m->hp.hidden, n = w->n;
+    const struct mt_seqs seqs = {1, &w->n};
+    double *host = malloc((size_t)(n * d) * sizeof *host);
+    struct mt_run_layer *l;
+    mt_buf x, norm, y;
+    struct mt_ctx *ctx = b->ctx;
+
+    MT_TRY(ops->alloc(ctx, dev, (size_t)(n * d), &x));
+    MT_TRY(ops->alloc(ctx, dev, (size_t)(n * d), &norm));
+    MT_TRY(ops->alloc(ctx, dev, (size_t)(n * d), &y));
+    MT_TRY(mt_run_embed(ctx, r, w->ids, n, x));
+    for (int i = 0; i <= b->layer; i++) {
+        MT_TRY(mt_run_layer_open(ctx, r, i, &l));
+        if (i == b->layer) {
+            MT_TRY(ops->download_f64(ctx, dev, host, x, (size_t)(n * d)));
+            brute_attention_inputs(b, host, n);
+        }
+        MT_TRY(mt_run_attn(ctx, l, x, &seqs, NULL));
+        MT_TRY(mt_run_ffn_norm(ctx, l, x, n, norm));
+        if (i < b->layer) {
+            MT_TRY(mt_run_ffn(ctx, l, norm, n, y, NULL));
+            MT_TRY(mt_run_add(ctx, r, x, y, n));
+        }
+        mt_run_layer_close(l);
+    }
+    MT_TRY(ops->download_f64(ctx, dev, host, norm, (size_t)(n * d)));
+    for (int64_t t = 0; t < n; t++)
+        brute_token(b, host + t * d);
+    ops->release(dev, x);
+    ops->release(dev, norm);
+    ops->release(dev, y);
+    free(host);
+    return MT_OK;
+}
+
+static mt_status brute_layer(struct brute *b, const struct mt_dataset *d)
+{
+    struct mt_device *dev;
+    struct mt_runner *r;
+    mt_status st;
+
+    MT_TRY(mt_device_open(b->ctx, "ref", &dev));
+    st = mt_runner_open(b->ctx, b->m, dev, &r);
+    for (size_t w = 0; st == MT_OK && w < d->n_windows; w++)
+        st = brute_window(b, r, dev, &d->windows[w]);
+    mt_runner_close(r);
+    mt_device_close(dev);
+    return st;
+}
+
+/* Everything but o_proj's inputs, which have a test of their own. */
+static void check_layer(struct t *t, const struct mt_model *m, const struct mt_profile *p,
+                        int layer, const struct mt_dataset *d)
+{
+    struct brute *b = calloc(1, sizeof *b);
+    int64_t rows, cols;
+    int seen = 0;
+
+    b->m = m;
+    b->ctx = &t->ctx;
+    b->layer = layer;
+    for (int i = 0; i < MT_STAT_COUNT_ALL; i++) {
+        mt_stat_shape(m, layer, (enum mt_stat)i, &rows, &cols);
+        b->n[i] = (size_t)(rows * cols);
+        b->want[i] = calloc(b->n[i] + 1, sizeof **b->want);
+    }
+    mt_status st = brute_layer(b, d);
+    for (int i = 0; st == MT_OK && i < MT_STAT_COUNT_ALL; i++) {
+        enum mt_stat s = (enum mt_stat)i;
+        double *got = calloc(b->n[i] + 1, sizeof *got), scale = 0;
+        if (b->n[i] == 0 || s == MT_STAT_ATTN_O_SQ || mt_stat_row(s)->kind == MT_STAT_GIVEN) {
+            free(got);
+            continue;
+        }
+        st = mt_profile_get(&t->ctx, p, layer, s, NULL, got, b->n[i]);
+        for (size_t k = 0; k < b->n[i]; k++)
+            scale = fmax(scale, fabs(b->want[i][k]));
+        seen += scale > 0;
+        for (size_t k = 0; st == MT_OK && k < b->n[i]; k++)
+            if (!(fabs(got[k] - b->want[i][k]) <= 2e-6 * scale))
+                t_fail(t, __FILE__, __LINE__, "layer %d %s.%s[%zu]: %.17g, wanted %.17g", layer,
+                       mt_stat_row(s)->role, mt_stat_row(s)->name, k, got[k], b->want[i][k]);
+        free(got);
+    }
+    for (int i = 0; i < b->n_w; i++)
+        mt_free(b->w[i]);
+    for (int i = 0; i < MT_STAT_COUNT_ALL; i++)
+        free(b->want[i]);
+    if (seen < 10)
+        t_fail(t, __FILE__, __LINE__, "only %d statistics hold anything", seen);
+    free(b);
+    T_OK(t, st);
+}
+
+static void check_model(struct t *t, const struct toy *spec)
+{
+    struct mt_model *m;
+    struct mt_profile *p;
+    struct text x;
+
+    text_make(&x, "web", 0, 4);
+    T_OK(t, toy_model(&t->ctx, spec, &m));
+    T_OK(t, measure(&t->ctx, m, "ref", &x.set, 1, true, &p));
+    for (int l = 0; l < m->hp.n_layers && !t->failed; l++)
+        check_layer(t, m, p, l, &x.set);
+    mt_profile_free(p);
+    mt_model_free(m);
+}
+
+T_TEST(dense_layers_are_summed_as_by_hand)
+{
+    check_model(t, &(struct toy){.seed = 3});
+}
+
+T_TEST(plain_ffns_with_biases_too)
+{
+    check_model(t, &(struct toy){.seed = 4, .ungated = true, .in_bias = true, .out_bias = true});
+}
+
+T_TEST(experts_are_summed_as_by_hand)
+{
+    check_model(t, &(struct toy){.family = "qwen3_moe",
+                                 .experts = 8,
+                                 .k = 3,
+                                 .width = 20,
+                                 .rule = {.renorm = true},
+                                 .seed = 5});
+}
+
+T_TEST(shared_experts_and_selection_biases_too)
+{
+    check_model(
+        t, &(struct toy){
+               .experts = 6,
+               .k = 2,
+               .width = 24,
+               .shared_width = 40,
+               .shared_gated = true,
+               .first_dense = 1,
+               .rule = {.score = MT_SCORE_SIGMOID, .renorm = true, .scale = 2.5, .has_bias = true},
+               .seed = 6});
+}
+
+/* Where all tokens of a window are the same, attention gives the value of each, whatever the
+ * positions: o_proj's inputs in layer 0 are v, repeated for the heads that share it. */
+T_TEST(inputs_of_o_proj)
+{
+    struct text x;
+    struct mt_profile *p;
+    struct mt_model *m;
+    struct brute *b = calloc(1, sizeof *b);
+    double in[32], v[64], want[64] = {0}, got[64];
+
+    text_make(&x, "web", 0, 2);
+    for (int i = 0; i < x.w[0].n; i++)
+        x.ids[0][i] = 7;
+    for (int i = 0; i < x.w[1].n; i++)
+        x.ids[1][i] = 11;
+    T_OK(t, toy_model(&t->ctx, &(struct toy){.seed = 8, .qkv_bias = true}, &m));
+    T_OK(t, measure(&t->ctx, m, "ref", &x.set, 1, false, &p));
+    b->m = m;
+    b->ctx = &t->ctx;
+    const float *e = weight(b, mt_role(MT_ROLE_EMBED, -1, MT_EXPERT_NONE));
+    const float *norm = weight(b, mt_role(MT_ROLE_ATTN_NORM, 0, MT_EXPERT_NONE));
+    for (int w = 0; w < 2; w++) {
+        double square = 0;
+        for (int i = 0; i < 32; i++) {
+            in[i] = (double)e[x.ids[w][0] * 32 + i];
+            square += in[i] * in[i];
+        }
+        for (int i = 0; i < 32; i++)
+            in[i] *= (double)norm[i] / sqrt(square / 32 + m->hp.norm_eps);
+        linear(b, MT_ROLE_ATTN_V, MT_EXPERT_NONE, in, 32, v, 16);
+        for (int i = 0; i < 32; i++) /* 4 heads of 8 over 2 */
+            want[i] += x.w[w].n * v[i / 16 * 8 + i % 8] * v[i / 16 * 8 + i % 8];
+    }
+    T_OK(t, mt_profile_get(&t->ctx, p, 0, MT_STAT_ATTN_O_SQ, NULL, got, 32));
+    for (int i = 0; i < 32; i++)
+        T_NEAR(t, got[i], want[i], 1e-5 * (1 + want[i]));
+    for (int i = 0; i < b->n_w; i++)
+        mt_free(b->w[i]);
+    free(b);
+    mt_profile_free(p);
+    mt_model_free(m);
+}
+
+/* ---- halves ---- */
+
+/* Exactly equal: every value and every exact sum. gram: those too. */
+static void check_same(struct t *t, const struct mt_profile *a, const struct mt_profile *b,
+                       bool gram)
+{
+    T_EQ_INT(t, mt_profile_n_domains(a), mt_profile_n_domains(b));
+    for (int l = 0; l < mt_profile_info(a)->n_layers; l++) {
+        for (int i = 0; i < MT_STAT_COUNT_ALL; i++) {
+            enum mt_stat s = (enum mt_stat)i;
+            int64_t rows, cols;
+            T_EQ_INT(t, mt_profile_has(a, l, s), mt_profile_has(b, l, s));
+            for (int d = 0; mt_profile_has(a, l, s) && d < mt_profile_n_domains(a); d++) {
+                struct mt_profile_part x = mt_profile_part(a, l, s, d),
+                                       y = mt_profile_part(b, l, s, d);
+                mt_profile_shape(a, l, s, &rows, &cols);
+                size_t n = (size_t)(rows * cols);
+                bool close = mt_stat_row(s)->kind == MT_STAT_GRAM && !gram;
+                T_CHECK(t, close || memcmp(x.v, y.v, n * sizeof *x.v) == 0);
+                T_CHECK(t, x.exact == NULL || memcmp(x.exact, y.exact, n * sizeof *x.exact) == 0);
+                for (size_t k = 0; close && k < n; k++)
+                    T_NEAR(t, x.v[k], y.v[k], 1e-15 * fabs(x.v[k]) + 1e-13);
+            }
+        }
+    }
+}
+
+static mt_status merge_all(struct mt_ctx *ctx, const struct mt_profile *const *in, int n,
+                           struct mt_profile **out)
+{
+    MT_TRY(mt_profile_merge_plan(ctx, in, n, out));
+    for (int l = 0; l < mt_profile_info(*out)->n_layers; l++)
+        for (int i = 0; i < MT_STAT_COUNT_ALL; i++)
+            for (int d = 0;
+                 mt_profile_has(*out, l, (enum mt_stat)i) && d < mt_profile_n_domains(*out); d++)
+                MT_TRY(mt_profile_merge_part(ctx, in, n, *out, l, (enum mt_stat)i, d));
+    return MT_OK;
+}
+
+/* Windows [0, cut) and [cut, WINDOWS) of one text, in domains of those names. */
+static void check_halves(struct t *t, const struct mt_model *m, int cut, const char *first,
+                         const char *second)
+{
+    struct text a, b;
+    struct mt_profile *pa, *pb, *whole, *sum;
+    struct mt_dataset sets[2];
+
+    text_make(&a, first, 0, cut);
+    text_make(&b, second, cut, WINDOWS - cut);
+    sets[0] = a.set;
+    sets[1] = b.set;
+    T_OK(t, measure(&t->ctx, m, "cpu", &sets[0], 1, true, &pa));
+    T_OK(t, measure(&t->ctx, m, "cpu", &sets[1], 1, true, &pb));
+    T_OK(t, measure(&t->ctx, m, "cpu", sets, 2, true, &whole));
+    for (int order = 0; order < 2; order++) {
+        const struct mt_profile *in[2] = {order == 0 ? pa : pb, order == 0 ? pb : pa};
+        T_OK(t, merge_all(&t->ctx, in, 2, &sum));
+        check_same(t, whole, sum, strcmp(first, second) != 0);
+        T_EQ_INT(t, mt_profile_n_sources(sum), 2);
+        mt_profile_free(sum);
+    }
+    mt_profile_free(pa);
+    mt_profile_free(pb);
+    mt_profile_free(whole);
+}
+
+T_TEST(halves_add_up_to_the_bits_of_the_whole)
+{
+    struct mt_model *m;
+
+    T_OK(t, toy_model(&t->ctx, &(struct toy){.seed = 9, .hidden = 48, .width = 80}, &m));
+    for (int cut = 1; cut < WINDOWS && !t->failed; cut++) {
+        check_halves(t, m, cut, "web", "code");
+        check_halves(t, m, cut, "web", "web");
+    }
+    mt_model_free(m);
+    T_OK(t, toy_model(&t->ctx, &(struct toy){.experts = 8, .k = 2, .shared_width = 16, .seed = 10},
+                      &m));
+    for (int cut = 1; cut < WINDOWS && !t->failed; cut += 2) {
+        check_halves(t, m, cut, "web", "code");
+        check_halves(t, m, cut, "web", "web");
+    }
+    mt_model_free(m);
+}
+
+/* The total over domains is the one-domain profile of the same windows. */
+T_TEST(the_total_does_not_depend_on_how_domains_are_cut)
+{
+    struct text a, b, all;
+    struct mt_profile *split, *one;
+    struct mt_dataset sets[2];
+    struct mt_model *m;
+    double x[32], y[32];
+
+    text_make(&a, "web", 0, 2);
+    text_make(&b, "code", 2, WINDOWS - 2);
+    text_make(&all, "all", 0, WINDOWS);
+    sets[0] = a.set;
+    sets[1] = b.set;
+    T_OK(t, toy_model(&t->ctx, &(struct toy){.seed = 11}, &m));
+    T_OK(t, measure(&t->ctx, m, "cpu", sets, 2, false, &split));
+    T_OK(t, measure(&t->ctx, m, "cpu", &all.set, 1, false, &one));
+    for (int l = 0; l < 2; l++) {
+        T_OK(t, mt_profile_get(&t->ctx, split, l, MT_STAT_Y_SUM, NULL, x, 32));
+        T_OK(t, mt_profile_get(&t->ctx, one, l, MT_STAT_Y_SUM, NULL, y, 32));
+        T_CHECK(t, memcmp(x, y, sizeof x) == 0);
+        T_OK(t, mt_profile_get(&t->ctx, split, l, MT_STAT_Y_SUM, "web", y, 32));
+        T_CHECK(t, memcmp(x, y, sizeof x) != 0);
+    }
+    mt_profile_free(split);
+    mt_profile_free(one);
+    mt_model_free(m);
+}
+
+/* ---- threads, memory ---- */
+
+static mt_status measure_with(struct mt_model *m, const struct mt_dataset *d, int threads,
+                              uint64_t memory, struct mt_ctx *ctx, struct mt_profile **out,
+                              uint64_t *peak)
+{
+    MT_TRY(
+        mt_ctx_open(ctx, &(struct mt_ctx_opts){.n_threads = threads, .memory_bytes_max = memory}));
+    mt_status st = measure(ctx, m, "cpu", d, 1, true, out);
+    *peak = mt_mem_peak(ctx);
+    return st;
+}
+
+T_TEST(threads_and_memory_change_no_bit)
+{
+    struct mt_profile *one, *four, *tight;
+    struct mt_ctx c1, c4, small;
+    struct mt_model *m;
+    struct text x;
+    uint64_t peak, least;
+
+    text_make(&x, "web", 0, WINDOWS);
+    T_OK(t, toy_model(&t->ctx, &(struct toy){.experts = 8, .k = 2, .seed = 12}, &m));
+    T_OK(t, measure_with(m, &x.set, 1, 0, &c1, &one, &least));
+    T_OK(t, measure_with(m, &x.set, 4, 0, &c4, &four, &peak));
+    check_same(t, one, four, true);
+    T_OK(t, measure_with(m, &x.set, 1, least + (64 << 10), &small, &tight, &peak));
+    T_CHECK(t, peak <= least + (64 << 10));
+    check_same(t, one, tight, true);
+    mt_profile_free(one);
+    mt_profile_free(four);
+    mt_profile_free(tight);
+    mt_ctx_close(&c1);
+    mt_ctx_close(&c4);
+    mt_ctx_close(&small);
+    mt_model_free(m);
+}
+
+T_TEST(a_budget_that_cannot_do_is_refused_beforehand)
+{
+    struct mt_profile *p = NULL;
+    struct mt_ctx small;
+    struct mt_model *m;
+    struct text x;
+
+    text_make(&x, "web", 0, WINDOWS);
+    T_OK(t, toy_model(&t->ctx, &(struct toy){.seed = 12, .hidden = 64, .width = 256}, &m));
+    T_OK(t,
+         mt_ctx_open(&small, &(struct mt_ctx_opts){.n_threads = 1, .memory_bytes_max = 600 << 10}));
+    T_EQ_INT(t, measure(&small, m, "cpu", &x.set, 1, true, &p), MT_E_LIMIT);
+    T_CHECK(t, strstr(mt_error(&small), "--memory") != NULL);
+    T_CHECK(t, p == NULL);
+    mt_ctx_close(&small);
+    mt_model_free(m);
+}
+
+T_TEST(activations_that_are_no_numbers_name_layer_and_statistic)
+{
+    struct mt_profile *p = NULL;
+    struct mt_tensor *down;
+    struct mt_model *m;
+    struct text x;
+    float *w;
+
+    text_make(&x, "web", 0, 1);
+    T_OK(t, toy_model(&t->ctx, &(struct toy){.seed = 13}, &m));
+    T_OK(t, mt_model_need(&t->ctx, m, mt_role(MT_ROLE_FFN_DOWN, 0, MT_EXPERT_NONE), &down));
+    T_OK(t, mt_tensor_load_f32(&t->ctx, down, &w));
+    w[5] = NAN;
+    T_OK(t, mt_source_floats(&t->ctx, m, down, w));
+    mt_free(w);
+    T_FAILS(t, measure(&t->ctx, m, "cpu", &x.set, 1, false, &p), MT_E_NUMERIC,
+            "layers.0.ffn.y_sum");
+    mt_model_free(m);
+}
+
+/* ---- texts ---- */
+
+T_TEST(samples_are_shared_between_texts_and_spread_over_each)
+{
+    struct mt_profile_text text;
+    struct mt_dataset sets[2];
+    struct text a, b;
+
+    text_make(&a, "web", 0, 1);
+    text_make(&b, "code", 1, 5);
+    sets[0] = a.set;
+    sets[1] = b.set;
+    T_OK(t, mt_profile_text_make(&t->ctx, sets, 2, 4, &text));
+    T_EQ_INT(t, text.windows.n_windows, 4); /* 1 of web, which has no more, and 3 of code */
+    T_EQ_INT(t, text.windows.n_domains, 2);
+    T_EQ_STR(t, text.windows.domains[0], "code");
+    T_EQ_INT(t, text.windows.windows[0].domain, 1);
+    T_EQ_INT(t, text.windows.windows[1].domain, 0);
+    T_CHECK(t, text.windows.windows[1].ids == b.w[0].ids);
+    T_CHECK(t, text.windows.windows[2].ids == b.w[2].ids);
+    T_CHECK(t, text.windows.windows[3].ids == b.w[4].ids);
+    T_EQ_INT(t, text.n_sources, 2);
+    T_EQ_INT(t, text.sources[1].windows, 3);
+    T_EQ_INT(t, text.sources[1].tokens, b.w[0].n + b.w[2].n + b.w[4].n);
+    T_CHECK(t, strcmp(text.sources[0].ids_sha256, text.sources[1].ids_sha256) != 0);
+    mt_profile_text_free(&text);
+}
