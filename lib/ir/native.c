@@ -143,6 +143,9 @@ static mt_status native_read_rule(struct mt_ctx *ctx, const struct mt_json *r, s
                        rows, rule->topk_group, rule->n_group);
     if (rule->unit && rule->renorm)
         return mt_fail(ctx, MT_E_FORMAT, "renormalize contradicts weight \"unit\"");
+    if (rule->renorm && rule->score == MT_SCORE_LOGIT && rule->renorm_min <= 0)
+        return mt_fail(ctx, MT_E_FORMAT,
+                       "renormalize of logits, which may sum to 0, needs renorm_min above 0");
     return native_read_cut(ctx, r, f->k, rule);
 }
 

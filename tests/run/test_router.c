@@ -296,3 +296,91 @@ T_TEST(rules_that_cannot_choose_k_do_not_fit)
     T_CHECK(t, !mt_router_fits(&rule, 8, 0));
     T_CHECK(t, !mt_router_fits(&rule, MT_ROUTER_EXPERTS_MAX + 1, 1));
 }
+
+/* ---- what only the native layout asks for ---- */
+
+T_TEST(unit_weights_follow_the_choice_and_not_the_score)
+{
+    struct mt_router_rule rule = {.score = MT_SCORE_LOGIT, .unit = true, .scale = 0.5};
+    const double logits[] = {-3, 900, 2, -1}, bias[] = {0, -1000, 0, 2};
+    double w[2];
+    int32_t e[2];
+
+    mt_router_apply(&rule, logits, NULL, 4, 2, e, w);
+    T_CHECK(t, e[0] == 1 && e[1] == 2 && w[0] == 0.5 && w[1] == 0.5);
+    mt_router_apply(&rule, logits, bias, 4, 2, e, w);
+    T_CHECK(t, e[0] == 2 && e[1] == 3 && w[0] == 0.5 && w[1] == 0.5);
+}
+
+/* Weights of what a threshold leaves: renormalised among themselves; slots left over are -1. */
+T_TEST(thresholds_drop_slots)
+{
+    static const struct {
+        enum mt_router_cut cut;
+        double at;
+        int min, left;
+    } cases[] = {
+        {MT_CUT_ABOVE, 0.25, 1, 2},  {MT_CUT_ABOVE, 0.25, 3, 3}, {MT_CUT_ABOVE, 0.5, 0, 0},
+        {MT_CUT_ABOVE, 0.5, 1, 1},   {MT_CUT_RATIO, 0.75, 1, 2}, {MT_CUT_RATIO, 0.76, 1, 1},
+        {MT_CUT_MARGIN, 0.21, 1, 3}, {MT_CUT_MARGIN, 0, 0, 1},   {MT_CUT_NONE, 9, 0, 3},
+    };
+
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct mt_router_rule rule = {.score = MT_SCORE_SOFTMAX,
+                                      .renorm = true,
+                                      .scale = 1,
+                                      .cut = cases[i].cut,
+                                      .cut_at = cases[i].at,
+                                      .cut_min = cases[i].min};
+        double logits[4], w[3], sum = 0, of = 0;
+        int32_t e[3];
+        logits_1234(logits);
+        mt_router_apply(&rule, logits, NULL, 4, 3, e, w);
+        for (int s = 0; s < 3; s++)
+            of += s < cases[i].left ? 0.4 - 0.1 * s : 0;
+        for (int s = 0; s < 3; s++) {
+            T_EQ_INT(t, e[s], s < cases[i].left ? 3 - s : -1);
+            T_NEAR(t, w[s], s < cases[i].left ? (0.4 - 0.1 * s) / of : 0, TOL);
+            sum += w[s];
+        }
+        T_NEAR(t, sum, cases[i].left > 0 ? 1 : 0, TOL);
+    }
+}
+
+T_TEST(a_threshold_looks_at_biased_scores)
+{
+    struct mt_router_rule rule = {
+        .score = MT_SCORE_LOGIT, .scale = 1, .has_bias = true, .cut = MT_CUT_ABOVE, .cut_at = 0};
+    const double logits[] = {1, 2, 3}, bias[] = {0, 0, -4};
+    double w[3];
+    int32_t e[3];
+
+    mt_router_apply(&rule, logits, bias, 3, 3, e, w);
+    T_CHECK(t, e[0] == 1 && e[1] == 0 && e[2] == -1);
+    T_CHECK(t, w[0] == 2 && w[1] == 1 && w[2] == 0);
+}
+
+T_TEST(rows_of_one_expert_become_one_slot)
+{
+    const int32_t map[] = {2, 0, 2, 1, 2};
+    int32_t e[] = {0, 3, 4, 2, -1};
+    double w[] = {0.3, 0.25, 0.2, 0.1, 0};
+
+    mt_router_join(map, 5, e, w);
+    T_CHECK(t, e[0] == 2 && e[1] == 1 && e[2] == -1 && e[3] == -1 && e[4] == -1);
+    T_NEAR(t, w[0], 0.6, TOL);
+    T_NEAR(t, w[1], 0.25, TOL);
+    T_CHECK(t, w[2] == 0 && w[3] == 0);
+}
+
+/* Two rows that are light alone are heaviest together. */
+T_TEST(joined_slots_stand_in_order_of_weight)
+{
+    const int32_t map[] = {0, 1, 1};
+    int32_t e[] = {0, 1, 2};
+    double w[] = {0.4, 0.3, 0.3};
+
+    mt_router_join(map, 3, e, w);
+    T_CHECK(t, e[0] == 1 && e[1] == 0 && e[2] == -1);
+    T_NEAR(t, w[0], 0.6, TOL);
+}
