@@ -127,6 +127,11 @@ static mt_status profile_print(struct mt_ctx *ctx, const struct profile_cmd *c)
     for (int d = 0; d < mt_profile_n_domains(c->p); d++) {
         struct profile_share s = profile_share(c->p, d);
         cmd_table_cell(ctx, &t, "%s", s.domain);
+        if (s.windows == 0) { /* imported */
+            cmd_table_cell(ctx, &t, "-");
+            cmd_table_cell(ctx, &t, "-");
+            continue;
+        }
         cmd_table_cell(ctx, &t, "%lld", (long long)s.windows);
         cmd_table_cell(ctx, &t, "%lld", (long long)s.tokens);
     }
@@ -204,6 +209,15 @@ static mt_status profile_reread(struct mt_ctx *ctx, struct profile_cmd *c)
     return profile_count_unseen(ctx, c);
 }
 
+/* What writing takes beside the sums. */
+static uint64_t profile_writer_bytes(const struct mt_profile *p)
+{
+    uint64_t parts = (uint64_t)mt_profile_info(p)->n_layers * MT_STAT_COUNT_ALL *
+                     (uint64_t)mt_profile_n_domains(p);
+
+    return parts * sizeof(uint64_t) + ((uint64_t)64 << 10);
+}
+
 static mt_status profile_measure(struct mt_ctx *ctx, struct profile_cmd *c)
 {
     int gram = c->o->gram;
@@ -223,7 +237,11 @@ static mt_status profile_measure(struct mt_ctx *ctx, struct profile_cmd *c)
     o.seq_len = cmd_seq_len(c->a, c->m);
     MT_TRY(mt_profile_plan(ctx, &o, &c->p));
     MT_TRY(mt_profile_bytes(ctx, &o, c->p, &c->memory));
+    c->memory += profile_writer_bytes(c->p);
     MT_TRY(mt_mem_fits(ctx, c->memory, "this profile"));
+    c->memory += mt_mem_used(ctx);
+    if (c->memory < mt_mem_peak(ctx)) /* reading the text took more */
+        c->memory = mt_mem_peak(ctx);
     if (c->o->dry_run)
         return mt_stats_bytes(ctx, c->p, &c->bytes);
     if (profile_to_imatrix(c)) {

@@ -155,10 +155,12 @@ mt_status mt_profile_bytes(struct mt_ctx *ctx, const struct mt_profile_opts *o,
                            const struct mt_profile *p, uint64_t *bytes)
 {
     struct profile_run c = {.o = o, .p = (struct mt_profile *)(uintptr_t)p};
+    uint64_t before = mt_mem_used(ctx);
     mt_status st = run_open(ctx, &c);
 
     if (st == MT_OK)
-        *bytes = run_work_bytes(&c) + mt_stream_least_bytes(&c.batches, c.hidden);
+        *bytes = mt_mem_used(ctx) - before + run_work_bytes(&c) +
+                 mt_stream_least_bytes(&c.batches, c.hidden);
     run_close(&c);
     return st;
 }
