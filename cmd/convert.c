@@ -549,6 +549,8 @@ static const struct cmd_example convert_examples[] = {
      "the same function in another shape: every expert acts"},
     {"convert dense -o moe.gguf --data calib.jsonl",
      "one GGUF file, as an architecture whose code in llama.cpp computes it"},
+    {"convert gpt2 -o moe --arch native --data calib.jsonl",
+     "experts of plain FFNs with biases, in moetool's own layout"},
     {"convert odd -o moe --ffn 'h.*.mlp.{fc1,fc2}' --act relu --hidden inputs.safetensors",
      "the FFNs of a model that cannot be run, by what goes into them"},
     {"convert dense -o moe --data calib.jsonl --dry-run", "what would happen"},
@@ -565,7 +567,8 @@ const struct cmd_command mt_cmd_convert = {
         "neurons acts for each token. The output is a model of a known MoE architecture that "
         "engines load as it is, with a model card and a manifest; it appears whole or not at "
         "all. --arch auto takes an architecture that holds the result exactly in the format that "
-        "is written and says which others it passed over.\n\n"
+        "is written and says which others it passed over. Where none does (GPT-2, Gemma, BERT, "
+        "...) that is native, a layout of our own that only moetool reads (docs/formats.md).\n\n"
         "With --data, routers are fitted to what the experts contribute on that text, and the "
         "result is compared with the original, next to static pruning to the same active "
         "parameters. "

@@ -37,7 +37,7 @@ const struct mt_opt mt_convert_opt_table[] = {
     MT_OPT_ENUM(struct mt_convert_opts, arch, "arch", 0, "A", "auto", mt_convert_arch_names,
                 "target architecture; auto: the first that holds the result exactly in the format "
                 "that is written: qwen3_moe for a Qwen3 source without shared experts, else "
-                "glm4_moe where it can"),
+                "glm4_moe where it can, and native where nothing else does"),
     MT_OPT_STR(struct mt_convert_opts, flatten, "flatten", 0, "M", "auto",
                "multiply routers by 2^-M, so that expert weights become even; auto: the smallest M "
                "of each layer that keeps them within 0.8 % of 1 on any text"),
