@@ -185,6 +185,7 @@ enum mt_gguf_does {
     MT_GGUF_GPT2 = 1u << 19,        /* LayerNorm, learned positions, plain FFNs */
     MT_GGUF_SINKS = 1u << 20,       /* gpt-oss: sinks, its own activation, yarn that is not cut */
     MT_GGUF_NO_YARN = 1u << 21,
+    MT_GGUF_HEAD = 1u << 22, /* output.weight must be there, also where the head is tied */
 };
 enum mt_gguf_weights { MT_GGUF_SUM_ONE, MT_GGUF_SUM_FREE, MT_GGUF_SUM_KEY };
 

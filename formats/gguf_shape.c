@@ -234,6 +234,25 @@ static mt_status shape_one(struct mt_ctx *ctx, struct mt_model *m, const struct 
     return mt_model_keep_mx(ctx, m, t, &to[0]);
 }
 
+/* The embeddings once more, for a loader that asks for a head. */
+static mt_status shape_head(struct mt_ctx *ctx, struct mt_model *m, struct mt_tensor **out,
+                            size_t *n)
+{
+    const struct mt_role role = mt_role(MT_ROLE_LM_HEAD, -1, MT_EXPERT_NONE);
+    struct mt_tensor *embed, *head;
+
+    if (!m->hp.tied || mt_model_find(m, role) != NULL)
+        return MT_OK;
+    MT_TRY(mt_model_need(ctx, m, mt_role(MT_ROLE_EMBED, -1, MT_EXPERT_NONE), &embed));
+    MT_TRY(mt_model_add(ctx, m, role, embed->dtype, embed->rank, embed->shape, &head));
+    head->name = "lm_head.weight";
+    head->planner = embed->planner;
+    head->src.kind = MT_SRC_ALIAS;
+    head->src.alias = embed;
+    out[(*n)++] = head;
+    return MT_OK;
+}
+
 static mt_status shape_all(struct mt_ctx *ctx, struct mt_model *m, const struct mt_gguf_arch *a,
                            size_t n_plan, struct mt_tensor **out, size_t *n)
 {
@@ -246,7 +265,7 @@ static mt_status shape_all(struct mt_ctx *ctx, struct mt_model *m, const struct 
         if (to[1] != NULL)
             out[(*n)++] = to[1];
     }
-    return MT_OK;
+    return (a->does & MT_GGUF_HEAD) != 0 ? shape_head(ctx, m, out, n) : MT_OK;
 }
 
 mt_status mt_gguf_prepare(struct mt_ctx *ctx, struct mt_model *plan, struct mt_tensor ***out,
@@ -258,7 +277,7 @@ mt_status mt_gguf_prepare(struct mt_ctx *ctx, struct mt_model *plan, struct mt_t
 
     *out = NULL;
     MT_TRY(mt_gguf_holds(ctx, plan));
-    MT_TRY(mt_alloc(ctx, 2 * n_plan, sizeof(struct mt_tensor *), "records to write", out));
+    MT_TRY(mt_alloc(ctx, 2 * n_plan + 1, sizeof(struct mt_tensor *), "records to write", out));
     st = shape_all(ctx, plan, a, n_plan, *out, n);
     /* They live on, but the plan lists its own records only. */
     while (plan->n_tensors > n_plan)

@@ -62,8 +62,10 @@ mt_status run_pass(struct mt_ctx *ctx, const char *pass, const char *options,
 mt_status write_pass(struct mt_ctx *ctx, const char *pass, const char *options,
                      const struct mt_model *src, const char *out_path)
 {
+    const char *dot = strrchr(out_path, '.');
+    bool gguf = dot != NULL && strcmp(dot, ".gguf") == 0;
     struct mt_walk_opts o = {.source = src,
-                             .format = mt_format_writer("safetensors"),
+                             .format = mt_format_writer(gguf ? "gguf" : "safetensors"),
                              .formats = mt_formats,
                              .out_path = out_path};
     struct mt_walk_result r;

@@ -11,7 +11,7 @@ mt_status run_pass(struct mt_ctx *ctx, const char *pass, const char *options,
                    const struct mt_model *src, const struct mt_dataset *data,
                    struct mt_walk_result *out);
 
-/* The same into a safetensors directory, without data. */
+/* The same into a safetensors directory, or a GGUF file by its suffix; without data. */
 mt_status write_pass(struct mt_ctx *ctx, const char *pass, const char *options,
                      const struct mt_model *src, const char *out_path);
 

@@ -333,6 +333,7 @@ struct mt_attn_limits {
     bool partial;     /* rotary positions on a part of each head */
     bool window;      /* a sliding window */
     bool window_from; /* ... from some layer on */
+    bool narrow;      /* heads together are as wide as the hidden state */
     bool scales;      /* factors on embeddings, residuals, attention scores and logits */
 };
 MT_NODISCARD mt_status mt_cfg_hold_attention(struct mt_ctx *ctx, const struct mt_model *m,

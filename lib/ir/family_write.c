@@ -76,6 +76,9 @@ mt_status mt_cfg_hold_attention(struct mt_ctx *ctx, const struct mt_model *m,
         return mt_cfg_cannot(ctx, f, "its positions (rotary, half by half, only)", NULL);
     if (hp->mla.kv_rank > 0)
         return mt_cfg_cannot(ctx, f, "latent attention", NULL);
+    if (can->narrow && (int64_t)hp->n_heads * hp->head_dim != hp->hidden)
+        return mt_cfg_cannot(ctx, f, "heads that together are not as wide as the hidden state",
+                             hp->qk_norm != MT_QK_NORM_FULL ? other : NULL);
     if (hp->windowed != NULL && mt_hp_has_window(hp))
         return mt_cfg_cannot(ctx, f, "windows in every few layers", NULL);
     if (hp->qk_norm == MT_QK_NORM_FULL && !can->full_norm)

@@ -37,9 +37,10 @@ mt_status convert_plan(struct mt_ctx *ctx, struct convert *s, struct mt_model *m
     if (!mt_scale_is_exact(alpha) && (dtype == MT_BF16 || dtype == MT_F16))
         mt_log(ctx, MT_LOG_WARN,
                "%s gives weights that are not 1, so down_proj is multiplied by %d, which rounds in "
-               "%s: inexact; --%s with a power of two, or --arch glm4_moe, is exact",
+               "%s: inexact; --%s with a power of two%s is exact",
                s->shape.target->family, (int)alpha, mt_dtype_name(dtype),
-               s->shape.target->alpha == MT_ALPHA_EXPERTS ? "experts" : "active");
+               s->shape.target->alpha == MT_ALPHA_EXPERTS ? "experts" : "active",
+               s->shape.why[0] == 0 ? ", or --arch auto where another architecture fits," : "");
     return MT_OK;
 }
 

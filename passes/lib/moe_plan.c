@@ -33,6 +33,23 @@ static void plan_unlist(struct mt_model *m, struct mt_tensor *t)
         mt_model_remove(m, t);
 }
 
+/* They add nothing, and are part of the attention from the start. */
+static mt_status plan_zero_biases(struct mt_ctx *ctx, struct mt_model *m, int layer)
+{
+    static const enum mt_role_kind kinds[] = {MT_ROLE_ATTN_Q, MT_ROLE_ATTN_K, MT_ROLE_ATTN_V};
+    struct mt_tensor *w, *t;
+
+    for (int i = 0; i < 3; i++) {
+        struct mt_role role = mt_role(kinds[i], layer, MT_EXPERT_NONE);
+        MT_TRY(mt_model_need(ctx, m, role, &w));
+        role.part = MT_PART_BIAS;
+        MT_TRY(mt_model_add(ctx, m, role, w->dtype, 1, w->shape, &t));
+        MT_TRY(mt_recipe_fill(ctx, m, t, 0));
+    }
+    m->hp.qkv_bias = true;
+    return MT_OK;
+}
+
 mt_status mt_moe_plan_layer(struct mt_ctx *ctx, const struct mt_moe_shape *s,
                             const struct mt_dense_ffn *f, struct mt_model *m, int layer)
 {
@@ -59,6 +76,8 @@ mt_status mt_moe_plan_layer(struct mt_ctx *ctx, const struct mt_moe_shape *s,
     plan_unlist(m, f->up);
     plan_unlist(m, f->up_bias);
     plan_unlist(m, f->down);
+    if (s->zero_biases)
+        MT_TRY(plan_zero_biases(ctx, m, layer));
     ffn->moe = true;
     /* It belongs to the layer and stays where it is: experts would add it as often as they act. */
     ffn->layer_bias = ffn->out_bias;

@@ -133,6 +133,9 @@ void mt_moe_shape_tell(struct mt_ctx *ctx, const struct mt_shape_ask *ask,
                "%s wants a shared expert: one of zeros is written, %lld neuron%s wide, which adds "
                "nothing to outputs",
                s->target->family, (long long)s->expert_width, s->expert_width == 1 ? "" : "s");
+    if (s->zero_biases)
+        mt_log(ctx, MT_LOG_INFO, "%s wants biases on q, k and v: zeros are written",
+               s->target->family);
     if (s->expert_width % MT_SHAPE_BLOCK == 0 && padding == 0)
         return;
     int better = ask->experts == 0 ? 0 : shape_better_count(s);
@@ -159,6 +162,7 @@ mt_status mt_moe_shape_for(struct mt_ctx *ctx, const struct mt_shape_ask *ask,
     s->hidden = src->hp.hidden;
     s->width = src->ffn[0].width;
     s->n_experts = (int)ask->experts;
+    s->zero_biases = target->qkv_biased && !src->hp.qkv_bias;
     MT_TRY(shape_read_shared(ctx, ask, target, &s->n_shared));
     if (s->n_experts == 0)
         s->n_experts = shape_auto_count(s);

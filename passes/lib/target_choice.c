@@ -43,6 +43,7 @@ mt_status mt_target_holds(struct mt_ctx *ctx, const struct mt_moe_shape *s,
     m.family = mt_family_find(s->target->family);
     mt_assert(m.family != NULL && m.family->can_hold != NULL);
     m.model_type = m.family->name;
+    m.hp.qkv_bias |= s->zero_biases;
     MT_TRY(mt_alloc(ctx, n, sizeof(*m.ffn), "layers", &m.ffn));
     memcpy(m.ffn, src->ffn, n * sizeof(*m.ffn));
     for (size_t l = 0; l < n; l++)
@@ -57,18 +58,22 @@ mt_status mt_target_holds(struct mt_ctx *ctx, const struct mt_moe_shape *s,
 static void choice_order(const struct mt_model *src, const struct mt_shape_ask *ask,
                          struct choice_one *all, int *n)
 {
-    static const char *const order[] = {"glm4_moe",  "granitemoeshared", "dots1",     "mixtral",
-                                        "qwen3_moe", "granitemoe",       "qwen2_moe", "olmoe",
-                                        "native"};
-    bool shared = strcmp(ask->shared, "auto") != 0 && strcmp(ask->shared, "0") != 0;
+    static const char *const order[][9] = {
+        {"glm4_moe", "granitemoeshared", "dots1", "mixtral", "qwen3_moe", "granitemoe", "qwen2_moe",
+         "olmoe", "native"},
+        /* Without shared experts the plainest come earlier. */
+        {"glm4_moe", "mixtral", "dots1", "qwen3_moe", "granitemoe", "granitemoeshared", "qwen2_moe",
+         "olmoe", "native"},
+    };
+    bool none = strcmp(ask->shared, "0") == 0, shared = !none && strcmp(ask->shared, "auto") != 0;
     bool qwen3 = !shared && strcmp(src->family->name, "qwen3") == 0;
 
     *n = 0;
     if (qwen3)
         all[(*n)++].target = mt_target_find("qwen3_moe");
-    for (size_t i = 0; i < sizeof(order) / sizeof(*order); i++)
-        if (!qwen3 || strcmp(order[i], "qwen3_moe") != 0)
-            all[(*n)++].target = mt_target_find(order[i]);
+    for (size_t i = 0; i < sizeof(order[0]) / sizeof(order[0][0]); i++)
+        if (!qwen3 || strcmp(order[none][i], "qwen3_moe") != 0)
+            all[(*n)++].target = mt_target_find(order[none][i]);
 }
 
 /* What a refusal says of the thing refused, without who refuses and who else could. */

@@ -37,7 +37,8 @@ static const struct mt_target target_all[] = {
      .alpha = MT_ALPHA_EXPERTS,
      .shared = true,
      .shared_required = true,
-     .shared_gated = true},
+     .shared_gated = true,
+     .qkv_biased = true},
     {.family = "olmoe", .rule = TARGET_SOFTMAX(false), .alpha = MT_ALPHA_EXPERTS},
     /* Weights are 1 by rule, so nothing is flattened or folded in. */
     {.family = "moetool",

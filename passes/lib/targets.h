@@ -26,7 +26,8 @@ struct mt_target {
     bool shared;          /* can hold a shared expert */
     bool shared_required; /* its code, or llama.cpp's loader, wants one (formats 3.4, trap 2) */
     bool shared_gated;    /* ... times the sigmoid of a gate */
-    bool any_ffn;         /* plain FFNs and biases too; the others want gates and none */
+    bool qkv_biased; /* vLLM's code asks for biases on q, k and v: zeros where there are none */
+    bool any_ffn;    /* plain FFNs and biases too; the others want gates and none */
 };
 
 /* By what --arch calls it; NULL when the name is not a target. Names of all, NULL-ended. */

@@ -41,10 +41,10 @@ static struct mt_model *plain(struct t *t, const char *family)
             m->ffn[l].rule = softmax;
         }
     }
-    if (strcmp(family, "olmoe") == 0) {
+    if (strcmp(family, "olmoe") == 0)
         m->hp.qk_norm = MT_QK_NORM_FULL;
-        m->hp.head_dim = 16; /* its norms are as wide as the hidden state */
-    }
+    if (strcmp(family, "olmoe") == 0 || strcmp(family, "qwen2_moe") == 0)
+        m->hp.head_dim = 16; /* their heads are as wide as the hidden state */
     for (int l = 0; strcmp(family, "qwen2_moe") == 0 && l < 4; l++) {
         m->ffn[l].shared_width = 30;
         m->ffn[l].shared_gated = true;
@@ -353,6 +353,7 @@ enum change {
     O_BIAS,
     ALL_BIAS,
     NO_BIAS,
+    WIDE_HEADS,
     HEAD_NORM,
     NO_NORM,
     FULL_NORM,
@@ -475,6 +476,9 @@ static void change_model(struct mt_model *m, enum change c)
     case NO_BIAS:
         hp->qkv_bias = false;
         break;
+    case WIDE_HEADS:
+        hp->head_dim += 8;
+        break;
     case HEAD_NORM:
         hp->qk_norm = MT_QK_NORM_HEAD;
         break;
@@ -541,6 +545,10 @@ static const struct {
     enum change change;
     const char *want; /* NULL: it can */
 } holds[] = {
+    {"qwen2_moe", WIDE_HEADS,
+     "heads that together are not as wide as the hidden state; glm4_moe can"},
+    {"olmoe", WIDE_HEADS,
+     "heads that together are not as wide as the hidden state; only the native layout can"},
     {"granitemoe", SHARED, "granitemoe cannot hold a shared expert; granitemoeshared can"},
     {"granitemoe", EMBED_SCALE, NULL},
     {"granitemoeshared", SHARED, NULL},

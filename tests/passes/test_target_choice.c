@@ -32,6 +32,9 @@ T_TEST(the_first_that_holds_it_exactly_is_taken)
         {"llama", LLAMA3, NULL, "auto", "3", "glm4_moe", NULL},
         {"llama", LLAMA3, "gguf", "0", "4", "mixtral",
          "glm4_moe: GGUF architecture glm4moe does not hold llama3 rope scaling"},
+        {"llama", LLAMA3, "gguf", "auto", "4", "granitemoeshared",
+         "glm4_moe: GGUF architecture glm4moe does not hold llama3 rope scaling"},
+        {"llama", LLAMA3, "gguf", "1", "2", "granitemoeshared", "llama3 rope scaling"},
         {"qwen3", NULL, NULL, "auto", "4", "qwen3_moe", NULL},
         {"qwen3", NULL, "gguf", "0", "2", "qwen3_moe", NULL},
         /* 3 is no power of two: every other way rounds. */

@@ -32,15 +32,16 @@ static mt_status olmoe_read_config(struct mt_ctx *ctx, struct mt_model *m)
 
 static mt_status olmoe_can_hold(struct mt_ctx *ctx, const struct mt_model *m)
 {
-    const struct mt_attn_limits can = {
-        .qkv_bias = true, .o_bias = true, .bias_together = true, .full_norm = true, .clip = true};
+    const struct mt_attn_limits can = {.qkv_bias = true,
+                                       .o_bias = true,
+                                       .bias_together = true,
+                                       .full_norm = true,
+                                       .clip = true,
+                                       .narrow = true};
     const struct mt_family *f = &mt_family_olmoe;
     const struct mt_ffn *moe;
 
     MT_TRY(mt_cfg_hold_attention(ctx, m, f, &can));
-    if ((int64_t)m->hp.n_heads * m->hp.head_dim != m->hp.hidden)
-        return mt_cfg_cannot(ctx, f, "heads that together are not as wide as the hidden state",
-                             NULL);
     MT_TRY(mt_cfg_hold_ffn(ctx, m, f, &moe));
     for (int l = 0; l < m->hp.n_layers; l++)
         if (!m->ffn[l].moe)

@@ -60,7 +60,7 @@ static mt_status qwen2_moe_read_config(struct mt_ctx *ctx, struct mt_model *m)
 
 static mt_status qwen2_moe_can_hold(struct mt_ctx *ctx, const struct mt_model *m)
 {
-    const struct mt_attn_limits can = {.qkv_bias = true};
+    const struct mt_attn_limits can = {.qkv_bias = true, .narrow = true};
     const struct mt_family *f = &mt_family_qwen2_moe;
     const struct mt_ffn *moe;
     struct mt_ffn routed;
