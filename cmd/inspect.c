@@ -120,6 +120,9 @@ static void inspect_head(struct mt_ctx *ctx, struct cmd_table *t, const struct i
     if (m->family != NULL && m->base != NULL && m->base != m->family)
         cmd_table_cell(ctx, t, "%s (%s), blocks in the place of %s's", m->family->name,
                        m->family->architecture, m->base->name);
+    else if (m->family != NULL && m->family->inside)
+        cmd_table_cell(ctx, t, "%s inside %s; the other parts travel along", m->family->name,
+                       m->model_type);
     else if (m->family != NULL)
         cmd_table_cell(ctx, t, "%s (%s)", m->family->name, m->family->architecture);
     else

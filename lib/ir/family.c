@@ -12,8 +12,6 @@ static const struct mt_family *const family_all[] = {
     NULL,
 };
 
-#define FAMILY_NAME_MAX 256
-
 const struct mt_family *const *mt_family_all(void)
 {
     return family_all;
@@ -130,33 +128,26 @@ mt_status mt_model_rename(struct mt_ctx *ctx, struct mt_model *m, const struct m
     for (size_t i = 0; i < m->n_tensors; i++) {
         struct mt_tensor *t = m->tensors[i];
 
-        if (t->role.kind != MT_ROLE_OTHER)
-            MT_TRY(mt_family_print(ctx, f, m, t->role, &t->name));
+        /* Of a model inside another all but the blocks keeps its name, prefix and all. */
+        if (t->role.kind == MT_ROLE_OTHER || (f->wraps && m->base != NULL && m->base->inside &&
+                                              t->name != NULL && !family_is_block(t->role.kind)))
+            continue;
+        MT_TRY(mt_family_print(ctx, f, m, t->role, &t->name));
     }
     m->family = f;
     m->model_type = f->name;
     return MT_OK;
 }
 
-/* The family by model_type, or by the class name where a config has only that. */
-static const struct mt_family *family_of_config(struct mt_model *m)
-{
-    const char *type = mt_json_text(mt_json_get(m->config, "model_type"));
-    const char *arch = mt_json_text(mt_json_first(mt_json_get(m->config, "architectures")));
-
-    m->model_type = type != NULL ? type : arch;
-    if (type != NULL)
-        return mt_family_find(type);
-    for (size_t i = 0; arch != NULL && family_all[i] != NULL; i++)
-        if (strcmp(family_all[i]->architecture, arch) == 0)
-            return family_all[i];
-    return NULL;
-}
-
 static bool family_parse_in(const struct mt_model *m, const char *name, struct mt_role *role)
 {
+    char buf[FAMILY_NAME_MAX];
+
     if (mt_family_parse(m->family, name, role))
         return true;
+    name = family_inner_name(m, name, buf);
+    if (m->family->inside)
+        return mt_family_parse(m->family, name, role);
     return m->family->wraps && mt_family_parse(m->base, name, role) && !family_is_block(role->kind);
 }
 
@@ -183,8 +174,26 @@ static mt_status family_bind_names(struct mt_ctx *ctx, struct mt_model *m)
     return MT_OK;
 }
 
+/* A text model inside another that is not what its text_config says: the whole is of unknown
+ * family, as it would be without looking inside. */
+static mt_status family_let_go(struct mt_ctx *ctx, struct mt_model *m, mt_status why)
+{
+    if (why != MT_E_FORMAT && why != MT_E_UNSUPPORTED && why != MT_E_ABSENT)
+        return why;
+    mt_log(ctx, MT_LOG_WARN, "%s: its text_config (%s) does not serve, so the model is unknown: %s",
+           m->path, m->family->name, mt_error(ctx));
+    for (size_t i = 0; i < m->n_tensors; i++)
+        MT_TRY(
+            mt_model_set_role(ctx, m, m->tensors[i], mt_role(MT_ROLE_OTHER, -1, MT_EXPERT_NONE)));
+    m->family = m->base = NULL;
+    memset(&m->hp, 0, sizeof m->hp);
+    m->hp.bos_id = m->hp.eos_id = -1;
+    return MT_OK;
+}
+
 static mt_status family_bind(struct mt_ctx *ctx, struct mt_model *m)
 {
+    struct mt_json *config = m->config, *own;
     const struct mt_json *quant;
     const char *method;
     mt_status st;
@@ -192,10 +201,15 @@ static mt_status family_bind(struct mt_ctx *ctx, struct mt_model *m)
     m->family = NULL;
     if (m->config == NULL)
         return MT_OK;
-    m->family = m->base = family_of_config(m);
+    MT_TRY(family_of_config(ctx, m, config, &m->model_type, &m->family, &own));
+    m->base = m->family;
     if (m->family == NULL)
         return MT_OK;
+    m->config = own;
     st = m->family->read_config(ctx, m);
+    m->config = config;
+    if (st != MT_OK && m->family->inside)
+        return family_let_go(ctx, m, st);
     if (st != MT_OK) {
         st = mt_wrap(ctx, st, "%s: config of %s", m->path, m->family->name);
         if (m->flaws != NULL)
@@ -208,6 +222,8 @@ static mt_status family_bind(struct mt_ctx *ctx, struct mt_model *m)
     st = mt_model_verify(ctx, m);
     if (st == MT_OK && m->flaws != NULL && m->flaws->n > 0)
         st = mt_fail(ctx, MT_E_FORMAT, "%s", m->flaws->v[0].what);
+    if (st != MT_OK && m->family->inside && m->cuts == NULL && m->flaws == NULL)
+        return family_let_go(ctx, m, st);
     quant = mt_json_get(m->config, "quantization_config");
     if (st != MT_OK && mt_json_kind(quant) == MT_JSON_OBJECT) {
         method = mt_json_text(mt_json_get(quant, "quant_method"));

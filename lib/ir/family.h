@@ -54,6 +54,7 @@ struct mt_family {
     const struct mt_fused_row *fused; /* ended by pattern NULL; NULL: none */
     bool moe;
     bool wraps;       /* the native layout: what has no row here has the names of m->base */
+    bool inside;      /* a model within another (text_config): only in copies that binding makes */
     bool only_blocks; /* nothing but feed-forward blocks is known (blocks.h): no forward pass */
 
     /* Fills m->hp and m->ffn (allocates [n_layers] in the arena) from m->config. Missing keys take
@@ -252,8 +253,8 @@ MT_NODISCARD mt_status mt_cfg_num(struct mt_ctx *ctx, const struct mt_json *cfg,
 
 /* hidden_size, num_hidden_layers, heads, head_dim, vocab_size, max_position_embeddings,
  * rms_norm_eps, tie_word_embeddings, RoPE, token ids. What a family sets in m->hp beforehand
- * (head_dim, norm_eps, rope.theta, rope.partial) is its default. Other fields are those of a plain
- * decoder: no biases, no qk-norm, no window, all scales 1. */
+ * (sizes, head_dim, norm_eps, rope.theta, rope.partial) is its default; sizes are required else.
+ * Other fields are those of a plain decoder: no biases, no qk-norm, no window, all scales 1. */
 MT_NODISCARD mt_status mt_cfg_read_common(struct mt_ctx *ctx, struct mt_model *m);
 /* The fields of a plain decoder and the token ids, for a family that reads its sizes itself;
  * hp->vocab is set before. Ids of another type than numbers or lists fail with MT_E_FORMAT; one

@@ -150,6 +150,8 @@ static mt_status cut_whole(struct mt_ctx *ctx, struct mt_model *m, struct mt_ten
 mt_status family_cut(struct mt_ctx *ctx, struct mt_model *m, struct mt_tensor *t, bool *cut)
 {
     const struct mt_fused_row *const tables[] = {m->family->fused, cut_stacks};
+    char buf[FAMILY_NAME_MAX];
+    const char *inner = family_inner_name(m, t->name, buf);
 
     *cut = false;
     for (int i = 0; i < 2; i++) {
@@ -159,7 +161,7 @@ mt_status family_cut(struct mt_ctx *ctx, struct mt_model *m, struct mt_tensor *t
             struct mt_role role;
             struct cut_view v;
 
-            if (!family_match(&name, t->name, &role))
+            if (!family_match(&name, inner, &role))
                 continue;
             if ((row->flags & MT_FUSED_MXFP4) != 0)
                 return family_cut_mx(ctx, m, t, row, role, cut);

@@ -4,6 +4,8 @@
 
 #include "lib/ir/family.h"
 
+#define FAMILY_NAME_MAX 256
+
 /* Whether `name` is of the row's pattern; fills the role. */
 bool family_match(const struct mt_name_row *row, const char *name, struct mt_role *role);
 
@@ -11,6 +13,16 @@ bool family_match(const struct mt_name_row *row, const char *name, struct mt_rol
 MT_NODISCARD mt_status family_print_pattern(struct mt_ctx *ctx, struct mt_model *m,
                                             const char *pattern, struct mt_role role,
                                             const char **name);
+
+/* family_inside.c: the family of a config, its word for it, and the object that family reads:
+ * `config`, or the text_config of a model of several parts, whose family is then a copy in m's
+ * arena that is `inside`. *out NULL: unknown. */
+MT_NODISCARD mt_status family_of_config(struct mt_ctx *ctx, struct mt_model *m,
+                                        struct mt_json *config, const char **type,
+                                        const struct mt_family **out, struct mt_json **own);
+/* A tensor's name without the prefix that models inside others have; into buf, or `name`. */
+const char *family_inner_name(const struct mt_model *m, const char *name,
+                              char buf[FAMILY_NAME_MAX]);
 
 /* Lists the parts of a tensor that holds several roles in its place; *cut tells whether it was one.
  * What does not fit the hyper-parameters stays as it is, so that verification names what lacks. */

@@ -244,13 +244,21 @@ static mt_status util_token_id(struct mt_ctx *ctx, const struct mt_json *cfg, co
     return MT_OK;
 }
 
+/* What a family has set; else the key is required. */
+static int64_t util_default(int64_t set)
+{
+    return set > 0 ? set : -1;
+}
+
 static mt_status util_read_heads(struct mt_ctx *ctx, const struct mt_json *cfg,
                                  struct mt_hparams *hp)
 {
     int64_t heads, kv, dim, dflt = hp->head_dim;
 
-    MT_TRY(mt_cfg_int(ctx, cfg, "num_attention_heads", -1, 1, 65536, &heads));
-    MT_TRY(mt_cfg_int(ctx, cfg, "num_key_value_heads", heads, 1, heads, &kv));
+    MT_TRY(
+        mt_cfg_int(ctx, cfg, "num_attention_heads", util_default(hp->n_heads), 1, 65536, &heads));
+    kv = hp->n_kv_heads > 0 && hp->n_kv_heads <= heads ? hp->n_kv_heads : heads;
+    MT_TRY(mt_cfg_int(ctx, cfg, "num_key_value_heads", kv, 1, heads, &kv));
     if (heads % kv != 0)
         return mt_fail(ctx, MT_E_FORMAT,
                        "num_attention_heads %" PRId64
@@ -289,10 +297,13 @@ mt_status mt_cfg_read_common(struct mt_ctx *ctx, struct mt_model *m)
     struct mt_hparams *hp = &m->hp;
     int64_t layers;
 
-    MT_TRY(mt_cfg_int(ctx, cfg, "num_hidden_layers", -1, 1, MT_LAYERS_MAX, &layers));
-    MT_TRY(mt_cfg_int(ctx, cfg, "hidden_size", -1, 1, MT_DIM_MAX, &hp->hidden));
-    MT_TRY(mt_cfg_int(ctx, cfg, "vocab_size", -1, 1, INT32_MAX, &hp->vocab));
-    MT_TRY(mt_cfg_int(ctx, cfg, "max_position_embeddings", 2048, 1, MT_DIM_MAX, &hp->max_pos));
+    layers = util_default(hp->n_layers);
+    MT_TRY(mt_cfg_int(ctx, cfg, "num_hidden_layers", layers, 1, MT_LAYERS_MAX, &layers));
+    MT_TRY(
+        mt_cfg_int(ctx, cfg, "hidden_size", util_default(hp->hidden), 1, MT_DIM_MAX, &hp->hidden));
+    MT_TRY(mt_cfg_int(ctx, cfg, "vocab_size", util_default(hp->vocab), 1, INT32_MAX, &hp->vocab));
+    MT_TRY(mt_cfg_int(ctx, cfg, "max_position_embeddings", hp->max_pos > 0 ? hp->max_pos : 2048, 1,
+                      MT_DIM_MAX, &hp->max_pos));
     MT_TRY(mt_cfg_num(ctx, cfg, "rms_norm_eps", hp->norm_eps > 0 ? hp->norm_eps : 1e-6, 0, 1,
                       &hp->norm_eps));
     MT_TRY(mt_json_get_bool(ctx, cfg, "tie_word_embeddings", false, &hp->tied));

@@ -43,12 +43,14 @@ static const char *write_other(const struct mt_model *m, const struct mt_family 
     return hp->o_bias == hp->qkv_bias ? "llama" : hp->qkv_bias ? "qwen2" : NULL;
 }
 
-/* What stands between blocks must be known to be written under other names. */
+/* What stands around blocks must be known to be written under other names. */
 static mt_status write_not_blocks(struct mt_ctx *ctx, const struct mt_model *m,
                                   const struct mt_family *f)
 {
     if (mt_model_only_blocks(m))
         return mt_cfg_cannot(ctx, f, "a model of which only the FFNs are known", "native");
+    if (m->base != NULL && m->base->inside)
+        return mt_cfg_cannot(ctx, f, "a text model inside another (text_config)", "native");
     return MT_OK;
 }
 

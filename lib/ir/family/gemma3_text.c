@@ -19,6 +19,15 @@ static mt_status gemma3_text_read_config(struct mt_ctx *ctx, struct mt_model *m)
         return mt_fail(ctx, MT_E_UNSUPPORTED, "attention in both directions is not known here");
     MT_TRY(mt_cfg_int(ctx, cfg, "sliding_window_pattern", 6, 1, MT_LAYERS_MAX, &every));
     hp->rope.theta = 1e6;
+    /* Gemma3ForConditionalGeneration leaves out of its text_config what has these values. */
+    if (m->family->inside) {
+        hp->n_layers = 26;
+        hp->hidden = 2304;
+        hp->vocab = 262208;
+        hp->max_pos = 131072;
+        hp->n_heads = 8;
+        hp->n_kv_heads = 4;
+    }
     MT_TRY(mt_cfg_read_gemma(ctx, m, every, 0, 0));
     hp->qk_norm = MT_QK_NORM_HEAD;
     if (!hp->local_rope) {

@@ -1,6 +1,7 @@
 /* The native layout: any family's attention, norms and embeddings under that family's names, and
  * feed-forward blocks that the config describes one by one (docs/formats.md). */
 #include "lib/ir/family.h"
+#include "lib/ir/family_impl.h"
 #include "lib/ir/native.h"
 
 #include <string.h>
@@ -47,19 +48,18 @@ static const struct mt_name_row moetool_names[] = {
 static mt_status moetool_read_base(struct mt_ctx *ctx, struct mt_model *m,
                                    const struct mt_json *own)
 {
-    struct mt_json *config = m->config, *base = mt_json_get(own, "base");
+    struct mt_json *config = m->config, *base = mt_json_get(own, "base"), *inner;
     const struct mt_family *family = m->family;
     const char *type;
     mt_status st;
 
     if (mt_json_kind(base) != MT_JSON_OBJECT)
         return mt_fail(ctx, MT_E_FORMAT, "moetool.base is missing: the config of another family");
-    type = mt_json_text(mt_json_get(base, "model_type"));
-    m->base = type != NULL ? mt_family_find(type) : NULL;
+    MT_TRY(family_of_config(ctx, m, base, &type, &m->base, &inner));
     if (m->base == NULL || m->base == family)
         return mt_fail(ctx, MT_E_UNSUPPORTED, "moetool.base: model_type %s is not known here",
                        type != NULL ? type : "(none)");
-    m->config = base;
+    m->config = inner;
     m->family = m->base;
     st = m->base->read_config(ctx, m);
     m->config = config;
