@@ -123,5 +123,11 @@ uint64_t cmd_default_memory(void);
  * auto goes by the suffix of `out`. */
 extern const char *const cmd_format_names[];
 const struct mt_format *cmd_out_format(int choice, const char *out);
+/* --max-shard-size: "auto" is 5G where the format is a directory and one file where it is not. */
+#define CMD_OPT_SHARD_SIZE(st, f)                                                                  \
+    MT_OPT_STR(st, f, "max-shard-size", 0, "SIZE", "auto",                                         \
+               "largest weight file; 0: one file. auto: 5G for a directory, one file for GGUF")
+MT_NODISCARD mt_status cmd_shard_bytes(struct mt_ctx *ctx, const char *text,
+                                       const struct mt_format *format, uint64_t *bytes);
 
 #endif

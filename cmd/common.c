@@ -297,3 +297,20 @@ const struct mt_format *cmd_out_format(int choice, const char *out)
 
     return mt_format_writer(choice != 0 ? cmd_format_names[choice] : gguf ? "gguf" : "safetensors");
 }
+
+mt_status cmd_shard_bytes(struct mt_ctx *ctx, const char *text, const struct mt_format *format,
+                          uint64_t *bytes)
+{
+    struct size {
+        uint64_t bytes;
+    } size = {0};
+    static const struct mt_opt rows[] = {
+        MT_OPT_SIZE(struct size, bytes, "max-shard-size", 0, "SIZE", "5G", ""), MT_OPT_END};
+
+    if (strcmp(text, "auto") == 0)
+        mt_opt_defaults(rows, &size);
+    else
+        MT_TRY(mt_opt_set(ctx, rows, &size, "max-shard-size", text));
+    *bytes = strcmp(text, "auto") == 0 && format->one_file ? 0 : size.bytes;
+    return MT_OK;
+}

@@ -24,7 +24,7 @@ struct convert_opts {
     const char *hidden, *out, *profile;
     struct mt_strlist eval_data;
     int format;
-    uint64_t max_shard_size;
+    const char *max_shard_size;
     double max_kl;
     bool no_validate, dry_run, resume, force;
 };
@@ -38,8 +38,7 @@ static const struct mt_opt convert_opt_table[] = {
     MT_OPT_BOOL(struct convert_opts, resume, "resume", 0, "continue an interrupted run"),
     MT_OPT_BOOL(struct convert_opts, dry_run, "dry-run", 0,
                 "tell shapes, sizes, memory and disk; write nothing"),
-    MT_OPT_SIZE(struct convert_opts, max_shard_size, "max-shard-size", 0, "SIZE", "5G",
-                "largest weight file of a directory; 0: one file. GGUF is one file"),
+    CMD_OPT_SHARD_SIZE(struct convert_opts, max_shard_size),
     MT_OPT_STR(struct convert_opts, profile, "profile", 0, "FILE", NULL,
                "statistics from `moetool profile`, an imatrix or scores in JSON: what they tell "
                "is not measured again"),
@@ -67,6 +66,7 @@ struct convert {
     struct mt_model *src;
     struct mt_profile *profile; /* NULL: none */
     struct mt_device *dev;
+    uint64_t shard_bytes;
     bool has_data, has_eval;
     struct mt_dataset data, eval; /* calibration, validation */
     struct cmd_hidden hidden;
@@ -453,7 +453,7 @@ static mt_status convert_print(struct mt_ctx *ctx, const struct convert *c,
         printf("\nnot compared with the original%s\n",
                convert_data(c) != NULL ? "" : ": give text with --data and --eval-data");
     if (!c->o->dry_run)
-        printf("\nwritten to %s\n", c->o->out);
+        printf("\nwritten to %s\n", c->walk.written != NULL ? c->walk.written : c->o->out);
     return MT_OK;
 }
 
@@ -464,7 +464,7 @@ static mt_status convert_print_json(struct mt_ctx *ctx, struct convert *c,
     char text[256];
 
     mt_json_set_str(root, "source", c->a->pos->v[0]);
-    mt_json_set_str(root, "out", c->o->out);
+    mt_json_set_str(root, "out", c->walk.written != NULL ? c->walk.written : c->o->out);
     mt_json_set_bool(root, "dry_run", c->o->dry_run);
     mt_json_set_int(root, "tensor_bytes", (int64_t)c->walk.bytes_out);
     mt_json_set_int(root, "memory_bytes", (int64_t)c->walk.memory_bytes);
@@ -509,7 +509,7 @@ static mt_status convert_go(struct mt_ctx *ctx, struct convert *c)
         .formats = mt_formats,
         .out_path = c->o->out,
         .out_flags = (c->o->force ? MT_OUT_FORCE : 0u) | (c->o->resume ? MT_OUT_RESUME : 0u),
-        .write = {.shard_bytes_max = c->o->max_shard_size},
+        .write = {.shard_bytes_max = c->shard_bytes},
         .dry_run = c->o->dry_run,
         .keep_on_failure = true,
         .finish = convert_finish,
@@ -533,6 +533,8 @@ static mt_status convert_run(struct mt_ctx *ctx, const struct cmd_args *a)
 
     if (c.o->out == NULL)
         return mt_fail(ctx, MT_E_OPTION, "-o OUT is missing: the directory or file to write");
+    MT_TRY(cmd_shard_bytes(ctx, c.o->max_shard_size, cmd_out_format(c.o->format, c.o->out),
+                           &c.shard_bytes));
     st = convert_open(ctx, &c);
     if (st == MT_OK)
         st = convert_go(ctx, &c);

@@ -16,7 +16,7 @@ static const char *const export_formats[] = {"auto", "safetensors", "gguf", NULL
 struct export_opts {
     const char *out;
     int format;
-    uint64_t max_shard_size;
+    const char *max_shard_size;
     bool dry_run, resume, force;
 };
 
@@ -29,8 +29,7 @@ static const struct mt_opt export_opt_table[] = {
     MT_OPT_BOOL(struct export_opts, resume, "resume", 0, "continue an interrupted run"),
     MT_OPT_BOOL(struct export_opts, dry_run, "dry-run", 0,
                 "tell sizes, memory and disk; write nothing"),
-    MT_OPT_SIZE(struct export_opts, max_shard_size, "max-shard-size", 0, "SIZE", "5G",
-                "largest weight file of a directory; 0: one file. GGUF is one file"),
+    CMD_OPT_SHARD_SIZE(struct export_opts, max_shard_size),
     MT_OPT_END,
 };
 
@@ -39,6 +38,7 @@ struct export
     const struct cmd_args *a;
     const struct export_opts *o;
     const struct mt_format *format;
+    uint64_t shard_bytes;
     struct mt_model *src;
     struct mt_walk_result walk;
 };
@@ -96,7 +96,8 @@ static mt_status export_print(struct mt_ctx *ctx, const struct export *e)
     }
     st = cmd_table_print(ctx, &t, stdout);
     cmd_table_free(&t);
-    printf("\n%s %s\n", e->o->dry_run ? "would be written to" : "written to", e->o->out);
+    printf("\n%s %s\n", e->o->dry_run ? "would be written to" : "written to",
+           e->walk.written != NULL ? e->walk.written : e->o->out);
     return st;
 }
 
@@ -105,7 +106,7 @@ static mt_status export_print_json(struct mt_ctx *ctx, struct export *e)
     struct mt_json *root = mt_json_new_object();
 
     mt_json_set_str(root, "source", e->a->pos->v[0]);
-    mt_json_set_str(root, "out", e->o->out);
+    mt_json_set_str(root, "out", e->walk.written != NULL ? e->walk.written : e->o->out);
     mt_json_set_str(root, "format", e->format->name);
     mt_json_set_bool(root, "dry_run", e->o->dry_run);
     mt_json_set_int(root, "tensor_bytes", (int64_t)e->walk.bytes_out);
@@ -130,7 +131,7 @@ static mt_status export_go(struct mt_ctx *ctx, struct export *e)
         .formats = mt_formats,
         .out_path = e->o->out,
         .out_flags = (e->o->force ? MT_OUT_FORCE : 0u) | (e->o->resume ? MT_OUT_RESUME : 0u),
-        .write = {.shard_bytes_max = e->o->max_shard_size},
+        .write = {.shard_bytes_max = e->shard_bytes},
         .dry_run = e->o->dry_run,
         .keep_on_failure = true,
         .finish = export_finish,
@@ -161,6 +162,7 @@ static mt_status export_run(struct mt_ctx *ctx, const struct cmd_args *a)
     if (e.o->out == NULL)
         return mt_fail(ctx, MT_E_OPTION, "-o OUT is missing: the directory or file to write");
     e.format = mt_format_writer(export_format(e.o));
+    MT_TRY(cmd_shard_bytes(ctx, e.o->max_shard_size, e.format, &e.shard_bytes));
     MT_TRY(cmd_open_model(ctx, a->pos->v[0], &e.src));
     st = export_go(ctx, &e);
     mt_model_free(e.src);
@@ -172,6 +174,8 @@ static const struct cmd_example export_examples[] = {
     {"export Qwen3-0.6B -o small --dtype bf16", "weights rounded to bf16"},
     {"export Qwen3-0.6B -o shards --max-shard-size 500M", "smaller files"},
     {"export Qwen3-0.6B -o qwen3.gguf", "one GGUF file with its tokenizer, as llama.cpp loads it"},
+    {"export Qwen3-30B-A3B -o q.gguf --max-shard-size 8G",
+     "in parts; llama.cpp is given the first"},
     {"export model.gguf -o model", "and back: a Hugging Face directory"},
     {"export Qwen3-0.6B -o small --dtype f16 --dry-run", "what would happen"},
     {NULL, NULL},
@@ -186,10 +190,13 @@ const struct cmd_command mt_cmd_export = {
         "another float type. Nothing is computed but the rounding: with --dtype keep every tensor "
         "has the same values as before. Routers and the biases that choose experts are never "
         "rounded. Models of unknown families can be exported too, but for GGUF.\n\n"
-        "A GGUF file holds F32, F16 and BF16 weights of llama, mistral, mixtral, qwen2, qwen3, "
-        "qwen3_moe and glm4_moe, experts stacked, vectors and routers in F32, and the tokenizer of "
-        "tokenizer.json. What the architecture's code in llama.cpp would compute otherwise is "
-        "refused. Blocks of quantized GGUF files are copied to GGUF as they are; a directory "
+        "A GGUF file holds F32, F16 and BF16 weights (and gpt-oss's MXFP4 blocks), experts "
+        "stacked, vectors and routers in F32, and the tokenizer of tokenizer.json. Families: "
+        "llama, "
+        "mistral, mixtral, qwen2, qwen3, qwen2_moe, qwen3_moe, glm4_moe, olmoe, granitemoe, "
+        "granitemoeshared, deepseek_v2, deepseek_v3, dots1, ernie4_5_moe, gpt_oss, gpt2, phi3, "
+        "gemma2 and gemma3_text. What the architecture's code in llama.cpp would compute otherwise "
+        "is refused. Blocks of quantized GGUF files are copied to GGUF as they are; a directory "
         "cannot hold them.",
     .examples = export_examples,
     .opts = export_opt_table,

@@ -329,8 +329,13 @@ static mt_status gguf_width(struct mt_ctx *ctx, struct mt_check *c)
 
 static mt_status gguf_no_vocab(struct mt_ctx *ctx, struct mt_check *c)
 {
+    const char *model;
+
+    MT_TRY(mt_check_gguf_text(ctx, c, "tokenizer.ggml.model", &model));
     if (gguf_find(c, "tokenizer.ggml.model") == NULL)
         return mt_check_found(ctx, c, "tokenizer.ggml.model", "it is missing");
+    if (model != NULL && strcmp(model, "no_vocab") == 0) /* takes token ids */
+        return MT_OK;
     return gguf_find(c, "tokenizer.ggml.tokens") == NULL
                ? mt_check_found(ctx, c, "tokenizer.ggml.tokens", "the list of tokens is missing")
                : MT_OK;

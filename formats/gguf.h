@@ -269,6 +269,7 @@ struct mt_gguf_out {
 };
 void mt_gguf_put_raw(struct mt_gguf_out *o, const void *bytes, size_t n);
 void mt_gguf_put_u32(struct mt_gguf_out *o, uint32_t v);
+void mt_gguf_put_u16(struct mt_gguf_out *o, uint16_t v);
 void mt_gguf_put_u64(struct mt_gguf_out *o, uint64_t v);
 void mt_gguf_put_text(struct mt_gguf_out *o, const char *s, size_t n);
 /* Pairs; a key is given with its architecture in front or with NULL. */

@@ -26,6 +26,13 @@ void mt_gguf_put_u32(struct mt_gguf_out *o, uint32_t v)
     mt_gguf_put_raw(o, b, sizeof b);
 }
 
+void mt_gguf_put_u16(struct mt_gguf_out *o, uint16_t v)
+{
+    unsigned char b[2] = {(unsigned char)(v & 255), (unsigned char)(v >> 8)};
+
+    mt_gguf_put_raw(o, b, sizeof b);
+}
+
 void mt_gguf_put_u64(struct mt_gguf_out *o, uint64_t v)
 {
     mt_gguf_put_u32(o, (uint32_t)v);

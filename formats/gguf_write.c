@@ -1,6 +1,7 @@
 #include "formats/gguf.h"
 
 #include "lib/base/mem.h"
+#include "lib/base/path.h"
 #include "lib/base/show.h"
 
 #include <inttypes.h>
@@ -17,14 +18,24 @@ struct gguf_slot {
     enum mt_dtype dtype; /* as stored */
     int rank;
     uint64_t ne[3];
-    uint64_t begin, bytes; /* from the start of the data */
+    size_t shard;
+    uint64_t begin, bytes; /* from the start of the shard's data */
+};
+
+/* A file of the output. */
+struct gguf_shard {
+    struct mt_outfile *file;
+    struct mt_gguf_out head;
+    size_t first, n; /* slots */
+    uint64_t data_bytes;
+    _Atomic bool dirty;
 };
 
 struct gguf_place {
     const struct mt_tensor *t;
     size_t slot;         /* SIZE_MAX: left out */
     uint64_t first;      /* elements of the slot before it */
-    uint64_t begin;      /* of the record, from the start of the data */
+    uint64_t begin;      /* of the record, from the start of the shard's data */
     enum mt_dtype dtype; /* as stored */
     int heads;           /* rows are permuted within so many heads; 0: not */
     uint64_t row_bytes;  /* as stored; only with heads */
@@ -32,7 +43,6 @@ struct gguf_place {
 
 struct mt_writer {
     struct mt_outdir *out;
-    struct mt_outfile *file;
     const struct mt_model *m;
     const struct mt_gguf_arch *arch;
     struct gguf_slot *slots;
@@ -40,9 +50,8 @@ struct mt_writer {
     struct gguf_place *places;  /* in the order of the model */
     struct gguf_place **by_ptr; /* by address of the record */
     size_t n;
-    struct mt_gguf_out head;
-    uint64_t data_bytes;
-    _Atomic bool dirty;
+    struct gguf_shard *shards;
+    size_t n_shards;
 };
 
 static int write_by_ptr(const void *a, const void *b)
@@ -228,18 +237,52 @@ static uint64_t write_pad(uint64_t v)
     return (v + MT_GGUF_ALIGNMENT - 1) / MT_GGUF_ALIGNMENT * MT_GGUF_ALIGNMENT;
 }
 
-static void write_layout(struct mt_writer *w)
+/* Bytes of a slot's line in the header. */
+static uint64_t write_info_bytes(const struct gguf_slot *s)
 {
-    uint64_t at = 0;
+    return 8 + strlen(s->name) + 4 + 8 * (uint64_t)s->rank + 4 + 8;
+}
 
+/* Magic, version and counts; and the pairs that tell the part: their keys, lengths and types, two
+ * numbers of 16 bits and one of 32. */
+#define WRITE_HEAD_BYTES 24u
+#define WRITE_SPLIT_BYTES                                                                          \
+    (3 * 12u + sizeof "split.nosplit.countsplit.tensors.count" - 1 + 2 + 2 + 4)
+
+/* Puts slots into shards in order: as many as stay below `max` together with the header, but one
+ * at least. */
+static mt_status write_shards(struct mt_ctx *ctx, struct mt_writer *w, uint64_t pairs, uint64_t max)
+{
+    uint64_t least = WRITE_HEAD_BYTES + WRITE_SPLIT_BYTES + MT_GGUF_ALIGNMENT, at = least + pairs;
+
+    MT_TRY(mt_alloc0(ctx, w->n_slots, sizeof *w->shards, "layout of the output", &w->shards));
+    w->n_shards = 1;
     for (size_t i = 0; i < w->n_slots; i++) {
         struct gguf_slot *s = &w->slots[i];
+        struct gguf_shard *sh = &w->shards[w->n_shards - 1];
         bool whole = mt_dtype_bytes(s->dtype, write_count(s), &s->bytes);
+        uint64_t more = write_pad(s->bytes) + write_info_bytes(s);
         mt_assert(whole); /* the records were whole */
-        s->begin = at;
-        at = write_pad(at + s->bytes);
+        if (max > 0 && sh->n > 0 && (more > max || at > max - more)) {
+            sh = &w->shards[w->n_shards++];
+            sh->first = i;
+            at = least;
+        }
+        s->shard = w->n_shards - 1;
+        s->begin = sh->data_bytes;
+        sh->data_bytes = write_pad(sh->data_bytes + s->bytes);
+        sh->n++;
+        at += more;
     }
-    w->data_bytes = at;
+    if (w->n_shards > MT_GGUF_SPLITS_MAX)
+        return mt_fail(ctx, MT_E_OPTION,
+                       "--max-shard-size makes %zu parts; a GGUF model has 65535 at most",
+                       w->n_shards);
+    return MT_OK;
+}
+
+static void write_layout(struct mt_writer *w)
+{
     for (size_t i = 0; i < w->n; i++) {
         struct gguf_place *p = &w->places[i];
         uint64_t rows = (uint64_t)(p->t->rank == 1 ? p->t->shape[0] : mt_tensor_rows(p->t));
@@ -254,22 +297,36 @@ static void write_layout(struct mt_writer *w)
     }
 }
 
-static mt_status write_head(struct mt_ctx *ctx, struct mt_writer *w)
+static void write_split_pairs(const struct mt_writer *w, size_t no, struct mt_gguf_out *o)
 {
-    struct mt_gguf_out pairs = {.ctx = ctx}, *o = &w->head;
-    mt_status st = mt_gguf_put_model(ctx, w->m, &pairs);
+    mt_gguf_put_key(o, NULL, "split.no", MT_GGUF_U16);
+    mt_gguf_put_u16(o, (uint16_t)no);
+    mt_gguf_put_key(o, NULL, "split.count", MT_GGUF_U16);
+    mt_gguf_put_u16(o, (uint16_t)w->n_shards);
+    mt_gguf_put_key(o, NULL, "split.tensors.count", MT_GGUF_I32);
+    mt_gguf_put_u32(o, (uint32_t)w->n_slots);
+}
 
-    if (st == MT_OK)
-        st = mt_gguf_put_vocab(ctx, w->m, &pairs);
+/* The first file carries what the model is, the others which part they are. */
+static mt_status write_head(struct mt_ctx *ctx, struct mt_writer *w, size_t no,
+                            const struct mt_gguf_out *model)
+{
+    struct gguf_shard *sh = &w->shards[no];
+    struct mt_gguf_out split = {.ctx = ctx}, *o = &sh->head;
+
     o->ctx = ctx;
+    if (w->n_shards > 1)
+        write_split_pairs(w, no, &split);
     mt_gguf_put_raw(o, "GGUF", 4);
     mt_gguf_put_u32(o, 3);
-    mt_gguf_put_u64(o, w->n_slots);
-    mt_gguf_put_u64(o, pairs.n_pairs);
-    mt_gguf_put_raw(o, pairs.p, pairs.n);
-    mt_free(pairs.p);
-    MT_TRY(st);
-    for (size_t i = 0; i < w->n_slots; i++) {
+    mt_gguf_put_u64(o, sh->n);
+    mt_gguf_put_u64(o, split.n_pairs + (no == 0 ? model->n_pairs : 0));
+    if (no == 0)
+        mt_gguf_put_raw(o, model->p, model->n);
+    mt_gguf_put_raw(o, split.p, split.n);
+    mt_free(split.p);
+    MT_TRY(split.st);
+    for (size_t i = sh->first; i < sh->first + sh->n; i++) {
         const struct gguf_slot *s = &w->slots[i];
         mt_gguf_put_text(o, s->name, strlen(s->name));
         mt_gguf_put_u32(o, (uint32_t)s->rank);
@@ -283,7 +340,59 @@ static mt_status write_head(struct mt_ctx *ctx, struct mt_writer *w)
     return o->st;
 }
 
-static mt_status write_plan(struct mt_ctx *ctx, struct mt_writer *w)
+/* A forced run must not take the parts away that it reads. */
+static mt_status write_not_source(struct mt_ctx *ctx, const struct mt_writer *w, const char *name)
+{
+    const struct mt_model *src = w->m->source != NULL ? w->m->source : w->m;
+    const char *work = mt_outdir_work_path(w->out);
+    char path[4096];
+
+    snprintf(path, sizeof path, "%.*s%s", (int)(mt_path_base(work) - work), work, name);
+    for (size_t i = 0; i < src->n_maps; i++)
+        if (mt_path_same(src->maps[i]->path, path))
+            return mt_fail(ctx, MT_E_OPTION,
+                           "%s is a part of the model that is read; write to "
+                           "another name",
+                           path);
+    return MT_OK;
+}
+
+static mt_status write_files(struct mt_ctx *ctx, struct mt_writer *w)
+{
+    const char *out = mt_outdir_name(w->out);
+    char name[300];
+
+    for (size_t i = 0; i < w->n_shards && w->n_shards > 1; i++) {
+        mt_gguf_part_name(out, i, w->n_shards, name, sizeof name);
+        MT_TRY(write_not_source(ctx, w, name));
+        MT_TRY(mt_outdir_part(ctx, w->out, name));
+    }
+    for (size_t i = 0; i < w->n_shards; i++) {
+        struct gguf_shard *sh = &w->shards[i];
+        snprintf(name, sizeof name, "%s", out);
+        if (w->n_shards > 1)
+            mt_gguf_part_name(out, i, w->n_shards, name, sizeof name);
+        MT_TRY(mt_outdir_file(ctx, w->out, name, sh->head.n + sh->data_bytes, &sh->file));
+    }
+    return MT_OK;
+}
+
+static mt_status write_heads(struct mt_ctx *ctx, struct mt_writer *w, uint64_t max)
+{
+    struct mt_gguf_out pairs = {.ctx = ctx};
+    mt_status st = mt_gguf_put_model(ctx, w->m, &pairs);
+
+    if (st == MT_OK)
+        st = mt_gguf_put_vocab(ctx, w->m, &pairs);
+    if (st == MT_OK)
+        st = write_shards(ctx, w, pairs.n, max);
+    for (size_t i = 0; st == MT_OK && i < w->n_shards; i++)
+        st = write_head(ctx, w, i, &pairs);
+    mt_free(pairs.p);
+    return st;
+}
+
+static mt_status write_plan(struct mt_ctx *ctx, struct mt_writer *w, uint64_t max)
 {
     w->arch = mt_gguf_arch_of_family(w->m->family);
     w->n = w->m->n_tensors;
@@ -292,13 +401,13 @@ static mt_status write_plan(struct mt_ctx *ctx, struct mt_writer *w)
     MT_TRY(mt_alloc0(ctx, w->n, sizeof *w->places, "layout of the output", &w->places));
     MT_TRY(mt_alloc0(ctx, w->n, sizeof(struct gguf_place *), "layout of the output", &w->by_ptr));
     MT_TRY(write_places(ctx, w));
+    MT_TRY(write_heads(ctx, w, max));
     write_layout(w);
-    MT_TRY(write_head(ctx, w));
     for (size_t i = 0; i < w->n; i++)
         w->by_ptr[i] = &w->places[i];
     if (w->n > 1)
         qsort(w->by_ptr, w->n, sizeof(struct gguf_place *), write_by_ptr);
-    return mt_outdir_file(ctx, w->out, mt_outdir_name(w->out), w->head.n + w->data_bytes, &w->file);
+    return write_files(ctx, w);
 }
 
 mt_status mt_gguf_plan(struct mt_ctx *ctx, struct mt_outdir *out, struct mt_model *m,
@@ -306,11 +415,10 @@ mt_status mt_gguf_plan(struct mt_ctx *ctx, struct mt_outdir *out, struct mt_mode
 {
     mt_status st;
 
-    (void)opts; /* one file however large */
     MT_TRY(mt_alloc0(ctx, 1, sizeof **w, "layout of the output", w));
     (*w)->out = out;
     (*w)->m = m;
-    st = write_plan(ctx, *w);
+    st = write_plan(ctx, *w, opts->shard_bytes_max);
     if (st != MT_OK) {
         mt_gguf_writer_free(*w);
         *w = NULL;
@@ -322,7 +430,9 @@ void mt_gguf_writer_free(struct mt_writer *w)
 {
     if (w == NULL)
         return;
-    mt_free(w->head.p);
+    for (size_t i = 0; i < w->n_shards; i++)
+        mt_free(w->shards[i].head.p);
+    mt_free(w->shards);
     mt_free(w->slots);
     mt_free(w->places);
     mt_free(w->by_ptr);
@@ -332,20 +442,20 @@ void mt_gguf_writer_free(struct mt_writer *w)
 /* ---- tensors ---- */
 
 /* Bytes as stored, from `offset` of the record on; permuted rows go one by one. */
-static mt_status write_span(struct mt_ctx *ctx, struct mt_writer *w, const struct gguf_place *p,
+static mt_status write_span(struct mt_ctx *ctx, struct gguf_shard *sh, const struct gguf_place *p,
                             uint64_t offset, const unsigned char *bytes, uint64_t n)
 {
-    uint64_t data = w->head.n + p->begin;
+    uint64_t data = sh->head.n + p->begin;
     int64_t rows;
 
     if (p->heads == 0 || p->row_bytes == 0)
-        return mt_outfile_write(ctx, w->file, data + offset, bytes, (size_t)n);
+        return mt_outfile_write(ctx, sh->file, data + offset, bytes, (size_t)n);
     rows = p->t->rank == 1 ? p->t->shape[0] : mt_tensor_rows(p->t);
     while (n > 0) {
         uint64_t row = offset / p->row_bytes, in = offset % p->row_bytes;
         uint64_t part = p->row_bytes - in < n ? p->row_bytes - in : n;
         uint64_t to = (uint64_t)mt_gguf_permute((int64_t)row, rows, p->heads) * p->row_bytes + in;
-        MT_TRY(mt_outfile_write(ctx, w->file, data + to, bytes, (size_t)part));
+        MT_TRY(mt_outfile_write(ctx, sh->file, data + to, bytes, (size_t)part));
         offset += part;
         bytes += part;
         n -= part;
@@ -373,14 +483,15 @@ mt_status mt_gguf_put(struct mt_ctx *ctx, struct mt_writer *w, const struct mt_t
 
     if (p->slot == SIZE_MAX)
         return MT_OK;
-    atomic_store(&w->dirty, true);
+    struct gguf_shard *sh = &w->shards[w->slots[p->slot].shard];
+    atomic_store(&sh->dirty, true);
     if (p->dtype == t->dtype)
-        return write_span(ctx, w, p, offset, bytes, n);
+        return write_span(ctx, sh, p, offset, bytes, n);
     mt_assert(p->dtype == MT_F32 && width > 0 && n % width == 0 && offset % width == 0);
     for (size_t done = 0, all = n / width; done < all;) {
         size_t some = all - done < WRITE_CHUNK ? all - done : WRITE_CHUNK;
         mt_kernels_get()->to_f32(t->dtype, from + done * width, values, some);
-        MT_TRY(write_span(ctx, w, p, (offset / width + done) * sizeof *values,
+        MT_TRY(write_span(ctx, sh, p, (offset / width + done) * sizeof *values,
                           (const unsigned char *)values, some * sizeof *values));
         done += some;
     }
@@ -389,45 +500,59 @@ mt_status mt_gguf_put(struct mt_ctx *ctx, struct mt_writer *w, const struct mt_t
 
 mt_status mt_gguf_sync(struct mt_ctx *ctx, struct mt_writer *w)
 {
-    return atomic_exchange(&w->dirty, false) ? mt_outfile_sync(ctx, w->file) : MT_OK;
+    for (size_t i = 0; i < w->n_shards; i++)
+        if (atomic_exchange(&w->shards[i].dirty, false))
+            MT_TRY(mt_outfile_sync(ctx, w->shards[i].file));
+    return MT_OK;
 }
 
 void mt_gguf_where(const struct mt_writer *w, const struct mt_tensor *t,
                    const struct mt_outfile **file, uint64_t *offset, uint64_t *bytes)
 {
     const struct gguf_place *p = write_find(w, t);
+    const struct gguf_shard *sh;
 
     *bytes = 0;
     if (p->slot == SIZE_MAX ||
         !mt_dtype_bytes(p->dtype, (uint64_t)mt_tensor_count(t), bytes)) /* it was laid out */
         return;
-    *file = w->file;
-    *offset = w->head.n + p->begin;
+    sh = &w->shards[w->slots[p->slot].shard];
+    *file = sh->file;
+    *offset = sh->head.n + p->begin;
 }
 
 /* ---- end ---- */
 
+static mt_status write_same(struct mt_ctx *ctx, const struct mt_writer *w,
+                            const struct gguf_shard *sh, const struct mt_gguf *g)
+{
+    if (g->n != sh->n || g->data_offset != sh->head.n || g->headers_only)
+        return mt_fail(ctx, MT_E_IO, "%s: %zu tensors were written, but %zu are there",
+                       g->map->path, sh->n, g->n);
+    for (size_t i = 0; i < g->n; i++) {
+        const struct gguf_slot *s = &w->slots[sh->first + i];
+        const struct mt_gguf_record *r = &g->v[i];
+        if (strcmp(s->name, r->name) != 0 || s->begin != r->begin || s->bytes != r->bytes ||
+            s->dtype != (enum mt_dtype)r->dtype)
+            return mt_fail(ctx, MT_E_IO, "%s: tensor %s is not as planned", g->map->path, s->name);
+    }
+    return MT_OK;
+}
+
 /* Reads the header as a stranger would. */
-static mt_status write_verify(struct mt_ctx *ctx, const struct mt_writer *w)
+static mt_status write_verify(struct mt_ctx *ctx, const struct mt_writer *w,
+                              const struct gguf_shard *sh)
 {
     struct mt_arena arena;
     struct mt_gguf g;
     struct mt_map *map;
     mt_status st;
 
-    MT_TRY(mt_map_open(ctx, mt_outfile_path(w->file), &map));
+    MT_TRY(mt_map_open(ctx, mt_outfile_path(sh->file), &map));
     mt_arena_init(&arena);
     st = mt_gguf_header_read(ctx, map, &arena, &g);
-    if (st == MT_OK && (g.n != w->n_slots || g.data_offset != w->head.n || g.headers_only))
-        st = mt_fail(ctx, MT_E_IO, "%s: %zu tensors were written, but %zu are there", map->path,
-                     w->n_slots, g.n);
-    for (size_t i = 0; st == MT_OK && i < g.n; i++) {
-        const struct gguf_slot *s = &w->slots[i];
-        const struct mt_gguf_record *r = &g.v[i];
-        if (strcmp(s->name, r->name) != 0 || s->begin != r->begin || s->bytes != r->bytes ||
-            s->dtype != (enum mt_dtype)r->dtype)
-            st = mt_fail(ctx, MT_E_IO, "%s: tensor %s is not as planned", map->path, s->name);
-    }
+    if (st == MT_OK)
+        st = write_same(ctx, w, sh, &g);
     mt_gguf_header_free(&g);
     mt_arena_free(&arena);
     mt_map_close(map);
@@ -448,7 +573,8 @@ static mt_status write_factor(struct mt_ctx *ctx, struct mt_writer *w, const str
         for (uint64_t i = 0; i < s->ne[0]; i++)
             v[i] = (float)from[i];
     if (st == MT_OK)
-        st = mt_outfile_write(ctx, w->file, w->head.n + s->begin, v, s->bytes);
+        st = mt_outfile_write(ctx, w->shards[s->shard].file, w->shards[s->shard].head.n + s->begin,
+                              v, s->bytes);
     mt_free(v);
     return st;
 }
@@ -458,7 +584,11 @@ mt_status mt_gguf_end(struct mt_ctx *ctx, struct mt_writer *w, const struct mt_j
     (void)config; /* the header says it */
     for (size_t i = w->n_records; i < w->n_slots; i++)
         MT_TRY(write_factor(ctx, w, &w->slots[i]));
-    MT_TRY(mt_outfile_write(ctx, w->file, 0, w->head.p, w->head.n));
-    MT_TRY(mt_outfile_sync(ctx, w->file));
-    return write_verify(ctx, w);
+    for (size_t i = 0; i < w->n_shards; i++) {
+        struct gguf_shard *sh = &w->shards[i];
+        MT_TRY(mt_outfile_write(ctx, sh->file, 0, sh->head.p, sh->head.n));
+        MT_TRY(mt_outfile_sync(ctx, sh->file));
+        MT_TRY(write_verify(ctx, w, sh));
+    }
+    return MT_OK;
 }

@@ -314,6 +314,9 @@ static void outdir_free(struct mt_outdir *o)
     mt_free(o->path);
     mt_free(o->work);
     mt_free(o->result);
+    for (size_t i = 0; i < o->n_parts; i++)
+        mt_free(o->parts[i]);
+    mt_free(o->parts);
     mt_free(o->parent);
     mt_free(o);
 }
@@ -425,6 +428,78 @@ static mt_status outdir_swap(struct mt_ctx *ctx, struct mt_outdir *o)
     return st;
 }
 
+/* ---- an OUT that is a file, or several ---- */
+
+mt_status mt_outdir_part(struct mt_ctx *ctx, struct mt_outdir *out, const char *name)
+{
+    mt_status st = MT_OK;
+    char *path;
+
+    mt_assert((out->flags & MT_OUT_FILE) != 0 && out->files == NULL);
+    MT_TRY(mt_path_join(ctx, out->parent, name, &path));
+    if (mt_path_exists(path) && (out->flags & MT_OUT_FORCE) == 0)
+        st = mt_fail(ctx, MT_E_IO, "%s: exists already; use --force to replace it", path);
+    else
+        st = outdir_may_replace(ctx, path, true);
+    mt_free(path);
+    MT_TRY(st);
+    MT_TRY(mt_realloc(ctx, out->n_parts + 1, sizeof *out->parts, "names of parts", &out->parts));
+    MT_TRY(outdir_concat(ctx, name, "", "", "", &out->parts[out->n_parts]));
+    if (out->n_parts++ > 0)
+        return MT_OK;
+    mt_free(out->result);
+    out->result = NULL;
+    return outdir_concat(ctx, out->work, "/", name, "", &out->result);
+}
+
+mt_status mt_outdir_target(struct mt_ctx *ctx, const struct mt_outdir *out, char **path)
+{
+    bool parts = out->n_parts > 0, beside = parts && strchr(out->path, '/') != NULL;
+
+    return outdir_concat(ctx, beside ? out->parent : "", beside ? "/" : "",
+                         parts ? out->parts[0] : out->path, "", path);
+}
+
+static mt_status outdir_rename(struct mt_ctx *ctx, const char *from_dir, const char *from,
+                               const char *to_dir, const char *to)
+{
+    char *a = NULL, *b = NULL;
+    mt_status st = mt_path_join(ctx, from_dir, from, &a);
+
+    if (st == MT_OK)
+        st = mt_path_join(ctx, to_dir, to, &b);
+    if (st == MT_OK && rename(a, b) != 0)
+        st = outdir_fail(ctx, errno, b);
+    mt_free(a);
+    mt_free(b);
+    return st;
+}
+
+static mt_status outdir_move_parts(struct mt_ctx *ctx, struct mt_outdir *o)
+{
+    mt_status st = MT_OK;
+    char *first;
+
+    MT_TRY(mt_path_join(ctx, o->parent, o->parts[0], &first));
+    bool replaces = mt_path_exists(first);
+    mt_free(first);
+    if (replaces && (o->flags & MT_OUT_FORCE) == 0)
+        return mt_fail(ctx, MT_E_IO, "%s/%s: appeared while it was being written; %s is complete",
+                       o->parent, o->parts[0], o->work);
+    if (replaces)
+        MT_TRY(outdir_rename(ctx, o->parent, o->parts[0], o->work, "replaced"));
+    for (size_t i = 1; i < o->n_parts && st == MT_OK; i++)
+        st = outdir_rename(ctx, o->work, o->parts[i], o->parent, o->parts[i]);
+    if (st == MT_OK)
+        st = outdir_sync_dir(ctx, o->parent);
+    if (st == MT_OK)
+        st = outdir_rename(ctx, o->work, o->parts[0], o->parent, o->parts[0]);
+    if (st == MT_OK && (o->flags & MT_OUT_FORCE) != 0 && mt_path_exists(o->path) &&
+        unlink(o->path) != 0)
+        mt_log(ctx, MT_LOG_WARN, "%s: the replaced output could not be removed", o->path);
+    return st;
+}
+
 /* The file of OUT's name becomes OUT, in one step also when it replaces one; what else lies in
  * OUT.partial goes. */
 static mt_status outdir_move_file(struct mt_ctx *ctx, struct mt_outdir *o)
@@ -432,7 +507,9 @@ static mt_status outdir_move_file(struct mt_ctx *ctx, struct mt_outdir *o)
     if (mt_path_exists(o->path) && (o->flags & MT_OUT_FORCE) == 0)
         return mt_fail(ctx, MT_E_IO, "%s: appeared while it was being written; %s is complete",
                        o->path, o->result);
-    if (rename(o->result, o->path) != 0)
+    if (o->n_parts > 0)
+        MT_TRY(outdir_move_parts(ctx, o));
+    else if (rename(o->result, o->path) != 0)
         return outdir_fail(ctx, errno, o->path);
     o->committed = true;
     MT_TRY(outdir_sync_dir(ctx, o->parent));

@@ -61,6 +61,17 @@ MT_NODISCARD mt_status mt_outfile_sum(struct mt_ctx *ctx, const struct mt_outfil
 void mt_outdir_expect(struct mt_outdir *out, bool there);
 const char *mt_outfile_path(const struct mt_outfile *file); /* "OUT.partial/NAME.partial" */
 
+/* Makes an OUT that is a file a set of files beside each other: the one of OUT's name gives way to
+ * NAME..., of which `first` is what makes the others a whole. To be called before any file is
+ * opened, the first part first. Commit moves the first out last, and with FORCE takes an old one of
+ * its name away before anything else, so that at no moment it stands before files that are not its
+ * own; a replaced file of OUT's own name goes at the end. Refuses names that are there already
+ * without FORCE. */
+MT_NODISCARD mt_status mt_outdir_part(struct mt_ctx *ctx, struct mt_outdir *out, const char *name);
+/* What commit makes: OUT, or its first part; *given*. */
+MT_NODISCARD mt_status mt_outdir_target(struct mt_ctx *ctx, const struct mt_outdir *out,
+                                        char **path);
+
 /* A whole small file at once; replaces one of the same name, atomically and on disk on return. */
 MT_NODISCARD mt_status mt_outdir_text(struct mt_ctx *ctx, struct mt_outdir *out, const char *name,
                                       const void *data, size_t n);

@@ -25,6 +25,8 @@ struct mt_outfile {
 struct mt_outdir {
     char *path, *work, *parent;
     char *result; /* work, or the file in it */
+    char **parts; /* [n_parts] names of an OUT in parts, the first first */
+    size_t n_parts;
     unsigned flags;
     int lock_fd;
     bool committed;

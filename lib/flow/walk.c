@@ -256,6 +256,7 @@ mt_status mt_walk_run(struct mt_ctx *ctx, const struct mt_walk_opts *o, struct m
     out->plan = w.plan;
     out->manifest = w.manifest;
     out->states = w.passes;
+    out->written = w.written;
     out->bytes_out = w.bytes_out;
     out->memory_bytes = w.memory_bytes;
     out->disk_bytes = w.disk_bytes;
@@ -269,5 +270,6 @@ void mt_walk_result_free(struct mt_walk_result *r)
     mt_model_free(r->plan);
     walk_passes_free(r->states);
     mt_json_free(r->manifest);
+    mt_free(r->written);
     memset(r, 0, sizeof *r);
 }

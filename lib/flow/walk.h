@@ -68,6 +68,7 @@ struct mt_walk_result {
     struct mt_model *plan;    /* *given*: borrows the source model. After a measuring walk every
                                  record has its source; after a written one only shapes count */
     struct mt_json *manifest; /* *given*: what moetool.json holds */
+    char *written;            /* *given*: OUT, or the first of its parts; NULL when nothing was */
     uint64_t bytes_out;       /* tensor bytes of the output */
     uint64_t memory_bytes;    /* computed peak of counted memory */
     uint64_t disk_bytes;      /* needed on the output's file system */

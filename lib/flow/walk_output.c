@@ -229,6 +229,7 @@ mt_status walk_output_finish(struct mt_ctx *ctx, struct mt_walk *w)
     MT_TRY(mt_outdir_settle(ctx, w->out));
     MT_TRY(output_show(ctx, w));
     MT_TRY(mt_check_cancel(ctx));
+    MT_TRY(mt_outdir_target(ctx, w->out, &w->written));
     return mt_outdir_commit(ctx, w->out);
 }
 

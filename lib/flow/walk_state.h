@@ -64,6 +64,7 @@ struct mt_walk {
     struct walk_streams s;
 
     struct mt_outdir *out;
+    char *written; /* given to the caller */
     struct mt_writer *w;
     struct mt_journal *journal;
     struct mt_json **facts; /* [n_units] what passes said of a layer; owned until journaled */

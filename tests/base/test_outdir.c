@@ -482,6 +482,70 @@ T_TEST(a_single_file_replaces_no_directory)
     T_CHECK(t, mt_path_is_dir(path) && out_entries(t->dir) == 1);
 }
 
+/* ---- several files ---- */
+
+static mt_status out_write_parts(struct t *t, const char *path, unsigned flags, const char *text,
+                                 const char *obstacle)
+{
+    static const char *const names[] = {"x-1", "x-2", "x-3"};
+    struct mt_outdir *out;
+    struct mt_outfile *f;
+    mt_status st;
+
+    MT_TRY(mt_outdir_open(&t->ctx, path, flags | MT_OUT_FILE, &out));
+    for (int i = 0; i < 3 && (st = mt_outdir_part(&t->ctx, out, names[i])) == MT_OK; i++)
+        ;
+    for (int i = 0; i < 3 && st == MT_OK; i++) {
+        st = mt_outdir_file(&t->ctx, out, names[i], strlen(text), &f);
+        if (st == MT_OK)
+            st = mt_outfile_write(&t->ctx, f, 0, text, strlen(text));
+    }
+    if (st == MT_OK)
+        st = mt_outdir_text(&t->ctx, out, "README.md", "stays behind", 12);
+    if (obstacle != NULL && mkdir(obstacle, 0777) != 0)
+        st = mt_fail(&t->ctx, MT_E_IO, "no obstacle");
+    if (st == MT_OK)
+        st = mt_outdir_commit(&t->ctx, out);
+    mt_outdir_close(out, false);
+    return st;
+}
+
+T_TEST(several_files_appear_and_the_first_of_them_last)
+{
+    char path[512], first[512], second[512];
+
+    snprintf(path, sizeof path, "%s", t_path(t, "x.bin"));
+    snprintf(first, sizeof first, "%s", t_path(t, "x-1"));
+    snprintf(second, sizeof second, "%s", t_path(t, "x-2"));
+    /* Where the second cannot be moved the first does not come. */
+    T_FAILS(t, out_write_parts(t, path, 0, "first", second), MT_E_IO, "x-2");
+    T_CHECK(t, !mt_path_exists(first));
+    T_EQ_INT(t, rmdir(second), 0);
+    T_OK(t, out_write_parts(t, path, 0, "first", NULL));
+    T_CHECK(t, out_same(first, "first") && out_same(second, "first") && !mt_path_exists(path));
+    T_EQ_INT(t, out_entries(t->dir), 3);
+    T_FAILS(t, out_write_parts(t, path, 0, "second", NULL), MT_E_IO, "use --force");
+    T_CHECK(t, out_same(first, "first"));
+    T_OK(t, out_write_parts(t, path, MT_OUT_FORCE, "second", NULL));
+    T_CHECK(t, out_same(first, "second") && out_same(second, "second"));
+    T_EQ_INT(t, out_entries(t->dir), 3);
+    /* An old first part is gone before parts that are not its own stand behind it. */
+    T_EQ_INT(t, remove(second), 0);
+    T_FAILS(t, out_write_parts(t, path, MT_OUT_FORCE, "third", second), MT_E_IO, "x-2");
+    T_CHECK(t, !mt_path_exists(first));
+}
+
+T_TEST(parts_take_the_place_of_one_file)
+{
+    char path[512];
+
+    snprintf(path, sizeof path, "%s", t_path(t, "x.bin"));
+    T_OK(t, out_write_file(&t->ctx, path, 0, "one"));
+    T_OK(t, out_write_parts(t, path, MT_OUT_FORCE, "parts", NULL));
+    T_CHECK(t, !mt_path_exists(path) && out_same(t_path(t, "x-1"), "parts"));
+    T_EQ_INT(t, out_entries(t->dir), 3);
+}
+
 T_TEST(what_is_written_can_be_summed_again)
 {
     struct mt_outfile *a, *b;
