@@ -53,7 +53,7 @@ endif
 # Programs compile against them with -I$(PREFIX)/include/moetool.
 PUBLIC_HEADERS := $(sort $(wildcard lib/*/*.h kernels/*.h))
 
-.PHONY: all help test bench demo install uninstall check asan tsan fuzz clean
+.PHONY: all help test bench demo install uninstall check asan tsan fuzz fuzz-short clean
 all: $(B)/moetool
 	@ln -sfn $(VARIANT) build/current
 
@@ -65,6 +65,7 @@ help:
 	@echo "make check            format, layers, tables, clang-tidy, cppcheck"
 	@echo "make asan | tsan      the tests under sanitizers"
 	@echo "make fuzz             the fuzz targets under libFuzzer (FUZZ_SECONDS=60 each, needs clang)"
+	@echo "make fuzz-short       their seeds and a few seconds of changed copies (FUZZ_SHORT_SECONDS=4)"
 	@echo "make CUDA=1           build with the CUDA device"
 	@echo "make install PREFIX=  program, library, headers, man page (default /usr/local; DESTDIR works)"
 	@echo "make clean            remove build/"
@@ -105,6 +106,7 @@ $(B)/tests/interop/%: $(B)/tests/interop/%.o $(B)/tests/toy.o $(B)/libmoetool.a
 # Fuzz targets: under libFuzzer (make fuzz), or with a main that replays a corpus.
 FUZZ := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_SECONDS ?= 60
+FUZZ_SHORT_SECONDS ?= 4
 FUZZ_MAIN := $(if $(filter fuzz,$(SAN)),,$(B)/tests/fuzz/replay.o)
 $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(FUZZ_MAIN) $(B)/libmoetool.a
 	$(CC) $(SAN_FLAGS) $(if $(filter fuzz,$(SAN)),-fsanitize=fuzzer) -o $@ $^ $(LIBS)
@@ -123,11 +125,19 @@ asan:
 tsan:
 	+@$(MAKE) SAN=tsan test
 
-# What it finds stays in build/fuzz/corpus; seeds are tests/data/<name of the target>.
+# What it finds stays in build/fuzz/corpus. Seeds of a target NAME: tests/data/NAME, tests/fuzz/seeds/NAME.
+FUZZ_SEEDS = $(wildcard tests/data/$(1:fuzz_%=%) tests/fuzz/seeds/$(1:fuzz_%=%))
 fuzz:
 	+@$(MAKE) SAN=fuzz CC=clang $(FUZZ:%=build/fuzz/tests/fuzz/%)
-	@for f in $(FUZZ); do mkdir -p build/fuzz/corpus/$$f && build/fuzz/tests/fuzz/$$f -max_total_time=$(FUZZ_SECONDS) \
-	  -max_len=65536 -artifact_prefix=build/fuzz/$$f- build/fuzz/corpus/$$f tests/data/$${f#fuzz_} || exit 1; done
+	@set -e; $(foreach f,$(FUZZ),mkdir -p build/fuzz/corpus/$(f); build/fuzz/tests/fuzz/$(f) \
+	  -max_total_time=$(FUZZ_SECONDS) -max_len=65536 -artifact_prefix=build/fuzz/$(f)- \
+	  build/fuzz/corpus/$(f) $(call FUZZ_SEEDS,$(f));)
+
+# The seeds, and changed copies of them for a few seconds, under the sanitizers: needs no libFuzzer.
+fuzz-short:
+	+@$(MAKE) SAN=asan $(FUZZ:%=build/asan/tests/fuzz/%)
+	@set -e; $(foreach f,$(FUZZ),echo $(f); build/asan/tests/fuzz/$(f) -mutate=$(FUZZ_SHORT_SECONDS) \
+	  -last=build/asan/$(f)-last $(call FUZZ_SEEDS,$(f));)
 
 demo: all
 	@scripts/demo.sh --no-install

@@ -18,6 +18,8 @@ make -s -j"$jobs" test
 [[ $quick -eq 0 ]] || exit 0
 step "tests under AddressSanitizer and UndefinedBehaviorSanitizer"
 make -s -j"$jobs" SAN=asan test
+step "fuzz targets: their seeds and a few seconds of changed copies, under the sanitizers"
+make -s -j"$jobs" fuzz-short
 step "format, layers, tables, clang-tidy, cppcheck"
 scripts/check.sh
 if command -v nvcc >/dev/null 2>&1; then
