@@ -1,4 +1,5 @@
 #include "lib/base/json_node.h"
+#include "lib/base/mem.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -6,12 +7,17 @@
 
 #define JSON_WHOLE_MAX 9007199254740992.0 /* 2^53 */
 
+void *json_malloc(size_t n)
+{
+    return mt_fault_alloc_now() ? NULL : calloc(1, n);
+}
+
 struct mt_json *mt_json_node_new(enum mt_json_kind kind)
 {
-    struct mt_json *j = calloc(1, sizeof *j);
+    struct mt_json *j = json_malloc(sizeof *j);
 
     if (j != NULL)
-        j->kind = kind;
+        *j = (struct mt_json){.kind = kind};
     return j;
 }
 
@@ -44,6 +50,8 @@ void mt_json_free(struct mt_json *root)
         free(j->key);
         if (j->kind == MT_JSON_STRING)
             free(j->text);
+        if (j->root)
+            mt_mem_refund(((struct json_root *)j)->budget, ((struct json_root *)j)->bytes);
         free(j);
         j = next;
     }
@@ -194,7 +202,7 @@ mt_status mt_json_get_str(struct mt_ctx *ctx, const struct mt_json *obj, const c
 static char *json_strdup(const char *s)
 {
     size_t n = strlen(s) + 1;
-    char *copy = malloc(n);
+    char *copy = json_malloc(n);
 
     if (copy != NULL)
         memcpy(copy, s, n);

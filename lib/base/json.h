@@ -10,9 +10,10 @@
  *
  * A tree is *given* by parse/new and ended by mt_json_free on its root; children are borrowed.
  * Reading functions accept a NULL node and treat it as absent. Lookup by key is linear: walk large
- * objects with first/next. Nodes come from malloc and are not charged to the budget (about 64
- * bytes and the text each): large files of numbers have parsers of their own. Threads: one per
- * tree; reading is safe from any.
+ * objects with first/next. What parse makes is charged to the budget (about 80 bytes and the text
+ * for each value) until its root is freed; trees made by setters, which have no context, are not.
+ * Large files of numbers have parsers of their own. Threads: one per tree; reading is safe from
+ * any.
  */
 #ifndef MT_BASE_JSON_H
 #define MT_BASE_JSON_H

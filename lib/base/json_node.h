@@ -10,6 +10,7 @@ struct mt_json {
     enum mt_json_kind kind;
     bool whole;  /* a number in `integer`, else in `num` */
     bool broken; /* a setter on this node ran out of memory */
+    bool root;   /* of a parsed tree: the beginning of a json_root */
     union {
         struct {
             struct mt_json *first, *last;
@@ -22,6 +23,15 @@ struct mt_json {
     };
 };
 
+/* The root of a parsed tree keeps what its nodes were charged, and is ended with that. */
+struct json_root {
+    struct mt_json j;
+    struct mt_budget *budget;
+    uint64_t bytes;
+};
+
+/* malloc for nodes and their text; NULL when out of memory. */
+void *json_malloc(size_t n);
 struct mt_json *mt_json_node_new(enum mt_json_kind kind); /* NULL when out of memory */
 void mt_json_node_append(struct mt_json *parent, struct mt_json *child);
 

@@ -29,6 +29,11 @@ void mt_fault_alloc(uint64_t n)
     atomic_store(&mem_fault, n);
 }
 
+bool mt_fault_alloc_now(void)
+{
+    return mt_fault_now(&mem_fault);
+}
+
 static bool mem_charge(struct mt_budget *b, uint64_t bytes)
 {
     uint64_t used = atomic_load(&b->used), peak;
@@ -63,7 +68,7 @@ mt_status mt_alloc(struct mt_ctx *ctx, size_t n, size_t size, const char *what, 
     if (!mt_size_mul(n, size, &bytes) || bytes > SIZE_MAX / 2)
         return mt_fail(ctx, MT_E_LIMIT, "%s: size of %zu x %zu bytes overflows", what, n, size);
     bytes = (bytes + 2 * MEM_ALIGN - 1) / MEM_ALIGN * MEM_ALIGN;
-    if (mt_fault_now(&mem_fault))
+    if (mt_fault_alloc_now())
         return mt_fail(ctx, MT_E_NOMEM, "out of memory for %s", what);
     if (!mem_charge(budget, bytes))
         return mem_over(ctx, bytes, what);
@@ -131,6 +136,16 @@ void mt_free(void *ptr)
     struct mem_head *h = mem_head_of(ptr);
     atomic_fetch_sub(&h->budget->used, h->bytes);
     free(h);
+}
+
+mt_status mt_mem_charge(struct mt_ctx *ctx, uint64_t bytes, const char *what)
+{
+    return mem_charge(mt_ctx_budget(ctx), bytes) ? MT_OK : mem_over(ctx, bytes, what);
+}
+
+void mt_mem_refund(struct mt_budget *budget, uint64_t bytes)
+{
+    atomic_fetch_sub(&budget->used, bytes);
 }
 
 void mt_mem_return_freed(void)

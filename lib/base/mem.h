@@ -35,6 +35,11 @@ uint64_t mt_mem_used(const struct mt_ctx *ctx);
 uint64_t mt_mem_peak(const struct mt_ctx *ctx);
 uint64_t mt_mem_limit(const struct mt_ctx *ctx);
 
+/* For memory that does not come from mt_alloc but counts all the same: charges it to the budget, or
+ * fails as mt_alloc does. Refunded to the budget that was charged (mt_ctx_budget). */
+MT_NODISCARD mt_status mt_mem_charge(struct mt_ctx *ctx, uint64_t bytes, const char *what);
+void mt_mem_refund(struct mt_budget *budget, uint64_t bytes);
+
 /* Fails with the sentence of a plan that cannot fit: "<what> needs 3.1 GiB, --memory allows ...".
  * Charges nothing. */
 MT_NODISCARD mt_status mt_mem_fits(struct mt_ctx *ctx, uint64_t bytes, const char *what);
@@ -44,8 +49,10 @@ MT_NODISCARD mt_status mt_mem_fits(struct mt_ctx *ctx, uint64_t bytes, const cha
  * of 145M a conversion held 151 MiB so. Once, before other threads start; for programs. */
 void mt_mem_return_freed(void);
 
-/* The n-th allocation from now fails (1 = the next); 0 switches injection off. Process-wide. */
+/* The n-th allocation from now fails (1 = the next); 0 switches injection off. Process-wide. Who
+ * allocates otherwise asks mt_fault_alloc_now first: true for the one that is to fail. */
 void mt_fault_alloc(uint64_t n);
+bool mt_fault_alloc_now(void);
 
 struct mt_arena_block;
 struct mt_arena {

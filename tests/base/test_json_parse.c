@@ -191,3 +191,63 @@ T_TEST(files_are_read_within_a_limit)
     T_OK(t, mt_json_read(&t->ctx, t_path(t, "c.json"), 7, &j));
     mt_json_free(j);
 }
+
+/* A tree counts until its root is freed, wherever it was put. */
+T_TEST(trees_are_charged_to_the_budget)
+{
+    uint64_t before = mt_mem_used(&t->ctx), with;
+    struct mt_json *j, *outer = mt_json_new_object();
+
+    T_OK(t, mt_json_parse(&t->ctx, "{\"a\":[1,2,{\"b\":\"text\"}]}", 24, "x", &j));
+    with = mt_mem_used(&t->ctx);
+    T_CHECK(t, with >= before + 5 * 64 && with < before + 2000);
+    mt_json_set(outer, "inner", j);
+    T_EQ_INT(t, mt_mem_used(&t->ctx), with);
+    mt_json_set_int(outer, "inner", 1);
+    T_EQ_INT(t, mt_mem_used(&t->ctx), before);
+    mt_json_free(outer);
+}
+
+T_TEST(a_tree_stays_within_the_budget)
+{
+    enum { N = 200000 };
+    struct mt_ctx small;
+    struct mt_json *j;
+    char *text = malloc(2 * N + 2);
+
+    T_CHECK(t, text != NULL);
+    for (int i = 0; i < N; i++)
+        memcpy(text + 2 * i, i == 0 ? "[1" : ",1", 2);
+    memcpy(text + (size_t)2 * N, "]", 2);
+    T_OK(t,
+         mt_ctx_open(&small, &(struct mt_ctx_opts){.n_threads = 1, .memory_bytes_max = 4 << 20}));
+    mt_status st = mt_json_parse(&small, text, strlen(text), "x.json", &j);
+    T_CHECK(t, st == MT_E_LIMIT && strstr(mt_error(&small), "x.json needs") != NULL);
+    T_EQ_INT(t, mt_mem_used(&small), 0);
+    mt_ctx_close(&small);
+    T_OK(t, mt_json_parse(&t->ctx, text, strlen(text), "x.json", &j));
+    mt_json_free(j);
+    free(text);
+}
+
+T_TEST(running_out_of_memory_is_survived)
+{
+    static const char text[] =
+        "{\"a\":[1,\"t\"],\"b\":{\"1\":1,\"2\":1,\"3\":1,\"4\":1,\"5\":1,\"6\":1,"
+        "\"7\":1,\"8\":1,\"9\":1,\"10\":1,\"11\":1,\"12\":1,\"13\":1,"
+        "\"14\":1,\"15\":1,\"16\":1,\"17\":1}}";
+    mt_status st = MT_E_NOMEM;
+    struct mt_json *j;
+    uint64_t n = 0;
+
+    while (st != MT_OK && n < 200) {
+        mt_fault_alloc(++n);
+        st = mt_json_parse(&t->ctx, text, sizeof text - 1, "x", &j);
+        mt_fault_alloc(0);
+        T_CHECK(t, st == MT_E_NOMEM || st == MT_OK);
+        if (st != MT_OK)
+            T_EQ_INT(t, mt_mem_used(&t->ctx), 0);
+    }
+    T_CHECK(t, n > 40);
+    mt_json_free(j);
+}
