@@ -29,6 +29,11 @@ void mt_fault_alloc(uint64_t n)
     atomic_store(&mem_fault, n);
 }
 
+bool mt_fault_alloc_waits(void)
+{
+    return atomic_load(&mem_fault) != 0;
+}
+
 bool mt_fault_alloc_now(void)
 {
     return mt_fault_now(&mem_fault);

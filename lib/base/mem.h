@@ -53,6 +53,8 @@ void mt_mem_return_freed(void);
  * allocates otherwise asks mt_fault_alloc_now first: true for the one that is to fail. */
 void mt_fault_alloc(uint64_t n);
 bool mt_fault_alloc_now(void);
+/* True while the failure that was ordered has not happened. */
+bool mt_fault_alloc_waits(void);
 
 struct mt_arena_block;
 struct mt_arena {

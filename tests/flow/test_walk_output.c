@@ -352,18 +352,6 @@ T_TEST(a_full_disk_at_any_write_is_one_sentence_and_can_be_resumed)
     T_CHECK(t, t_same_tree(kit_path(t, "want"), out));
 }
 
-/* True while an injected fault still waits, which it no longer does afterwards. */
-static bool fault_waits(struct t *t, uint64_t n)
-{
-    for (uint64_t i = 0; i < n; i++) {
-        void *p;
-        if (mt_alloc(&t->ctx, 1, 1, "probe", &p) != MT_OK)
-            return true;
-        mt_free(p);
-    }
-    return false;
-}
-
 static void every_allocation_fails_once(struct t *t, struct job *j)
 {
     const char *out = j->run.out;
@@ -374,16 +362,16 @@ static void every_allocation_fails_once(struct t *t, struct job *j)
     for (uint64_t n = 1;; n++) {
         mt_fault_alloc(n);
         mt_status st = kit_walk(t, &j->run);
-        if (st == MT_OK && fault_waits(t, n))
-            break;
+        bool waits = mt_fault_alloc_waits();
         mt_fault_alloc(0);
+        if (waits)
+            break;
         T_CHECK(t, st == MT_OK || st == MT_E_NOMEM);
         T_CHECK(t, there(out) == (st == MT_OK));
         T_CHECK(t, !there(kit_path(t, "out.partial")));
         if (st == MT_OK) /* what failed was something that may be missing */
             remove_tree(out);
     }
-    mt_fault_alloc(0);
     T_CHECK(t, t_same_tree(kit_path(t, "want"), out));
 }
 
