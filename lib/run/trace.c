@@ -165,10 +165,10 @@ static mt_status trace_count(struct mt_ctx *ctx, struct trace_reader *r, const c
 {
     int number = 0;
 
-    for (const char *p = text, *end = text + n; p < end;) {
+    for (const char *p = text, *end = text + n; p < end; number++) {
         const char *nl = memchr(p, '\n', (size_t)(end - p));
         size_t len = nl != NULL ? (size_t)(nl - p) : (size_t)(end - p);
-        struct trace_line l = {.text = p, .n = len, .seq = (uint64_t)number, .number = ++number};
+        struct trace_line l = {.text = p, .n = len, .seq = (uint64_t)number, .number = number + 1};
         bool told = false;
         if (!trace_blank(p, len))
             MT_TRY(trace_scan(ctx, r, &l, &told));
