@@ -9,7 +9,7 @@
 
 #define RUN_IDS 24
 
-static mt_status pass_options(struct mt_ctx *ctx, const struct mt_pass *p, char *text, void *opts)
+mt_status pass_options(struct mt_ctx *ctx, const struct mt_pass *p, char *text, void *opts)
 {
     char *rest = text;
 

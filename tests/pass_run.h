@@ -5,6 +5,10 @@
 #include "lib/flow/walk.h"
 #include "tests/t.h"
 
+/* "name=value name=value" into a pass's options, defaults first. `text` is cut up and must outlive
+ * the options, which point into it. */
+mt_status pass_options(struct mt_ctx *ctx, const struct mt_pass *p, char *text, void *opts);
+
 /* Runs one pass with options "name=value name=value" as a measuring walk. `data` may be NULL.
  * End `out` with mt_walk_result_free. */
 mt_status run_pass(struct mt_ctx *ctx, const char *pass, const char *options,

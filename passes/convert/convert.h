@@ -3,6 +3,7 @@
  * convert_ffn.c    options, rounds, the order of a layer's parts, the pass's row
  * convert_route.c  the router of a layer: made, flattened, measured; its choices for tokens
  * convert_store.c  shapes of the plan's records, and their sources
+ * convert_near.c   the linear router nearest to one that a target cannot hold
  * convert_told.c   reports
  */
 #ifndef MT_PASSES_CONVERT_H
@@ -26,6 +27,9 @@ struct convert {
     const struct mt_convert_refit *refit;
     int rounds[CONVERT_DONE];
     int64_t flatten; /* -1: chosen for each layer */
+    bool has_form;   /* the maker's routers are not linear: `form` tells their kind */
+    bool near;       /* ... but the target's are */
+    struct mt_router form;
     double norm_offset;
     struct mt_dense_ffn *dense;       /* [n_layers] */
     struct mt_layer_numbers *numbers; /* [n_layers] */
@@ -40,6 +44,8 @@ struct convert {
     struct mt_expert_norms *norms;
     struct mt_router_probe *probe;
     struct mt_convert_routing routing;
+    struct mt_router_fit *near_fit;
+    bool near_made; /* routing.form is, and waits for its linear neighbour */
     struct mt_convert_down down;
 };
 
@@ -51,6 +57,17 @@ MT_NODISCARD mt_status convert_show_router(struct mt_ctx *ctx, struct convert *s
 /* picked[m, E] of inputs x[m, hidden] by the router as it will be stored. */
 MT_NODISCARD mt_status convert_pick(struct mt_ctx *ctx, const struct convert *s, int64_t m,
                                     const float *x, unsigned char *picked);
+
+/* The router a target cannot hold: made as soon as its own rounds are over, its choices on a block
+ * added to the fit of its neighbour, and that solved into routing.w. */
+MT_NODISCARD mt_status convert_near_show(struct mt_ctx *ctx, struct convert *s,
+                                         const struct mt_observation *ob);
+MT_NODISCARD mt_status convert_near_solve(struct mt_ctx *ctx, struct convert *s);
+/* Opens routing.form and lets the maker fill it. */
+MT_NODISCARD mt_status convert_make_form(struct mt_ctx *ctx, struct convert *s,
+                                         const struct mt_convert_router *maker);
+/* The router that will be stored, linear or not; borrows its arrays. */
+struct mt_router_form convert_stored_form(const struct convert *s);
 
 MT_NODISCARD mt_status convert_plan(struct mt_ctx *ctx, struct convert *s, struct mt_model *m);
 /* Sources of all records of the layer. */

@@ -8,6 +8,7 @@
  */
 #include "lib/base/mem.h"
 #include "passes/convert/convert.h"
+#include "passes/lib/router_fit.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -57,21 +58,40 @@ static void convert_choose_parts(struct convert *s)
     mt_assert(router > 0 && refit > 0);
     s->router = mt_convert_routers[router];
     s->refit = mt_convert_refits[refit];
+    s->has_form = s->router->form != NULL;
+    if (s->has_form) {
+        s->form = (struct mt_router){0};
+        s->router->form(&s->at, &s->form);
+    }
+    s->near = s->has_form && strcmp(mt_target_name(s->shape.target), "native") != 0;
     s->rounds[CONVERT_METHOD] = convert_part_rounds(s->method->rounds, &s->at);
     s->rounds[CONVERT_ROUTER] = convert_part_rounds(s->router->rounds, &s->at);
     s->rounds[CONVERT_REFIT] = convert_part_rounds(s->refit->rounds, &s->at);
+    s->rounds[CONVERT_ROUTER] += s->near;
     /* Contribution norms also judge a router that was not fitted to them. */
     if (!all && s->rounds[CONVERT_ROUTER] == 0)
         s->rounds[CONVERT_ROUTER] = 1;
 }
 
+/* Nothing but the native layout holds a router that is not linear. */
+static void convert_aim_at_form(struct convert *s)
+{
+    int router = s->o.router;
+
+    if (router == 0)
+        router = mt_convert_name_find(mt_convert_router_names, s->method->router);
+    if (s->o.arch == 0 && mt_convert_routers[router]->form != NULL)
+        s->o.arch = mt_convert_name_find(mt_convert_arch_names, "native");
+}
+
 static mt_status convert_setup(struct mt_ctx *ctx, struct convert *s, const struct mt_model *src)
 {
-    const struct mt_shape_ask ask = mt_convert_ask(&s->o);
     struct mt_moe_shape *p = &s->shape;
 
     s->at = (struct mt_convert_at){.o = &s->o, .src = src, .shape = p};
     s->method = convert_choose_method(&s->o);
+    convert_aim_at_form(s);
+    const struct mt_shape_ask ask = mt_convert_ask(&s->o);
     MT_TRY(convert_read_flatten(ctx, s));
     MT_TRY(s->method->shape != NULL ? s->method->shape(ctx, &s->o, src, p)
                                     : mt_moe_shape_read(ctx, &ask, src, p));
@@ -101,10 +121,15 @@ static void convert_end_layer(struct convert *s)
     s->probe = NULL;
     mt_split_free(s->division.split);
     mt_free(s->division.scale);
+    mt_free(s->division.representative);
     mt_json_free(s->division.facts);
     s->division = (struct mt_convert_division){0};
     mt_free(s->routing.w);
     mt_free(s->routing.bias);
+    mt_router_form_free(&s->routing.form);
+    mt_router_fit_free(s->near_fit);
+    s->near_fit = NULL;
+    s->near_made = false;
     s->routing = (struct mt_convert_routing){0};
     mt_free(s->down.down);
     mt_free(s->down.gain);
@@ -198,6 +223,10 @@ static uint64_t convert_memory(const void *state, const struct mt_model *m)
     (void)m;
     if (s->rounds[CONVERT_ROUTER] > 0)
         router += w * d * 4 + mt_router_probe_bytes(d, n) + MT_OBSERVE_TOKENS_MAX * n * 8;
+    if (s->has_form)
+        router += mt_router_form_bytes(&s->form, (int64_t)n, (int64_t)d);
+    if (s->near)
+        router += mt_router_fit_bytes(d, n);
     if (s->rounds[CONVERT_REFIT] > 0)
         refit += MT_OBSERVE_TOKENS_MAX * n * 5;
     if (router > method)
@@ -241,6 +270,7 @@ static mt_status convert_decide(struct mt_ctx *ctx, struct convert *s)
         s->method->end(s->method_state);
     s->method_state = NULL;
     const struct mt_split *split = s->at.split = s->division.split;
+    s->at.representative = s->division.representative;
     mt_split_checksum(split, out->lists);
     out->shared = mt_split_shared_width(split);
     out->shared_by = s->division.shared_by;

@@ -1,4 +1,3 @@
-#include "kernels/linalg.h"
 #include "lib/base/mem.h"
 #include "lib/base/pool.h"
 #include "lib/run/runner.h"
@@ -32,7 +31,9 @@ mt_status convert_show_router(struct mt_ctx *ctx, struct convert *s,
     mt_status st = mt_expert_norms_run(ctx, s->norms, ob->m, ob->h, norms);
     if (st == MT_OK && mine.round == 0)
         mt_router_probe_add(s->probe, ob->m, ob->token0, ob->x, norms);
-    if (st == MT_OK && s->router->observe != NULL)
+    if (st == MT_OK && s->near && mine.round == s->rounds[CONVERT_ROUTER] - 1)
+        st = convert_near_show(ctx, s, &mine);
+    else if (st == MT_OK && s->router->observe != NULL)
         st = s->router->observe(ctx, &s->at, s->router_state, &mine, norms);
     mt_free(norms);
     return st;
@@ -114,18 +115,27 @@ mt_status convert_make_router(struct mt_ctx *ctx, struct convert *s)
     size_t n = (size_t)s->shape.n_experts, d = (size_t)s->shape.hidden;
 
     MT_TRY(route_choose_maker(ctx, s, &maker));
-    MT_TRY(mt_alloc0(ctx, n, d * sizeof(float), "router", &s->routing.w));
-    MT_TRY(mt_alloc0(ctx, n, sizeof(float), "router bias", &s->routing.bias));
-    MT_TRY(maker->make(ctx, &s->at, s->router_state, &s->routing));
+    if (maker->form != NULL && !s->near_made)
+        MT_TRY(convert_make_form(ctx, s, maker));
+    if (maker->form == NULL || s->near)
+        MT_TRY(mt_alloc0(ctx, n, d * sizeof(float), "router", &s->routing.w));
+    if (maker->form == NULL) {
+        MT_TRY(mt_alloc0(ctx, n, sizeof(float), "router bias", &s->routing.bias));
+        MT_TRY(maker->make(ctx, &s->at, s->router_state, &s->routing));
+    } else if (s->near) {
+        MT_TRY(convert_near_solve(ctx, s));
+    }
     out->router = mt_convert_name_find(mt_convert_router_names,
                                        s->routing.made != NULL ? s->routing.made : maker->name);
     s->routing.has_bias = s->routing.has_bias && s->shape.target->rule.has_bias;
-    MT_TRY(route_flatten(ctx, s, out));
+    if (s->routing.w != NULL)
+        MT_TRY(route_flatten(ctx, s, out));
     s->at.router = s->routing.w;
     s->at.router_bias = s->routing.has_bias ? s->routing.bias : NULL;
     if (s->probe == NULL)
         return MT_OK;
-    return mt_router_probe_measure(ctx, s->probe, s->shape.target, s->routing.w, s->at.router_bias,
+    const struct mt_router_form form = convert_stored_form(s);
+    return mt_router_probe_measure(ctx, s->probe, s->shape.target, &form, s->at.router_bias,
                                    &out->fit);
 }
 
@@ -181,9 +191,9 @@ mt_status convert_pick(struct mt_ctx *ctx, const struct convert *s, int64_t m, c
     r.logits = logits;
     mt_status st = mt_alloc(ctx, (size_t)mt_ctx_threads(ctx), route_scratch_bytes(p->n_experts),
                             "choices", &r.scratch);
+    const struct mt_router_form form = convert_stored_form(s);
     if (st == MT_OK)
-        st = mt_gemm_nt(ctx, m, p->n_experts, p->hidden, 1, x, p->hidden, s->routing.w, p->hidden,
-                        0, logits, p->n_experts);
+        st = mt_router_form_run(ctx, &form, m, x, logits);
     if (st == MT_OK)
         st = mt_pool_run(ctx, (m + ROUTE_ROWS - 1) / ROUTE_ROWS, route_pick_job, &r);
     mt_free(r.scratch);

@@ -14,7 +14,8 @@ static mt_status store_plan_layer(struct mt_ctx *ctx, struct convert *s, struct 
                        "convert-ffn must come before passes that change FFNs: run them in a "
                        "second command");
     MT_TRY(mt_dense_ffn_find(ctx, m, layer, &s->dense[layer]));
-    return mt_moe_plan_layer(ctx, &s->shape, &s->dense[layer], m, layer);
+    MT_TRY(mt_moe_plan_layer(ctx, &s->shape, &s->dense[layer], m, layer));
+    return s->has_form && !s->near ? mt_router_form_plan(ctx, &s->form, false, m, layer) : MT_OK;
 }
 
 mt_status convert_plan(struct mt_ctx *ctx, struct convert *s, struct mt_model *m)
@@ -95,8 +96,8 @@ static mt_status store_router(struct mt_ctx *ctx, const struct convert *s, struc
 {
     struct mt_tensor *t;
 
-    MT_TRY(mt_model_need(ctx, m, mt_role(MT_ROLE_ROUTER, s->at.layer, MT_EXPERT_NONE), &t));
-    MT_TRY(mt_source_floats(ctx, m, t, s->routing.w));
+    const struct mt_router_form form = convert_stored_form(s);
+    MT_TRY(mt_router_form_store(ctx, &form, m, s->at.layer));
     MT_TRY(mt_moe_set_constants(ctx, &s->shape, m, s->at.layer));
     if (!s->routing.has_bias)
         return MT_OK;

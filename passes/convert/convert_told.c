@@ -6,7 +6,7 @@
 #define TOLD_TIES_MAX 0.05
 
 struct told_sums {
-    double bound, error, agreement, captured, ties, before, after;
+    double bound, error, agreement, captured, ties, before, after, near;
     int64_t flatten;
     int measured, refitted, reverted;
 };
@@ -23,6 +23,7 @@ static struct told_sums told_add_up(const struct convert *s)
         y.agreement += n->fit.agreement;
         y.captured += n->fit.captured;
         y.ties = fmax(y.ties, n->fit.ties);
+        y.near += n->near;
         y.measured += n->fit.tokens > 0;
         y.refitted += n->refit.tokens > 0;
         y.reverted += n->refit.reverted;
@@ -88,6 +89,14 @@ mt_status convert_tell(struct mt_ctx *ctx, const struct convert *s, struct mt_js
            p->k, p->n_experts, p->n_shared, (long long)p->expert_width,
            p->expert_width == 1 ? "" : "s", 100 * (double)active / (double)p->width,
            (long long)p->width);
+    if (y.near > 0) {
+        double share = y.near / p->n_layers;
+        mt_json_set_num(out, "nearest_linear_agreement_mean", share);
+        mt_log(ctx, MT_LOG_WARN,
+               "%s holds linear routers only: instead of router %s stands the linear one nearest "
+               "to it, which makes %.0f %% of its choices; --arch native keeps it",
+               mt_target_name(p->target), s->router->name, 100 * share);
+    }
     if (p->k < p->n_experts)
         mt_log(ctx, MT_LOG_INFO, "expert weights differ from 1 by at most %.2g", y.bound);
     told_fits(ctx, &y, out);

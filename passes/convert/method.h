@@ -27,6 +27,7 @@
 #include "passes/lib/layer_numbers.h"
 #include "passes/lib/moe_shape.h"
 #include "passes/lib/neurons.h"
+#include "passes/lib/router_form.h"
 #include "passes/lib/split.h"
 
 /* The layer at hand, as every part sees it. Borrowed, read-only. */
@@ -36,18 +37,21 @@ struct mt_convert_at {
     const struct mt_moe_shape *shape;
     const struct mt_dense_ffn *dense; /* records of the source's FFN; NULL in `memory`, `rounds` */
     int layer;
-    bool observed;                /* activations were shown to this layer */
-    const struct mt_split *split; /* from `decide` on */
-    const float *router;          /* [E, hidden], from `make` on, as it will be stored */
-    const float *router_bias;     /* [E], selection only; NULL: none */
+    bool observed;                 /* activations were shown to this layer */
+    const struct mt_split *split;  /* from `decide` on */
+    const int32_t *representative; /* from `decide` on; NULL: the method names none */
+    const float *router;           /* [E, hidden], from `make` on, as it will be stored; NULL: it is
+                                      not linear */
+    const float *router_bias;      /* [E], selection only; NULL: none */
 };
 
 /* What a method decides. Given to the caller, who frees it. */
 struct mt_convert_division {
-    struct mt_split *split; /* lists; sizes as at->shape says */
-    float *scale;           /* [E] on each routed expert's output; NULL: 1 */
-    int shared_by;          /* enum mt_shared_by */
-    struct mt_json *facts;  /* what else the report should say of this layer; NULL: nothing */
+    struct mt_split *split;  /* lists; sizes as at->shape says */
+    float *scale;            /* [E] on each routed expert's output; NULL: 1 */
+    int shared_by;           /* enum mt_shared_by */
+    int32_t *representative; /* [E] a neuron that speaks for each expert; NULL: none is named */
+    struct mt_json *facts;   /* what else the report should say of this layer; NULL: nothing */
 };
 
 struct mt_convert_method {
@@ -73,10 +77,11 @@ struct mt_convert_method {
 
 /* What a router maker makes; arrays are the caller's and zeroed. */
 struct mt_convert_routing {
-    float *w;         /* [E, hidden] */
-    float *bias;      /* [E] intercepts; stored where the target can hold them */
-    bool has_bias;    /* the maker filled `bias` */
-    bool keep_scale;  /* logits matter as they are: no flattening */
+    float *w;                   /* [E, hidden] */
+    float *bias;                /* [E] intercepts; stored where the target can hold them */
+    bool has_bias;              /* the maker filled `bias` */
+    bool keep_scale;            /* logits matter as they are: no flattening */
+    struct mt_router_form form; /* of a maker that has `form`: open, and w is NULL */
     const char *made; /* the maker that did it in the end, when it was another; NULL: this one */
 };
 
@@ -86,6 +91,10 @@ struct mt_convert_router {
     bool data;
     bool norms; /* `observe` wants the contribution norms */
 
+    /* What kind it makes, when that is not linear; at->dense is NULL. Only the native layout holds
+     * it: --arch auto takes that, and every other target gets the linear router nearest to it,
+     * fitted to its choices (convert_near.c). NULL: linear. */
+    void (*form)(const struct mt_convert_at *at, struct mt_router *is);
     int (*rounds)(const struct mt_convert_at *at);
     uint64_t (*memory)(const struct mt_convert_at *at);
     mt_status (*begin)(struct mt_ctx *ctx, const struct mt_convert_at *at, int64_t n_tokens,

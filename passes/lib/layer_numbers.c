@@ -89,6 +89,8 @@ mt_status mt_layer_numbers_write(struct mt_ctx *ctx, const struct mt_layer_numbe
     mt_json_set_str(out, "router", router_names[n->router]);
     mt_json_set_int(out, "flatten", n->flatten);
     mt_json_set_num(out, "weight_bound", n->weight_bound);
+    if (n->near > 0)
+        mt_json_set_num(out, "nearest_linear_agreement", n->near);
     mt_refit_numbers_write(&n->refit, out);
     if (n->facts != NULL) {
         MT_TRY(mt_json_copy(ctx, n->facts, &facts));
@@ -122,6 +124,7 @@ mt_status mt_layer_numbers_read(struct mt_ctx *ctx, struct mt_layer_numbers *n,
     MT_TRY(mt_json_get_num(ctx, in, "weight_bound", NAN, &n->weight_bound));
     MT_TRY(mt_json_get_int(ctx, in, "dropped", 0, &n->dropped));
     MT_TRY(mt_json_get_int(ctx, in, "copies", 0, &n->copies));
+    MT_TRY(mt_json_get_num(ctx, in, "nearest_linear_agreement", 0, &n->near));
     MT_TRY(numbers_read_refit(ctx, &n->refit, in));
     if (facts != NULL)
         MT_TRY(mt_json_copy(ctx, facts, &n->facts));

@@ -33,6 +33,8 @@ struct mt_layer_numbers {
     int64_t flatten;              /* the router was multiplied by 2^-flatten */
     double weight_bound;          /* on |weight * alpha - 1|, whatever the text; NaN: unknown */
     struct mt_router_quality fit; /* tokens 0: nothing was measured */
+    double near; /* share of choices that a stand-in shares with the router it stands for; 0: the
+                    router is itself */
     struct mt_refit_numbers refit;
     struct mt_json *facts; /* of the method's own; owned; NULL: none */
 };

@@ -83,7 +83,8 @@ static void probe_token(const struct mt_router_probe *p, const struct mt_target 
                         double *weight, struct probe_tally *y)
 {
     /* fp32 scores near 1/2 stand 6e-8 apart, and a sigmoid's slope is 1/4. */
-    double gap_min = bias == NULL ? 2.4e-7 : 6e-8;
+    bool sigmoid = target->rule.score == MT_SCORE_SIGMOID && bias != NULL;
+    double gap_min = sigmoid ? 6e-8 : 2.4e-7;
     double alpha = mt_target_alpha(target, p->n, p->k);
     int32_t *mine = picks, *oracle = picks + p->n;
 
@@ -100,7 +101,7 @@ static void probe_token(const struct mt_router_probe *p, const struct mt_target 
         y->load_oracle[oracle[i]]++;
     }
     for (int e = 0; bias != NULL && e < p->n; e++)
-        logits[e] = 1 / (1 + exp(-logits[e])) + bias[e];
+        logits[e] = (sigmoid ? 1 / (1 + exp(-logits[e])) : logits[e]) + bias[e];
     double last = INFINITY, next = -INFINITY;
     for (int e = 0; e < p->n; e++) {
         bool picked = false;
@@ -115,8 +116,8 @@ static void probe_token(const struct mt_router_probe *p, const struct mt_target 
 }
 
 static mt_status probe_run(struct mt_ctx *ctx, const struct mt_router_probe *p,
-                           const struct mt_target *target, const float *router, const float *bias,
-                           int64_t *load, struct mt_router_quality *out)
+                           const struct mt_target *target, const struct mt_router_form *router,
+                           const float *bias, int64_t *load, struct mt_router_quality *out)
 {
     struct probe_tally y = {.load_oracle = load, .load_router = load + p->n};
     size_t n = (size_t)p->n;
@@ -130,8 +131,7 @@ static mt_status probe_run(struct mt_ctx *ctx, const struct mt_router_probe *p,
     if (st == MT_OK)
         st = mt_alloc(ctx, 2 * n, sizeof(int32_t), "router check", &picks);
     if (st == MT_OK)
-        st = mt_gemm_nt(ctx, p->n_sample, p->n, p->d, 1, p->sample_x, p->d, router, p->d, 0,
-                        product, p->n);
+        st = mt_router_form_run(ctx, router, p->n_sample, p->sample_x, product);
     for (int e = 0; st == MT_OK && bias != NULL && e < p->n; e++)
         scratch[2 * p->n + e] = (double)bias[e];
     for (int64_t t = 0; st == MT_OK && t < p->n_sample; t++) {
@@ -161,8 +161,9 @@ static mt_status probe_run(struct mt_ctx *ctx, const struct mt_router_probe *p,
 }
 
 mt_status mt_router_probe_measure(struct mt_ctx *ctx, const struct mt_router_probe *p,
-                                  const struct mt_target *target, const float *router,
-                                  const float *bias, struct mt_router_quality *out)
+                                  const struct mt_target *target,
+                                  const struct mt_router_form *router, const float *bias,
+                                  struct mt_router_quality *out)
 {
     int64_t *load;
 
@@ -172,5 +173,43 @@ mt_status mt_router_probe_measure(struct mt_ctx *ctx, const struct mt_router_pro
     MT_TRY(mt_alloc0(ctx, 2 * (size_t)p->n, sizeof(*load), "router check", &load));
     mt_status st = probe_run(ctx, p, target, router, bias, load, out);
     mt_free(load);
+    return st;
+}
+
+static mt_status probe_logits(struct mt_ctx *ctx, const struct mt_router_probe *p,
+                              const struct mt_router_form *router, float **out)
+{
+    MT_TRY(mt_alloc(ctx, (size_t)p->n_sample, (size_t)p->n * sizeof(float), "router check", out));
+    return mt_router_form_run(ctx, router, p->n_sample, p->sample_x, *out);
+}
+
+mt_status mt_router_probe_agree(struct mt_ctx *ctx, const struct mt_router_probe *p,
+                                const struct mt_router_form *a, const struct mt_router_form *b,
+                                double *share)
+{
+    float *mine = NULL, *other = NULL;
+    int32_t *picks = NULL;
+    int64_t same = 0;
+
+    *share = NAN;
+    if (p->n_sample == 0)
+        return MT_OK;
+    mt_status st = probe_logits(ctx, p, a, &mine);
+    if (st == MT_OK)
+        st = probe_logits(ctx, p, b, &other);
+    if (st == MT_OK)
+        st = mt_alloc(ctx, 2 * (size_t)p->n, sizeof(*picks), "router check", &picks);
+    for (int64_t t = 0; st == MT_OK && t < p->n_sample; t++) {
+        mt_top_k(mine + t * p->n, p->n, p->k, picks);
+        mt_top_k(other + t * p->n, p->n, p->k, picks + p->n);
+        for (int i = 0; i < p->k; i++)
+            for (int j = 0; j < p->k; j++)
+                same += picks[i] == picks[p->n + j];
+    }
+    if (st == MT_OK)
+        *share = (double)same / ((double)p->n_sample * p->k);
+    mt_free(mine);
+    mt_free(other);
+    mt_free(picks);
     return st;
 }

@@ -9,6 +9,7 @@
 #define MT_PASSES_ROUTER_PROBE_H
 
 #include "lib/base/ctx.h"
+#include "passes/lib/router_form.h"
 #include "passes/lib/targets.h"
 
 #include <stdint.h>
@@ -36,8 +37,13 @@ struct mt_router_quality {
                             scores tell apart after flattening */
     double load_oracle_max, load_router_max; /* busiest expert's share of picks, times n */
 };
-/* router[n, d] and its selection bias [n] (NULL: none) as they will be stored. */
+/* The router and its selection bias [n] (NULL: none) as they will be stored. */
 MT_NODISCARD mt_status mt_router_probe_measure(struct mt_ctx *ctx, const struct mt_router_probe *p,
-                                               const struct mt_target *target, const float *router,
+                                               const struct mt_target *target,
+                                               const struct mt_router_form *router,
                                                const float *bias, struct mt_router_quality *out);
+/* Share of router a's k choices that router b makes too, by logits alone; NaN without a sample. */
+MT_NODISCARD mt_status mt_router_probe_agree(struct mt_ctx *ctx, const struct mt_router_probe *p,
+                                             const struct mt_router_form *a,
+                                             const struct mt_router_form *b, double *share);
 #endif

@@ -8,6 +8,7 @@
 #define D 12
 #define N 6
 #define K 2
+#define LINEAR(n_, d_, w_) (&(struct mt_router_form){.n = (n_), .d = (d_), .w = (w_)})
 
 /* One feature, two experts, three tokens: everything by hand. */
 T_TEST(three_tokens_equal_the_hand_computed_figures)
@@ -19,7 +20,8 @@ T_TEST(three_tokens_equal_the_hand_computed_figures)
 
     T_OK(t, mt_router_probe_create(&t->ctx, 1, 2, 1, 3, &p));
     mt_router_probe_add(p, 3, 0, x, norms);
-    T_OK(t, mt_router_probe_measure(&t->ctx, p, mt_target_find("glm4_moe"), router, NULL, &q));
+    T_OK(t, mt_router_probe_measure(&t->ctx, p, mt_target_find("glm4_moe"), LINEAR(2, 1, router),
+                                    NULL, &q));
     T_EQ_INT(t, q.tokens, 3);
     T_NEAR(t, q.agreement, 1, 0);
     T_NEAR(t, q.captured, 1, 1e-12);
@@ -30,18 +32,21 @@ T_TEST(three_tokens_equal_the_hand_computed_figures)
     /* The router turned round picks the other expert every time. */
     router[0] = -router[0];
     router[1] = -router[1];
-    T_OK(t, mt_router_probe_measure(&t->ctx, p, mt_target_find("glm4_moe"), router, NULL, &q));
+    T_OK(t, mt_router_probe_measure(&t->ctx, p, mt_target_find("glm4_moe"), LINEAR(2, 1, router),
+                                    NULL, &q));
     T_NEAR(t, q.agreement, 0, 0);
     T_NEAR(t, q.captured, (1.0 + 1 + 0) / (4 + 9 + 1), 1e-12);
     /* A router of zeros ties everywhere. */
     router[0] = router[1] = 0;
-    T_OK(t, mt_router_probe_measure(&t->ctx, p, mt_target_find("glm4_moe"), router, NULL, &q));
+    T_OK(t, mt_router_probe_measure(&t->ctx, p, mt_target_find("glm4_moe"), LINEAR(2, 1, router),
+                                    NULL, &q));
     T_NEAR(t, q.ties, 1, 0);
     /* A selection bias turns the choice round where logits do not outweigh it. */
     float bias[2] = {-1, 1};
     router[0] = 0.5f;
     router[1] = -0.5f;
-    T_OK(t, mt_router_probe_measure(&t->ctx, p, mt_target_find("glm4_moe"), router, bias, &q));
+    T_OK(t, mt_router_probe_measure(&t->ctx, p, mt_target_find("glm4_moe"), LINEAR(2, 1, router),
+                                    bias, &q));
     T_NEAR(t, q.agreement, 1 / 3.0, 1e-12);
     mt_router_probe_free(p);
 }
@@ -77,7 +82,8 @@ static mt_status fit_planted(struct mt_ctx *ctx, enum mt_router_labels labels, i
     if (st == MT_OK)
         st = mt_router_fit_solve(ctx, f, router);
     if (st == MT_OK)
-        st = mt_router_probe_measure(ctx, p, mt_target_find("mixtral"), router, NULL, q);
+        st = mt_router_probe_measure(ctx, p, mt_target_find("mixtral"), LINEAR(N, D, router), NULL,
+                                     q);
     mt_router_fit_free(f);
     mt_router_probe_free(p);
     free(x);
@@ -105,7 +111,8 @@ T_TEST(a_probe_without_tokens_measures_nothing)
     float router[N * D] = {0};
 
     T_OK(t, mt_router_probe_create(&t->ctx, D, N, K, 0, &p));
-    T_OK(t, mt_router_probe_measure(&t->ctx, p, mt_target_find("mixtral"), router, NULL, &q));
+    T_OK(t, mt_router_probe_measure(&t->ctx, p, mt_target_find("mixtral"), LINEAR(N, D, router),
+                                    NULL, &q));
     T_EQ_INT(t, q.tokens, 0);
     mt_router_probe_free(p);
 }
