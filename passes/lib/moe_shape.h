@@ -22,7 +22,8 @@ struct mt_shape_ask {
     const char *shared; /* "auto": 1 where the target has them; or a number */
     const char *arch;   /* a target's name, or "auto": the first that holds the result exactly
                            (target_choice.h) */
-    const struct mt_format *format; /* what will be written; NULL: a directory */
+    const struct mt_format *format; /* what will be written, if it cannot hold all; NULL: a
+                                       directory */
 };
 
 struct mt_moe_shape {

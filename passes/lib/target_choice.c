@@ -153,8 +153,9 @@ mt_status mt_target_choose(struct mt_ctx *ctx, const struct mt_shape_ask *ask,
 
     choice_order(src, ask, all, &n);
     for (; tried < n && (pick < 0 || all[pick].verdict != CHOICE_EXACT); tried++) {
-        /* A rounded factor is a smaller price than a layout that no engine loads. */
-        if (all[tried].target->any_ffn && pick >= 0)
+        /* A rounded factor is a smaller price than a layout that no engine loads; and that layout
+         * is a directory. */
+        if (all[tried].target->any_ffn && (pick >= 0 || ask->format != NULL))
             break;
         MT_TRY(choice_judge(ctx, ask, src, &all[tried], out));
         if (all[tried].verdict == CHOICE_EXACT || (all[tried].verdict == CHOICE_ROUNDS && pick < 0))
@@ -163,8 +164,9 @@ mt_status mt_target_choose(struct mt_ctx *ctx, const struct mt_shape_ask *ask,
     choice_reasons(all, tried, pick, text, sizeof(text));
     if (pick < 0)
         return mt_fail(ctx, MT_E_UNSUPPORTED,
-                       "no architecture that can be written as %s holds this model: %s",
-                       ask->format != NULL ? ask->format->name : "safetensors", text);
+                       "no architecture that can be written as %s holds this model%s: %s",
+                       ask->format != NULL ? ask->format->name : "safetensors",
+                       ask->format != NULL ? ", but a directory can" : "", text);
     MT_TRY(mt_moe_shape_for(ctx, ask, src, all[pick].target, out));
     snprintf(out->why, sizeof(out->why), "architecture %s %s%s%s", mt_target_name(all[pick].target),
              all[pick].verdict == CHOICE_EXACT ? "holds the result exactly"

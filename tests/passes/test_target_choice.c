@@ -94,7 +94,8 @@ T_TEST(what_no_engine_computes_becomes_the_native_layout)
         T_OK(t, choose(t, m, NULL, "auto", "3", &s));
         T_EQ_STR(t, mt_target_name(s.target), "native");
         T_FAILS(t, choose(t, m, "gguf", "auto", "3", &s), MT_E_UNSUPPORTED,
-                "no architecture that can be written as gguf holds this model: ");
+                "no architecture that can be written as gguf holds this model, but a directory "
+                "can: ");
         mt_model_free(m);
     }
 }
