@@ -9,13 +9,14 @@
 #include <stdio.h>
 #include <string.h>
 
-extern const struct mt_pass mt_pass_cast;
+extern const struct mt_pass mt_pass_cast, mt_pass_native;
 
 static const char *const export_formats[] = {"auto", "safetensors", "gguf", NULL};
+static const char *const export_archs[] = {"keep", "native", NULL};
 
 struct export_opts {
     const char *out;
-    int format;
+    int format, arch;
     const char *max_shard_size;
     bool dry_run, resume, force;
 };
@@ -25,6 +26,8 @@ static const struct mt_opt export_opt_table[] = {
                "directory to write, or a .gguf file; required"),
     MT_OPT_ENUM(struct export_opts, format, "format", 0, "NAME", "auto", export_formats,
                 "what to write; auto: a GGUF file when OUT ends in .gguf, else safetensors"),
+    MT_OPT_ENUM(struct export_opts, arch, "arch", 0, "A", "keep", export_archs,
+                "native: moetool's own layout, which takes any model (docs/formats.md)"),
     MT_OPT_BOOL(struct export_opts, force, "force", 0, "replace an existing OUT"),
     MT_OPT_BOOL(struct export_opts, resume, "resume", 0, "continue an interrupted run"),
     MT_OPT_BOOL(struct export_opts, dry_run, "dry-run", 0,
@@ -122,11 +125,18 @@ static mt_status export_go(struct mt_ctx *ctx, struct export *e)
 {
     /* Nothing to cast: no pass at all, so that the config is copied word for word. */
     bool casts = mt_opt_changed(&mt_pass_cast.opts[0], e->a->pass_opts);
-    const struct mt_walk_pass step = {&mt_pass_cast, e->a->pass_opts};
+    const char nothing = 0; /* options of a pass that has none */
+    struct mt_walk_pass steps[2];
+    int n = 0;
+
+    if (e->o->arch != 0)
+        steps[n++] = (struct mt_walk_pass){&mt_pass_native, &nothing};
+    if (casts)
+        steps[n++] = (struct mt_walk_pass){&mt_pass_cast, e->a->pass_opts};
     const struct mt_walk_opts o = {
         .source = e->src,
-        .passes = &step,
-        .n_passes = casts ? 1 : 0,
+        .passes = steps,
+        .n_passes = n,
         .format = e->format,
         .formats = mt_formats,
         .out_path = e->o->out,
@@ -177,6 +187,7 @@ static const struct cmd_example export_examples[] = {
     {"export Qwen3-30B-A3B -o q.gguf --max-shard-size 8G",
      "in parts; llama.cpp is given the first"},
     {"export model.gguf -o model", "and back: a Hugging Face directory"},
+    {"export Mixtral -o native --arch native", "in moetool's own layout"},
     {"export Qwen3-0.6B -o small --dtype f16 --dry-run", "what would happen"},
     {NULL, NULL},
 };
