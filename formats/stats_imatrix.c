@@ -6,7 +6,6 @@
 #include "lib/base/path.h"
 #include "lib/base/show.h"
 
-#include <stdio.h>
 #include <string.h>
 
 #define IMATRIX_NAME_MAX 256
@@ -221,37 +220,55 @@ static mt_status imatrix_i32(struct mt_ctx *ctx, const struct mt_map *map, uint6
     return MT_OK;
 }
 
+/* Matrices that share a name: stacks of experts, which this form does not tell. */
+static uint64_t imatrix_stacked(const struct imatrix_read *c, const char *name, uint64_t n)
+{
+    char text[IMATRIX_NAME_MAX];
+    struct mt_role role;
+    int stacked;
+
+    if (n >= sizeof text)
+        return 1;
+    memcpy(text, name, (size_t)n);
+    text[n] = '\0';
+    if (!mt_gguf_parse_name(c->arch, text, &role, &stacked) || stacked == 0 || role.layer < 0 ||
+        role.layer >= c->m->hp.n_layers || c->m->ffn[role.layer].n_experts < 1)
+        return 1;
+    return (uint64_t)c->m->ffn[role.layer].n_experts;
+}
+
+static mt_status imatrix_old_entry(struct mt_ctx *ctx, struct imatrix_read *c,
+                                   const struct mt_map *map, uint64_t *at)
+{
+    uint64_t calls = 0, values = 0, name = 0;
+    struct imatrix_entry e = {0};
+
+    MT_TRY(imatrix_i32(ctx, map, at, 4096, &name));
+    if (map->bytes - *at < name)
+        return mt_fail(ctx, MT_E_FORMAT, "ends in the middle of an entry");
+    e.name = (const char *)map->base + *at;
+    e.n_name = (size_t)name;
+    *at += name;
+    MT_TRY(imatrix_i32(ctx, map, at, INT32_MAX, &calls));
+    MT_TRY(imatrix_i32(ctx, map, at, INT32_MAX, &values));
+    if ((map->bytes - *at) / sizeof(float) < values)
+        return mt_fail(ctx, MT_E_FORMAT, "ends in the middle of an entry");
+    e.sums = map->base + *at;
+    *at += values * sizeof(float);
+    e.calls = (int64_t)(calls > 0 ? calls : 1);
+    e.matrices = imatrix_stacked(c, e.name, name);
+    e.columns = values / e.matrices;
+    return imatrix_take(ctx, c, &e);
+}
+
 static mt_status imatrix_read_old(struct mt_ctx *ctx, struct imatrix_read *c,
                                   const struct mt_map *map)
 {
-    uint64_t at = 0, entries, calls, values, name;
+    uint64_t at = 0, entries = 0;
 
     MT_TRY(imatrix_i32(ctx, map, &at, 1 << 20, &entries));
-    for (uint64_t i = 0; i < entries; i++) {
-        struct imatrix_entry e = {.matrices = 1};
-        MT_TRY(imatrix_i32(ctx, map, &at, 4096, &name));
-        if (map->bytes - at < name)
-            return mt_fail(ctx, MT_E_FORMAT, "ends in the middle of an entry");
-        e.name = (const char *)map->base + at;
-        e.n_name = (size_t)name;
-        at += name;
-        MT_TRY(imatrix_i32(ctx, map, &at, INT32_MAX, &calls));
-        MT_TRY(imatrix_i32(ctx, map, &at, INT32_MAX, &values));
-        if ((map->bytes - at) / sizeof(float) < values)
-            return mt_fail(ctx, MT_E_FORMAT, "ends in the middle of an entry");
-        e.sums = map->base + at;
-        e.calls = (int64_t)(calls > 0 ? calls : 1);
-        at += values * sizeof(float);
-        struct mt_role role;
-        int stacked = 0;
-        char text[IMATRIX_NAME_MAX];
-        snprintf(text, sizeof text, "%.*s", (int)(name < 255 ? name : 255), e.name);
-        if (mt_gguf_parse_name(c->arch, text, &role, &stacked) && stacked > 0 && role.layer >= 0 &&
-            role.layer < c->m->hp.n_layers && c->m->ffn[role.layer].n_experts > 0)
-            e.matrices = (uint64_t)c->m->ffn[role.layer].n_experts;
-        e.columns = values / e.matrices;
-        MT_TRY(imatrix_take(ctx, c, &e));
-    }
+    for (uint64_t i = 0; i < entries; i++)
+        MT_TRY(imatrix_old_entry(ctx, c, map, &at));
     return MT_OK;
 }
 

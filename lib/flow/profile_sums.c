@@ -137,7 +137,7 @@ struct sums_top {
 /* The k largest of a row by insertion: few values pass the smallest kept one. */
 static void sums_top_row(const float *x, int64_t width, int k, int32_t *best)
 {
-    float kept[SUMS_TOP_MAX];
+    float kept[SUMS_TOP_MAX] = {0};
     int n = 0;
 
     for (int64_t j = 0; j < width; j++) {

@@ -1,3 +1,4 @@
+#include "lib/flow/profile_run.h"
 #include "lib/run/runner.h"
 #include "tests/pass_run.h"
 #include "tests/t.h"
@@ -170,6 +171,97 @@ T_TEST(the_kept_neurons_are_the_best_ones_in_order)
             return;
     }
     layer0_free(&a);
+    mt_model_free(src);
+}
+
+static mt_status measure(struct mt_ctx *ctx, const struct mt_model *m, const struct mt_dataset *d,
+                         struct mt_profile **out)
+{
+    struct mt_profile_opts o = {.model = m, .seq_len = 64};
+    struct mt_profile_text text;
+
+    MT_TRY(mt_profile_text_make(ctx, d, 1, 0, &text));
+    o.text = &text;
+    mt_status st = mt_device_open(ctx, "cpu", &o.dev);
+    if (st == MT_OK)
+        st = mt_profile_plan(ctx, &o, out);
+    if (st == MT_OK)
+        st = mt_profile_run(ctx, &o, *out, NULL, NULL);
+    mt_device_close(o.dev);
+    mt_profile_text_free(&text);
+    return st;
+}
+
+/* In layer 0 what the original model does is what the pruned one is shown. */
+T_TEST(a_profile_stands_in_for_text)
+{
+    static const char *const selects[] = {"magnitude", "wanda", "flap"};
+    struct mt_model *src = dense(t, &(struct tiny){.seed = 3});
+    static struct noise_data data;
+    static struct layer0 a;
+    struct mt_profile *p = NULL;
+    char options[64];
+
+    T_CHECK(t, src != NULL);
+    noise_data(&data, TOKENS / 64, 64, 2);
+    T_OK(t, measure(&t->ctx, src, &data.set, &p));
+    T_OK(t, layer0_load(&t->ctx, src, &a));
+    T_OK(t, layer0_hidden(&t->ctx, src, &data.set, a.h));
+    for (int i = 1; i < 3; i++) {
+        struct mt_walk_result r;
+        snprintf(options, sizeof(options), "width=%d select=%s", KEEP, selects[i]);
+        src->profile = NULL;
+        T_FAILS(t, run_pass(&t->ctx, "prune-ffn", options, src, NULL, &r), MT_E_OPTION, "--data");
+        src->profile = p;
+        T_OK(t, run_pass(&t->ctx, "prune-ffn", options, src, NULL, &r));
+        kept_is_the_best(t, r.plan, &a, i);
+        mt_walk_result_free(&r);
+        if (t->failed)
+            return;
+    }
+    src->profile = NULL;
+    layer0_free(&a);
+    mt_profile_free(p);
+    mt_model_free(src);
+}
+
+/* Scores from elsewhere, also negative ones: the largest stay. */
+T_TEST(given_scores_decide)
+{
+    const struct mt_profile_info info = {.origin = "json", .n_layers = 2, .hidden = D};
+    const struct mt_profile_source source = {.domain = "scores"};
+    struct mt_model *src = dense(t, &(struct tiny){.seed = 3});
+    struct mt_walk_result r;
+    struct mt_profile *p;
+    struct layer0 a, b;
+    double score_of[W];
+
+    T_CHECK(t, src != NULL);
+    T_FAILS(t, run_pass(&t->ctx, "prune-ffn", "width=20 select=score", src, NULL, &r), MT_E_OPTION,
+            "--profile");
+    for (int j = 0; j < W; j++)
+        score_of[j] = j % 2 == 0 ? -10 - j : -j;
+    T_OK(t, mt_profile_create(&t->ctx, &info, &source, 1, &p));
+    for (int l = 0; l < 2; l++) {
+        mt_profile_declare(p, l, MT_STAT_NEURON_SCORE, 1, W);
+        mt_profile_set(p, l, MT_STAT_NEURON_SCORE, 0, score_of, NULL, false);
+    }
+    src->profile = p;
+    T_OK(t, run_pass(&t->ctx, "prune-ffn", "width=20 select=score", src, NULL, &r));
+    T_OK(t, layer0_load(&t->ctx, src, &a));
+    T_OK(t, layer0_load(&t->ctx, r.plan, &b));
+    for (int j = 0, n = 0; j < W; j++) {
+        int better = 0;
+        for (int o = 0; o < W; o++)
+            better += score_of[o] > score_of[j];
+        if (better < KEEP)
+            T_CHECK(t, memcmp(a.gate + j * D, b.gate + n++ * D, D * sizeof(float)) == 0);
+    }
+    layer0_free(&a);
+    layer0_free(&b);
+    mt_walk_result_free(&r);
+    src->profile = NULL;
+    mt_profile_free(p);
     mt_model_free(src);
 }
 
