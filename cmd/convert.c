@@ -114,8 +114,13 @@ static mt_status convert_open(struct mt_ctx *ctx, struct convert *c)
     MT_TRY(cmd_open_device(ctx, c->a, &c->dev));
     MT_TRY(cmd_open_data(ctx, c->a, c->src, &c->a->data->data, &c->data));
     c->has_data = true;
+    if (c->src->hp.both_ways && c->o->max_kl >= 0)
+        return mt_fail(ctx, MT_E_OPTION, "--max-kl: %s models have no logits to compare",
+                       c->src->family->name);
     if (c->o->no_validate || c->o->dry_run)
         return MT_OK;
+    if (c->src->hp.both_ways)
+        c->hidden.texts = &c->data;
     if (c->o->eval_data.n == 0) {
         mt_log(ctx, MT_LOG_WARN,
                "validating on the text that calibrates, so the figures flatter; give other text "
@@ -124,6 +129,8 @@ static mt_status convert_open(struct mt_ctx *ctx, struct convert *c)
     }
     MT_TRY(cmd_open_data(ctx, c->a, c->src, &c->o->eval_data, &c->eval));
     c->has_eval = true;
+    if (c->hidden.texts != NULL)
+        c->hidden.texts = &c->eval;
     return MT_OK;
 }
 
@@ -241,7 +248,7 @@ static mt_status convert_finish_bytes(struct mt_ctx *ctx, void *arg, const struc
         }
     }
     kept = mt_mem_used(ctx) - before;
-    if (st == MT_OK && c->hidden.on)
+    if (st == MT_OK && cmd_hidden_measures(&c->hidden))
         *bytes = cmd_hidden_bytes(&c->hidden);
     else if (st == MT_OK)
         st = mt_compare_bytes(ctx, c->src, cand, 1 + n, 1, c->dev, convert_eval_data(c), bytes);
@@ -257,7 +264,7 @@ static mt_status convert_validate(struct mt_ctx *ctx, struct convert *c,
     const struct mt_model *cand[1 + CONVERT_BASELINES] = {result};
 
     MT_TRY(convert_make_baselines(ctx, c, result));
-    if (c->hidden.on) {
+    if (cmd_hidden_measures(&c->hidden)) {
         MT_TRY(cmd_hidden_measure(ctx, &c->hidden, c->src, result, c->dev, "experts"));
         for (int i = 0; i < c->n_base; i++)
             MT_TRY(cmd_hidden_measure(ctx, &c->hidden, c->src, c->base[i].plan, c->dev,

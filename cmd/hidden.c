@@ -2,6 +2,7 @@
 
 #include "cmd/table.h"
 #include "formats/safetensors.h"
+#include "lib/run/encode.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -53,6 +54,11 @@ mt_status cmd_hidden_open(struct mt_ctx *ctx, const char *file, const char *mode
     return MT_OK;
 }
 
+bool cmd_hidden_measures(const struct cmd_hidden *c)
+{
+    return c->on || c->texts != NULL;
+}
+
 void cmd_hidden_free(struct cmd_hidden *c)
 {
     for (int i = 0; i < c->n; i++)
@@ -68,12 +74,15 @@ mt_status cmd_hidden_measure(struct mt_ctx *ctx, struct cmd_hidden *c, const str
     mt_assert(c->n < CMD_HIDDEN_MODELS);
     MT_TRY(mt_alloc0(ctx, (size_t)c->h.n_layers + 1, sizeof(double), "errors", &c->error[c->n]));
     c->name[c->n] = name;
+    if (c->texts != NULL)
+        return mt_encode_compare(ctx, ref, cand, dev, c->texts, c->error[c->n++]);
     return mt_hidden_errors(ctx, &c->h, ref, cand, dev, c->error[c->n++]);
 }
 
 uint64_t cmd_hidden_bytes(const struct cmd_hidden *c)
 {
-    return mt_hidden_error_bytes(&c->h);
+    /* Texts: batches of what has been run for calibration already. */
+    return c->on ? mt_hidden_error_bytes(&c->h) : 0;
 }
 
 static int hidden_closest(const struct cmd_hidden *c, int from)
@@ -101,9 +110,13 @@ mt_status cmd_hidden_print(struct mt_ctx *ctx, const struct cmd_hidden *c)
     struct cmd_table t;
     mt_status st;
 
-    printf("\nrelative error of FFN outputs on %lld inputs that were held out; what it means for "
-           "the\nwhole model is not known, because that does not run here\n\n",
-           (long long)hidden_held(c));
+    if (c->texts != NULL)
+        printf("\nrelative error of the last hidden states of %zu tokens\n\n", c->texts->n_tokens);
+    else
+        printf(
+            "\nrelative error of FFN outputs on %lld inputs that were held out; what it means for "
+            "the\nwhole model is not known, because that does not run here\n\n",
+            (long long)hidden_held(c));
     cmd_table_begin(&t, "rrrrrrrrr" + (CMD_HIDDEN_MODELS - c->n));
     cmd_table_cell(ctx, &t, "layer");
     for (int i = 0; i < c->n; i++)
@@ -134,22 +147,27 @@ mt_status cmd_hidden_print(struct mt_ctx *ctx, const struct cmd_hidden *c)
 
 void cmd_hidden_json(struct mt_json *out, const struct cmd_hidden *c)
 {
+    const char *key = c->texts != NULL ? "state_error" : "ffn_error";
     struct mt_json *list, *o;
     int last = c->h.n_layers;
 
     if (c->n == 0)
         return;
-    mt_json_set_int(out, "ffn_inputs", hidden_held(c));
-    mt_json_set_num(out, "ffn_error", c->error[0][last]);
-    list = mt_json_set_array(out, "layers");
-    for (int l = 0; l < last; l++)
-        mt_json_add_num(list, c->error[0][l]);
+    mt_json_set_num(out, key, c->error[0][last]);
+    if (c->texts != NULL) {
+        mt_json_set_int(out, "n_tokens", (int64_t)c->texts->n_tokens);
+    } else {
+        mt_json_set_int(out, "ffn_inputs", hidden_held(c));
+        list = mt_json_set_array(out, "layers");
+        for (int l = 0; l < last; l++)
+            mt_json_add_num(list, c->error[0][l]);
+    }
     if (c->n == 1)
         return;
     list = mt_json_set_array(out, "pruned");
     for (int i = 1; i < c->n; i++) {
         o = mt_json_add_object(list);
         mt_json_set_str(o, "name", c->name[i]);
-        mt_json_set_num(o, "ffn_error", c->error[i][last]);
+        mt_json_set_num(o, key, c->error[i][last]);
     }
 }

@@ -1,5 +1,6 @@
-/* hidden.h: --hidden FILE of commands that fit something to FFN inputs, and what is measured on the
- * part of them that is held out: the relative error of each block, of several models side by side.
+/* hidden.h: --hidden FILE of commands that fit something to FFN inputs, and what is measured where
+ * there are no logits, of several models side by side: the relative error of each block on the part
+ * of a file that is held out, or that of an encoder's last hidden states on texts.
  */
 #ifndef MT_CMD_HIDDEN_H
 #define MT_CMD_HIDDEN_H
@@ -11,9 +12,11 @@
 struct cmd_hidden {
     bool on; /* --hidden was given */
     struct mt_hidden h;
-    int n; /* models measured */
+    /* Encoders: measured on these texts instead; borrowed. n_layers of h is then 0. */
+    const struct mt_dataset *texts;
+    int n;                               /* models measured */
     const char *name[CMD_HIDDEN_MODELS]; /* the first is the result; then ways of pruning */
-    double *error[CMD_HIDDEN_MODELS]; /* [n_layers + 1]; the last over all layers */
+    double *error[CMD_HIDDEN_MODELS];    /* [n_layers + 1]; the last over all layers */
 };
 
 /* Opens the file (NULL: none) and then the model, whose hidden size it tells. Where it fails,
@@ -21,6 +24,7 @@ struct cmd_hidden {
 MT_NODISCARD mt_status cmd_hidden_open(struct mt_ctx *ctx, const char *file, const char *model,
                                        const struct cmd_blocks *o, struct cmd_hidden *out,
                                        struct mt_model **m);
+bool cmd_hidden_measures(const struct cmd_hidden *c);
 void cmd_hidden_free(struct cmd_hidden *c);
 
 /* Measures one more model; `name` is borrowed. */

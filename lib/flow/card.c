@@ -223,6 +223,21 @@ static void card_domains(struct card *c, const struct mt_json *list)
     card_add(c, "\n");
 }
 
+/* An encoder: there are no logits. */
+static bool card_state_error(struct card *c, const struct mt_json *v)
+{
+    int64_t tokens;
+    double error;
+
+    if (!card_num(v, "state_error", &error) || !card_int(v, "n_tokens", &tokens))
+        return false;
+    card_add(c,
+             "Relative error of the last hidden states, |y' - y| / |y|, over %" PRId64
+             " tokens: %.4g.\n\n",
+             tokens, error);
+    return true;
+}
+
 /* Where only blocks could be compared. */
 static bool card_ffn_errors(struct card *c, const struct mt_json *v)
 {
@@ -251,7 +266,7 @@ static void card_figures(struct card *c, const struct mt_json *v)
     int64_t tokens;
 
     card_add(c, "## Measured against the source\n\n");
-    if (card_ffn_errors(c, v))
+    if (card_ffn_errors(c, v) || card_state_error(c, v))
         return;
     if (!card_num(v, "kl_mean", &kl)) {
         card_add(c, "Nothing was measured when this model was written. `moetool validate SOURCE "

@@ -1,6 +1,9 @@
 #include "lib/run/encode.h"
 
 #include "lib/ir/family.h"
+#include "lib/run/stream.h"
+
+#include <math.h>
 
 struct encode_bufs {
     mt_buf x, n, y;
@@ -124,4 +127,59 @@ mt_status mt_encode_f64(struct mt_ctx *ctx, struct mt_runner *r, const struct mt
                         double *last)
 {
     return encode(ctx, r, in, NULL, last);
+}
+
+struct encode_pair {
+    struct mt_runner *ref, *cand;
+    struct mt_batches batches;
+    float *a, *b; /* last hidden states of a batch */
+    double off, all;
+};
+
+static mt_status encode_pair_run(struct mt_ctx *ctx, struct encode_pair *p)
+{
+    int64_t hidden = mt_runner_model(p->ref)->hp.hidden;
+
+    for (size_t i = 0; i < p->batches.n; i++) {
+        const struct mt_batch *b = &p->batches.v[i];
+        const struct mt_encode_in in = {b->seqs, b->ids, NULL};
+
+        MT_TRY(mt_encode(ctx, p->ref, &in, p->a));
+        MT_TRY(mt_encode(ctx, p->cand, &in, p->b));
+        for (int64_t j = 0; j < b->tokens * hidden; j++) {
+            double y = (double)p->a[j], d = (double)p->b[j] - y;
+            p->off += d * d;
+            p->all += y * y;
+        }
+    }
+    return MT_OK;
+}
+
+mt_status mt_encode_compare(struct mt_ctx *ctx, const struct mt_model *ref,
+                            const struct mt_model *cand, struct mt_device *dev,
+                            const struct mt_dataset *data, double *error)
+{
+    struct encode_pair p = {0};
+    size_t n = 0;
+    mt_status st = mt_runner_open(ctx, ref, dev, &p.ref);
+
+    if (st == MT_OK)
+        st = mt_runner_open_with(ctx, cand, p.ref, &p.cand);
+    if (st == MT_OK)
+        st = mt_batches_make(ctx, data, mt_runner_batch_tokens(p.ref), &p.batches);
+    if (st == MT_OK) {
+        n = (size_t)(p.batches.tokens_max * ref->hp.hidden);
+        st = mt_alloc(ctx, n, sizeof *p.a, "hidden states", &p.a);
+    }
+    if (st == MT_OK)
+        st = mt_alloc(ctx, n, sizeof *p.b, "hidden states", &p.b);
+    if (st == MT_OK)
+        st = encode_pair_run(ctx, &p);
+    *error = p.all > 0 ? sqrt(p.off / p.all) : p.off > 0 ? INFINITY : 0;
+    mt_free(p.a);
+    mt_free(p.b);
+    mt_batches_free(&p.batches);
+    mt_runner_close(p.cand);
+    mt_runner_close(p.ref);
+    return st;
 }

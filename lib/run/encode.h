@@ -9,6 +9,7 @@
 #define MT_RUN_ENCODE_H
 
 #include "lib/run/runner.h"
+#include "lib/text/dataset.h"
 
 struct mt_encode_in {
     struct mt_seqs seqs;
@@ -23,6 +24,12 @@ MT_NODISCARD mt_status mt_encode(struct mt_ctx *ctx, struct mt_runner *r,
                                  const struct mt_encode_in *in, float *last);
 MT_NODISCARD mt_status mt_encode_f64(struct mt_ctx *ctx, struct mt_runner *r,
                                      const struct mt_encode_in *in, double *last);
+
+/* How far `cand` is from `ref` over all windows of a data set: |y' - y| / |y| of the last hidden
+ * states. Each window is one sequence. */
+MT_NODISCARD mt_status mt_encode_compare(struct mt_ctx *ctx, const struct mt_model *ref,
+                                         const struct mt_model *cand, struct mt_device *dev,
+                                         const struct mt_dataset *data, double *error);
 
 /* Counted bytes of a run, beside open layers: buffers of a batch of these sequences. */
 uint64_t mt_encode_bytes(const struct mt_runner *r, const struct mt_seqs *seqs);
