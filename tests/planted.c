@@ -49,7 +49,8 @@ static void planted_tokens(const struct planted_spec *s, struct planted *p)
     mt_rng_seed(&r, s->seed, 2);
     for (int t = 0; t < PLANTED_TOKENS; t++) {
         float *x = p->x + (size_t)t * PLANTED_HIDDEN;
-        p->class_of[t] = (int)mt_rng_below(&r, (uint64_t)s->groups);
+        p->class_of[t] =
+            s->run > 0 ? t / s->run % s->groups : (int)mt_rng_below(&r, (uint64_t)s->groups);
         for (int i = 0; i < PLANTED_HIDDEN; i++)
             x[i] = (float)((i == p->class_of[t] ? 1 : 0) + s->noise * mt_rng_normal(&r));
         if (s->common > 0)

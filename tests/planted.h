@@ -16,6 +16,7 @@
 
 struct planted_spec {
     int groups, per_group, common; /* common: a multiple of per_group */
+    int run; /* tokens of one class in a row, classes by turns; 0: any class at any time */
     double noise;
     bool relu; /* plain FFN with ReLU and without biases; else SwiGLU */
     uint64_t seed;
