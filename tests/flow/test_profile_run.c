@@ -635,6 +635,30 @@ T_TEST(a_budget_that_cannot_do_is_refused_beforehand)
     mt_model_free(m);
 }
 
+T_TEST(running_out_of_memory_leaks_nothing)
+{
+    struct mt_profile *p = NULL;
+    struct mt_model *m;
+    struct text x;
+    mt_status st = MT_E_NOMEM;
+    uint64_t n, before;
+
+    text_make(&x, "web", 0, 2);
+    T_OK(t, toy_model(&t->ctx, &(struct toy){.experts = 4, .k = 2, .layers = 1, .seed = 14}, &m));
+    before = mt_mem_used(&t->ctx);
+    for (n = 1; st == MT_E_NOMEM && n < 10000; n++) {
+        mt_fault_alloc(n);
+        st = measure(&t->ctx, m, "cpu", &x.set, 1, true, &p);
+        mt_fault_alloc(0);
+        T_CHECK(t, st == MT_OK || p == NULL);
+        T_CHECK(t, st == MT_OK || mt_mem_used(&t->ctx) == before);
+    }
+    T_OK(t, st);
+    T_CHECK(t, n > 50);
+    mt_profile_free(p);
+    mt_model_free(m);
+}
+
 T_TEST(activations_that_are_no_numbers_name_layer_and_statistic)
 {
     struct mt_profile *p = NULL;
