@@ -394,14 +394,14 @@ T_TEST(failing_writes_leave_no_output)
     mt_model_free(m);
 }
 
-T_TEST(failing_allocations_leave_no_output)
+static void failing_allocations(struct t *t, const char *path)
 {
     struct writing o = {.shard_bytes = 64};
     mt_status st = MT_E_NOMEM;
     struct mt_model *m;
     uint64_t used;
 
-    T_OK(t, open_one(t, t_shipped("safetensors/shapes.safetensors"), &m));
+    T_OK(t, open_one(t, path, &m));
     used = mt_mem_used(&t->ctx);
     for (uint64_t n = 1; n < 2000 && st != MT_OK; n++) {
         mt_fault_alloc(n);
@@ -414,4 +414,14 @@ T_TEST(failing_allocations_leave_no_output)
     }
     T_EQ_INT(t, st, MT_OK);
     mt_model_free(m);
+}
+
+T_TEST(failing_allocations_leave_no_output)
+{
+    failing_allocations(t, t_shipped("safetensors/shapes.safetensors"));
+}
+
+T_TEST(failing_allocations_leave_no_stacks)
+{
+    failing_allocations(t, "tests/golden/granitemoeshared");
 }

@@ -258,6 +258,26 @@ T_TEST(a_gguf_file_computes_the_same)
     written_as(t, "gguf", "padded.gguf");
 }
 
+T_TEST(running_out_of_memory_leaks_nothing)
+{
+    struct mt_model *src = source(t, "glm4_moe"), *m;
+    mt_status st = MT_E_NOMEM;
+    int failures = 0;
+
+    T_CHECK(t, src != NULL);
+    for (uint64_t n = 1; st != MT_OK && n < 400; n++, failures++) {
+        T_OK(t, plant_whole(&t->ctx, src, &m));
+        mt_fault_alloc(n);
+        st = mt_model_pad_experts(&t->ctx, m, 40);
+        mt_fault_alloc(0);
+        T_CHECK(t, st == MT_OK || st == MT_E_NOMEM);
+        mt_model_free(m);
+    }
+    T_EQ_INT(t, st, MT_OK);
+    T_CHECK(t, failures > 5);
+    mt_model_free(src);
+}
+
 /* ---- refused ---- */
 
 T_TEST(routers_that_would_let_padding_take_part_are_refused)
