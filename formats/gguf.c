@@ -258,7 +258,8 @@ static mt_status gguf_add_records(struct mt_ctx *ctx, struct gguf *o)
 
 /* ---- the model ---- */
 
-/* Heads are needed before the config is bound: q, k and v are cut and put in order by them. */
+/* Heads are needed before the config is bound: q, k and v are cut, put in order and named by them.
+ */
 static mt_status gguf_heads(struct mt_ctx *ctx, struct mt_model *m)
 {
     bool gpt2 = strcmp(m->family->name, "gpt2") == 0;
@@ -270,6 +271,8 @@ static mt_status gguf_heads(struct mt_ctx *ctx, struct mt_model *m)
     MT_TRY(mt_cfg_int(ctx, m->config, "num_key_value_heads", heads, 1, 65536, &kv));
     dim = hidden / heads < 1 ? 1 : hidden / heads > 65536 ? 65536 : hidden / heads;
     MT_TRY(mt_cfg_int(ctx, m->config, "head_dim", dim, 1, 65536, &dim));
+    MT_TRY(mt_cfg_int(ctx, m->config, "kv_lora_rank", 0, 0, MT_DIM_MAX, &m->hp.mla.kv_rank));
+    MT_TRY(mt_cfg_int(ctx, m->config, "q_lora_rank", 0, 0, MT_DIM_MAX, &m->hp.mla.q_rank));
     m->hp.n_heads = (int)heads;
     m->hp.n_kv_heads = (int)kv;
     m->hp.head_dim = (int)dim;

@@ -117,6 +117,12 @@ mt_status mt_family_print(struct mt_ctx *ctx, const struct mt_family *f, struct 
 
     if (row == NULL && f->wraps && m->base != NULL && !family_is_block(role.kind))
         row = family_row(m->base, role);
+    /* Queries that come straight from the hidden states have the other name of theirs. */
+    if (row != NULL && role.kind == MT_ROLE_ATTN_Q && m->hp.mla.kv_rank > 0 &&
+        m->hp.mla.q_rank == 0)
+        for (const struct mt_name_row *r = row + 1; r->pattern != NULL; r++)
+            if (family_row_is(r, role))
+                row = r;
     if (row == NULL)
         return mt_fail(ctx, MT_E_UNSUPPORTED, "%s has no name for %s", f->name,
                        mt_role_print(role, label, sizeof label));

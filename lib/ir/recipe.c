@@ -46,7 +46,7 @@ static mt_status recipe_check(struct mt_ctx *ctx, const struct mt_tensor *t,
                            rows ? "rows" : "single elements", b, mt_dtype_name(t->dtype));
         return MT_OK;
     }
-    if (!mt_dtype_is_plain_float(t->dtype) || !mt_dtype_is_plain_float(from->dtype))
+    if (!mt_dtype_is_plain_float(t->dtype) || !mt_dtype_reads_f32(from->dtype))
         return mt_fail(ctx, MT_E_UNSUPPORTED, "%s (%s): no arithmetic on %s, which is %s", a,
                        mt_dtype_name(t->dtype), b, mt_dtype_name(from->dtype));
     return MT_OK;

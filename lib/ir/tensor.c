@@ -1,5 +1,6 @@
 #include "lib/ir/tensor.h"
 
+#include "kernels/blocks.h"
 #include "kernels/kernels.h"
 #include "lib/base/mem.h"
 
@@ -223,12 +224,20 @@ mt_status mt_tensor_fetch(struct mt_ctx *ctx, const struct mt_tensor *t, int64_t
     return tensor_slice_rows(ctx, t, row, n, dst);
 }
 
+bool mt_dtype_reads_f32(enum mt_dtype t)
+{
+    return mt_dtype_is_plain_float(t) || mtk_block_known(t);
+}
+
 /* Rows whose bytes must first be brought together in a buffer of their own. */
 static mt_status tensor_convert(struct mt_ctx *ctx, const struct mt_tensor *t, int64_t row,
                                 int64_t n, float *dst)
 {
     int64_t cols = mt_tensor_cols(t);
-    size_t row_bytes = (size_t)cols * mt_dtype_bits(t->dtype) / 8;
+    uint64_t row_bytes = 0;
+    bool block = mt_dtype_is_block(t->dtype), whole;
+    whole = mt_dtype_bytes(t->dtype, (uint64_t)cols, &row_bytes);
+    mt_assert(whole); /* floats, and rows fill blocks */
     int64_t at_once = row_bytes >= TENSOR_CHUNK ? 1 : (int64_t)(TENSOR_CHUNK / row_bytes);
     mt_status st = MT_OK;
     char *raw;
@@ -241,7 +250,10 @@ static mt_status tensor_convert(struct mt_ctx *ctx, const struct mt_tensor *t, i
         st = mt_tensor_fetch(ctx, t, row + i, m, raw);
         if (st != MT_OK)
             break;
-        mt_kernels_get()->to_f32(t->dtype, raw, dst + i * cols, (size_t)(m * cols));
+        if (block)
+            mtk_block_to_f32(t->dtype, raw, dst + i * cols, (size_t)(m * cols));
+        else
+            mt_kernels_get()->to_f32(t->dtype, raw, dst + i * cols, (size_t)(m * cols));
     }
     mt_free(raw);
     return st;
@@ -254,7 +266,7 @@ mt_status mt_tensor_fetch_f32(struct mt_ctx *ctx, const struct mt_tensor *t, int
     const void *bytes;
     char label[128];
 
-    if (!mt_dtype_is_plain_float(t->dtype))
+    if (!mt_dtype_reads_f32(t->dtype))
         return mt_fail(ctx, MT_E_UNSUPPORTED, "%s: %s values cannot be read as floats",
                        mt_tensor_label(t, label, sizeof label), mt_dtype_name(t->dtype));
     mt_assert(row >= 0 && n >= 0 && row <= mt_tensor_rows(t) - n);
@@ -262,7 +274,7 @@ mt_status mt_tensor_fetch_f32(struct mt_ctx *ctx, const struct mt_tensor *t, int
         return MT_OK;
     if (t->dtype == MT_F32)
         return mt_tensor_fetch(ctx, t, row, n, dst);
-    if (!mt_tensor_contiguous(t, &bytes))
+    if (mt_dtype_is_block(t->dtype) || !mt_tensor_contiguous(t, &bytes))
         return tensor_convert(ctx, t, row, n, dst);
     bytes = (const char *)bytes + (size_t)(row * cols) * (mt_dtype_bits(t->dtype) / 8);
     mt_kernels_get()->to_f32(t->dtype, bytes, dst, (size_t)(n * cols));

@@ -74,7 +74,10 @@ bool mt_tensor_contiguous(const struct mt_tensor *t, const void **bytes);
 
 MT_NODISCARD mt_status mt_tensor_fetch(struct mt_ctx *ctx, const struct mt_tensor *t, int64_t row,
                                        int64_t n, void *dst);
-/* For plain float dtypes only (MT_E_UNSUPPORTED names the tensor otherwise). */
+/* Whether values of a dtype can be read as floats: plain floats, and the blocks that
+ * kernels/blocks.h knows. */
+bool mt_dtype_reads_f32(enum mt_dtype t);
+/* For such dtypes only (MT_E_UNSUPPORTED names the tensor otherwise). */
 MT_NODISCARD mt_status mt_tensor_fetch_f32(struct mt_ctx *ctx, const struct mt_tensor *t,
                                            int64_t row, int64_t n, float *dst);
 /* The whole tensor as floats; *given*. */

@@ -18,10 +18,11 @@ static mt_status weights_check(struct mt_ctx *ctx, const struct run_want *w)
     char label[160];
 
     mt_tensor_label(w->t, label, sizeof label);
-    if (!mt_dtype_is_plain_float(w->t->dtype))
+    if (!mt_dtype_reads_f32(w->t->dtype))
         return mt_fail(ctx, MT_E_UNSUPPORTED,
-                       "%s is stored as %s; the forward pass reads F64, F32, F16 and BF16", label,
-                       mt_dtype_name(w->t->dtype));
+                       "%s is stored as %s; the forward pass reads F64, F32, F16, BF16 and "
+                       "blocks without codebooks",
+                       label, mt_dtype_name(w->t->dtype));
     /* A vector may be stored as [n], [1, n] or [n, 1]. */
     if (w->rows == 1 ? mt_tensor_count(w->t) != w->cols : rows != w->rows || cols != w->cols)
         return mt_fail(ctx, MT_E_FORMAT,
@@ -30,11 +31,29 @@ static mt_status weights_check(struct mt_ctx *ctx, const struct run_want *w)
     return MT_OK;
 }
 
+/* As the device gets it: blocks are floats by then. */
+static enum mt_dtype weights_dtype(const struct mt_tensor *t)
+{
+    return mt_dtype_is_block(t->dtype) ? MT_F32 : t->dtype;
+}
+
+static uint64_t weights_bytes(const struct mt_tensor *t)
+{
+    return mt_dtype_is_block(t->dtype) ? (uint64_t)mt_tensor_count(t) * sizeof(float)
+                                       : mt_tensor_bytes(t);
+}
+
+/* Whether it can be read where it lies. */
+static bool weights_borrowed(const struct mt_tensor *t, const void **bytes)
+{
+    return !mt_dtype_is_block(t->dtype) && mt_tensor_contiguous(t, bytes);
+}
+
 uint64_t mt_run_weight_bytes(const struct mt_tensor *t)
 {
     const void *bytes;
 
-    return t == NULL || mt_tensor_contiguous(t, &bytes) ? 0 : mt_tensor_bytes(t);
+    return t == NULL || weights_borrowed(t, &bytes) ? 0 : weights_bytes(t);
 }
 
 static mt_status weights_eval_tile(struct mt_ctx *ctx, int64_t i, void *arg)
@@ -42,13 +61,15 @@ static mt_status weights_eval_tile(struct mt_ctx *ctx, int64_t i, void *arg)
     const struct weights_tile *tile = (struct weights_tile *)arg + i;
 
     MT_TRY(mt_check_cancel(ctx));
+    if (mt_dtype_is_block(tile->t->dtype))
+        return mt_tensor_fetch_f32(ctx, tile->t, tile->row, tile->n, (float *)(void *)tile->dst);
     return mt_tensor_fetch(ctx, tile->t, tile->row, tile->n, tile->dst);
 }
 
 static int64_t weights_tile_rows(const struct mt_tensor *t)
 {
     int64_t rows = mt_tensor_rows(t);
-    uint64_t row_bytes = rows > 0 ? mt_tensor_bytes(t) / (uint64_t)rows : 0;
+    uint64_t row_bytes = rows > 0 ? weights_bytes(t) / (uint64_t)rows : 0;
 
     return row_bytes == 0 || row_bytes >= WEIGHTS_TILE_BYTES
                ? 1
@@ -75,7 +96,7 @@ static mt_status weights_eval(struct mt_ctx *ctx, const struct run_want *wants, 
     for (int i = 0; i < n; i++) {
         const struct mt_tensor *t = wants[i].t;
         int64_t rows = mt_tensor_rows(t), step = weights_tile_rows(t);
-        size_t row_bytes = rows > 0 ? (size_t)(mt_tensor_bytes(t) / (uint64_t)rows) : 0;
+        size_t row_bytes = rows > 0 ? (size_t)(weights_bytes(t) / (uint64_t)rows) : 0;
         for (int64_t row = 0; wants[i].w->owned != NULL && row < rows; row += step) {
             tiles[n_tiles++] = (struct weights_tile){
                 .t = t,
@@ -98,8 +119,8 @@ static mt_status weights_load(struct mt_ctx *ctx, struct mt_runner *r, const str
 
     for (int i = 0; i < n; i++) {
         MT_TRY(weights_check(ctx, &wants[i]));
-        if (!mt_tensor_contiguous(wants[i].t, &bytes))
-            MT_TRY(mt_alloc(ctx, (size_t)mt_tensor_bytes(wants[i].t), 1,
+        if (!weights_borrowed(wants[i].t, &bytes))
+            MT_TRY(mt_alloc(ctx, (size_t)weights_bytes(wants[i].t), 1,
                             mt_tensor_label(wants[i].t, label, sizeof label), &wants[i].w->owned));
     }
     MT_TRY(weights_eval(ctx, wants, n));
@@ -108,11 +129,11 @@ static mt_status weights_load(struct mt_ctx *ctx, struct mt_runner *r, const str
         if (w->w->owned != NULL)
             bytes = w->w->owned;
         else
-            mt_assert(mt_tensor_contiguous(w->t, &bytes));
-        MT_TRY(mt_wrap(
-            ctx,
-            r->dev->ops->weight_load(ctx, r->dev, w->t->dtype, w->rows, w->cols, bytes, &w->w->h),
-            "%s", mt_tensor_label(w->t, label, sizeof label)));
+            mt_assert(weights_borrowed(w->t, &bytes));
+        MT_TRY(mt_wrap(ctx,
+                       r->dev->ops->weight_load(ctx, r->dev, weights_dtype(w->t), w->rows, w->cols,
+                                                bytes, &w->w->h),
+                       "%s", mt_tensor_label(w->t, label, sizeof label)));
     }
     return MT_OK;
 }

@@ -2,7 +2,8 @@
  *
  * Plans only. Routers and selection biases are never rounded: a changed bit there changes which
  * experts a token meets (spec formats, 6: of tokens routed by a rounded bias nearly all went
- * elsewhere). Types other than F64, F32, F16 and BF16 are left as they are.
+ * elsewhere). GGML's blocks become the numbers they stand for; other types than those and F64, F32,
+ * F16 and BF16 are left as they are.
  */
 #include "lib/base/mem.h"
 #include "lib/flow/pass.h"
@@ -47,7 +48,7 @@ static mt_status cast_plan(struct mt_ctx *ctx, void *state, struct mt_model *m)
         struct mt_tensor *t = m->tensors[i];
         enum mt_dtype want = cast_types[c->dtype];
 
-        if (!mt_dtype_is_plain_float(t->dtype) || t->dtype == want ||
+        if (!mt_dtype_reads_f32(t->dtype) || t->dtype == want ||
             t->role.part >= MT_PART_CODES) /* scales belong to their codes */
             continue;
         if (mt_role_is_routing(t->role.kind))
@@ -77,8 +78,9 @@ const struct mt_pass mt_pass_cast = {
     .help =
         "Rounds weights to the nearest value of the type (ties to even). Routers and selection "
         "biases are never rounded, because a small change there sends tokens to other experts: "
-        "where they are stored in another type than the one asked for they become f32. Integer, "
-        "fp8 and quantized tensors are left as they are. Values too large for f16 stop the run; "
+        "where they are stored in another type than the one asked for they become f32. Blocks of "
+        "GGUF files become the numbers they stand for; integers and fp8 are left as they are. "
+        "Values too large for f16 stop the run; "
         "they do not become infinite.",
     .opts = cast_opt_table,
     .opts_size = sizeof(struct cast_opts),
