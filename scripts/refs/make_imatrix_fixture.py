@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Importance matrices as llama.cpp writes them, for the models in tests/golden.
 
-tests/data/imatrix/qwen3_moe.gguf  made with the gguf package: in_sum2 and counts, stacks of experts,
+tests/data/stats/qwen3_moe.gguf  made with the gguf package: in_sum2 and counts, stacks of experts,
                                    an expert without tokens, tensors that a profile does not hold
-tests/data/imatrix/llama.dat       the older binary form, by struct
+tests/data/stats/llama.dat       the older binary form, by struct
 
 Numbers are formulas, which tests/formats/test_stats_imatrix.c repeats.
 usage: make_imatrix_fixture.py (needs gguf, numpy); run from the repository's root
@@ -15,7 +15,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 
-OUT = Path("tests/data/imatrix")
+OUT = Path("tests/data/stats")
 
 
 def sums(layer, kind, rows, cols):

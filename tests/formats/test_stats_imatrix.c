@@ -76,7 +76,7 @@ T_TEST(what_the_gguf_package_wrote_is_read)
     struct mt_profile *p;
 
     T_CHECK(t, m != NULL);
-    T_OK(t, mt_stats_import(&t->ctx, t_shipped("imatrix/qwen3_moe.gguf"), m, &p));
+    T_OK(t, mt_stats_import(&t->ctx, t_shipped("stats/qwen3_moe.gguf"), m, &p));
     T_EQ_STR(t, mt_profile_info(p)->origin, "imatrix");
     check_moe(t, p);
     mt_profile_free(p);
@@ -90,7 +90,7 @@ T_TEST(the_older_form_is_read)
     double n;
 
     T_CHECK(t, m != NULL);
-    T_OK(t, mt_stats_import(&t->ctx, t_shipped("imatrix/llama.dat"), m, &p));
+    T_OK(t, mt_stats_import(&t->ctx, t_shipped("stats/llama.dat"), m, &p));
     for (int l = 0; l < 2; l++) {
         check_stat(t, p, l, MT_STAT_ATTN_X_SQ, 0, 1);
         check_stat(t, p, l, MT_STAT_ATTN_O_SQ, 1, 1);
@@ -110,7 +110,7 @@ T_TEST(what_is_written_is_read_back)
     struct mt_profile *p, *q;
 
     T_CHECK(t, m != NULL);
-    T_OK(t, mt_stats_import(&t->ctx, t_shipped("imatrix/qwen3_moe.gguf"), m, &p));
+    T_OK(t, mt_stats_import(&t->ctx, t_shipped("stats/qwen3_moe.gguf"), m, &p));
     T_OK(t, mt_stats_export_imatrix(&t->ctx, path, false, p, m));
     T_OK(t, mt_stats_import(&t->ctx, path, m, &q));
     check_moe(t, q);
@@ -129,13 +129,13 @@ T_TEST(an_imatrix_of_another_model_is_refused_by_name)
     struct mt_profile *p;
 
     T_CHECK(t, llama != NULL && moe != NULL);
-    T_FAILS(t, mt_stats_import(&t->ctx, t_shipped("imatrix/llama.dat"), moe, &p), MT_E_FORMAT,
+    T_FAILS(t, mt_stats_import(&t->ctx, t_shipped("stats/llama.dat"), moe, &p), MT_E_FORMAT,
             "blk.0.attn_output.weight: 1 matrices of 48 columns");
-    T_FAILS(t, mt_stats_import(&t->ctx, t_shipped("imatrix/qwen3_moe.gguf"), llama, &p),
-            MT_E_FORMAT, "blk.0.attn_output.weight: 1 matrices of 32 columns");
+    T_FAILS(t, mt_stats_import(&t->ctx, t_shipped("stats/qwen3_moe.gguf"), llama, &p), MT_E_FORMAT,
+            "blk.0.attn_output.weight: 1 matrices of 32 columns");
     T_OK(t, mt_model_open(&t->ctx, mt_formats, dir, &small));
-    T_FAILS(t, mt_stats_import(&t->ctx, t_shipped("imatrix/qwen3_moe.gguf"), small, &p),
-            MT_E_FORMAT, "ffn_gate_exps.weight: 8 matrices of 32 columns");
+    T_FAILS(t, mt_stats_import(&t->ctx, t_shipped("stats/qwen3_moe.gguf"), small, &p), MT_E_FORMAT,
+            "ffn_gate_exps.weight: 8 matrices of 32 columns");
     mt_model_free(small);
     mt_model_free(llama);
     mt_model_free(moe);
@@ -145,7 +145,7 @@ T_TEST(an_imatrix_of_another_model_is_refused_by_name)
  * sentence or a profile, never a crash. */
 T_TEST(cut_and_damaged_files_are_survived)
 {
-    const char *names[2] = {"imatrix/llama.dat", "imatrix/qwen3_moe.gguf"};
+    const char *names[2] = {"stats/llama.dat", "stats/qwen3_moe.gguf"};
     struct mt_model *m[2] = {open_golden(t, "llama"), open_golden(t, "qwen3_moe")};
     const char *path = t_path(t, "cut");
 
