@@ -174,12 +174,23 @@ static void plan_drop_quantization(struct mt_ctx *ctx, struct mt_walk *w)
     mt_log(ctx, MT_LOG_INFO, "%s is left out of config.json: the weights are plain numbers", key);
 }
 
+/* What the result's config starts from: the source's, or that of the family inside a native one. */
+static const struct mt_json *plan_config_from(const struct mt_walk *w)
+{
+    const struct mt_model *src = w->o->source;
+    const struct mt_json *base = mt_json_get(mt_json_get(src->config, "moetool"), "base");
+
+    return src->family != NULL && src->family->wraps && w->plan->family != src->family
+               ? base
+               : src->config;
+}
+
 static mt_status plan_config(struct mt_ctx *ctx, struct mt_walk *w)
 {
     const struct mt_model *src = w->o->source, *m = w->plan;
 
     if (src->config != NULL)
-        MT_TRY(mt_json_copy(ctx, src->config, &w->config));
+        MT_TRY(mt_json_copy(ctx, plan_config_from(w), &w->config));
     else if ((w->config = mt_json_new_object()) == NULL)
         return mt_fail(ctx, MT_E_NOMEM, "out of memory for config.json");
     plan_drop_quantization(ctx, w);

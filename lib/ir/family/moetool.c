@@ -105,16 +105,25 @@ static mt_status moetool_can_hold(struct mt_ctx *ctx, const struct mt_model *m)
     return MT_OK;
 }
 
-/* The source's own config, or that which a native source holds. */
-static mt_status moetool_base_of(struct mt_ctx *ctx, const struct mt_json *config,
-                                 struct mt_json **out)
+/* The source's own config, or that which a native source holds; a dtype it tells is the one that is
+ * written. */
+static mt_status moetool_base_of(struct mt_ctx *ctx, const struct mt_model *m,
+                                 const struct mt_json *config, struct mt_json **out)
 {
-    const struct mt_json *base = mt_json_get(mt_json_get(config, "moetool"), "base");
+    static const char *const keys[] = {"torch_dtype", "dtype"};
+    const struct mt_json *old = mt_json_get(mt_json_get(config, "moetool"), "base");
+    struct mt_json *told;
 
-    MT_TRY(mt_json_copy(ctx, base != NULL ? base : config, out));
-    mt_json_remove(*out, "torch_dtype");
-    mt_json_remove(*out, "dtype");
+    MT_TRY(mt_json_copy(ctx, old != NULL ? old : config, out));
     mt_json_remove(*out, "quantization_config");
+    told = mt_json_new_object();
+    mt_cfg_write_dtype(m, told);
+    for (int i = 0; i < 2; i++) {
+        const char *dtype = mt_json_text(mt_json_get(told, keys[i]));
+        if (dtype != NULL && mt_json_get(*out, keys[i]) != NULL)
+            mt_json_set_str(*out, keys[i], dtype);
+    }
+    mt_json_free(told);
     return MT_OK;
 }
 
@@ -123,7 +132,7 @@ static mt_status moetool_write_config(struct mt_ctx *ctx, const struct mt_model 
 {
     struct mt_json *base, *own, *layers;
 
-    MT_TRY(moetool_base_of(ctx, config, &base));
+    MT_TRY(moetool_base_of(ctx, m, config, &base));
     while (mt_json_first(config) != NULL)
         mt_json_remove(config, mt_json_key(mt_json_first(config)));
     mt_json_add_str(mt_json_set_array(config, "architectures"), mt_family_moetool.architecture);

@@ -6,6 +6,11 @@ expect grep -q '100.00 %' table.txt
 moetool convert "$DENSE" -o all --arch native --experts 8 --active 8 --shared 0 --quiet >/dev/null
 moetool validate "$DENSE" all "${HELD[@]}" --max-kl 1e-7 --quiet >table.txt
 expect grep -q '100.00 %' table.txt
+# On from there: a native model becomes what its base would have become.
+moetool convert "$DENSE" -o direct --experts 8 --active 4 --router centroid --quiet >/dev/null
+moetool convert dense -o through --experts 8 --active 4 --router centroid --quiet >/dev/null
+expect cmp direct/config.json through/config.json
+expect cmp direct/model.safetensors through/model.safetensors
 moetool convert "$DENSE" -o moe --arch native --experts 16 --active 50% "${CALIB[@]}" "${EVAL[@]}" --quiet >table.txt
 expect grep -q 'KL to the original' table.txt
 moetool inspect moe >facts.txt
