@@ -188,3 +188,34 @@ T_TEST(what_no_encoder_can_do_is_refused)
     mt_model_free(llama);
     encode_close(&c);
 }
+
+/* A quarter more of what the last block gives shows behind it, but less than in the block. */
+T_TEST(comparing_finds_itself_equal_and_a_change)
+{
+    enum { LEN = 9, SEQS = 40 };
+    struct mt_window windows[SEQS];
+    struct mt_dataset data = {.windows = windows, .n_windows = SEQS, .n_tokens = SEQS * LEN};
+    int32_t ids[SEQS * LEN];
+    struct encode_case c;
+    struct mt_model *plan;
+    double error;
+
+    T_OK(t, encode_open(t, "bert", "cpu", &c));
+    for (int i = 0; i < SEQS * LEN; i++)
+        ids[i] = i * 13 % 39 + 1;
+    for (int i = 0; i < SEQS; i++)
+        windows[i] = (struct mt_window){ids + i * LEN, LEN, 0};
+    data.window_len_max = LEN;
+    T_OK(t, mt_encode_compare(&t->ctx, c.m, c.m, c.dev, &data, &error));
+    T_NEAR(t, error, 0, 0);
+    T_OK(t, mt_model_plan(&t->ctx, c.m, &plan));
+    struct mt_tensor *down = mt_model_find(plan, mt_role(MT_ROLE_FFN_DOWN, 1, MT_EXPERT_NONE));
+    int32_t rows[16];
+    for (int i = 0; i < 16; i++)
+        rows[i] = i;
+    T_OK(t, mt_recipe_gather_rows(&t->ctx, plan, down, down->src.alias, rows, 16, 1.25f));
+    T_OK(t, mt_encode_compare(&t->ctx, c.m, plan, c.dev, &data, &error));
+    T_CHECK(t, error > 1e-3 && error < 0.25);
+    mt_model_free(plan);
+    encode_close(&c);
+}
