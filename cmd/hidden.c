@@ -117,7 +117,7 @@ mt_status cmd_hidden_print(struct mt_ctx *ctx, const struct cmd_hidden *c)
             "\nrelative error of FFN outputs on %lld inputs that were held out; what it means for "
             "the\nwhole model is not known, because that does not run here\n\n",
             (long long)hidden_held(c));
-    cmd_table_begin(&t, "rrrrrrrrr" + (CMD_HIDDEN_MODELS - c->n));
+    cmd_table_begin(&t, &"rrrrrrrrr"[CMD_HIDDEN_MODELS - c->n]);
     cmd_table_cell(ctx, &t, "layer");
     for (int i = 0; i < c->n; i++)
         cmd_table_cell(ctx, &t, "%s%s", i > 0 ? "pruned: " : "", c->name[i]);

@@ -148,7 +148,7 @@ mt_status mt_hidden_rows(struct mt_ctx *ctx, const struct mt_hidden *h, int l, i
     for (int64_t i = 0; i < m * h->hidden; i++)
         if (!isfinite(x[i]))
             return mt_fail(ctx, MT_E_NUMERIC, "%s: %s is NaN or infinite at token %lld",
-                           h->file->path, h->layer[l]->name, (long long)(row + i / h->hidden));
+                           h->file->path, h->layer[l]->name, (long long)row + i / h->hidden);
     return MT_OK;
 }
 
