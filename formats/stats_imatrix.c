@@ -14,6 +14,8 @@ const struct imatrix_row imatrix_rows[] = {
     {MT_ROLE_ATTN_Q, MT_EXPERT_NONE, MT_STAT_ATTN_X_SQ, MT_STAT_TOKENS},
     {MT_ROLE_ATTN_K, MT_EXPERT_NONE, MT_STAT_ATTN_X_SQ, MT_STAT_TOKENS},
     {MT_ROLE_ATTN_V, MT_EXPERT_NONE, MT_STAT_ATTN_X_SQ, MT_STAT_TOKENS},
+    {MT_ROLE_ATTN_Q_A, MT_EXPERT_NONE, MT_STAT_ATTN_X_SQ, MT_STAT_TOKENS},
+    {MT_ROLE_ATTN_KV_A, MT_EXPERT_NONE, MT_STAT_ATTN_X_SQ, MT_STAT_TOKENS},
     {MT_ROLE_ATTN_O, MT_EXPERT_NONE, MT_STAT_ATTN_O_SQ, MT_STAT_TOKENS},
     {MT_ROLE_FFN_GATE, MT_EXPERT_NONE, MT_STAT_X_SQ, MT_STAT_TOKENS},
     {MT_ROLE_FFN_UP, MT_EXPERT_NONE, MT_STAT_X_SQ, MT_STAT_TOKENS},
@@ -28,8 +30,11 @@ const struct imatrix_row imatrix_rows[] = {
 };
 const int imatrix_n_rows = (int)(sizeof imatrix_rows / sizeof imatrix_rows[0]);
 
-const struct imatrix_row *imatrix_find(struct mt_role role)
+const struct imatrix_row *imatrix_find(const struct mt_model *m, struct mt_role role)
 {
+    /* Queries of a latent vector: its squares are not measured. */
+    if (role.kind == MT_ROLE_ATTN_Q && m->hp.mla.q_rank > 0)
+        return NULL;
     for (int i = 0; i < imatrix_n_rows; i++) {
         const struct imatrix_row *r = &imatrix_rows[i];
         if (r->kind == role.kind && r->expert == role.expert && role.part == MT_PART_WEIGHT)
@@ -113,7 +118,7 @@ static mt_status imatrix_take(struct mt_ctx *ctx, struct imatrix_read *c,
         return MT_OK;
     memcpy(name, e->name, e->n_name);
     name[e->n_name] = '\0';
-    row = mt_gguf_parse_name(c->arch, name, &role, &stacked) ? imatrix_find(role) : NULL;
+    row = mt_gguf_parse_name(c->arch, name, &role, &stacked) ? imatrix_find(c->m, role) : NULL;
     if (row == NULL) {
         mt_log(ctx, MT_LOG_DEBUG, "%s: profiles hold nothing of it", name);
         return MT_OK;

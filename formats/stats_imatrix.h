@@ -22,7 +22,7 @@ struct imatrix_row {
 };
 extern const struct imatrix_row imatrix_rows[];
 extern const int imatrix_n_rows;
-/* The row of a matrix; NULL when profiles do not hold its statistic. */
-const struct imatrix_row *imatrix_find(struct mt_role role);
+/* The row of a matrix of m; NULL when profiles do not hold its statistic. */
+const struct imatrix_row *imatrix_find(const struct mt_model *m, struct mt_role role);
 
 #endif

@@ -37,8 +37,8 @@ static mt_status imatrix_add(struct mt_ctx *ctx, struct imatrix_file *f, const s
     struct mt_role role = mt_role(row->kind, layer, row->expert);
     struct imatrix_slot s = {.layer = layer, .row = row};
 
-    if (mt_model_find(m, role) == NULL || !mt_profile_has(f->p, layer, row->sums) ||
-        !mt_profile_has(f->p, layer, row->counts) ||
+    if (mt_model_find(m, role) == NULL || imatrix_find(m, role) != row ||
+        !mt_profile_has(f->p, layer, row->sums) || !mt_profile_has(f->p, layer, row->counts) ||
         !mt_gguf_print_name(arch, m, role, s.name, sizeof s.name))
         return MT_OK;
     /* Parts of one tensor (q, k and v in some architectures) have the same inputs. */

@@ -4,6 +4,7 @@
 
 #include "formats/table.h"
 #include "lib/flow/format.h"
+#include "lib/flow/profile_run.h"
 #include "tests/t.h"
 #include "tests/tiny.h"
 
@@ -139,6 +140,87 @@ T_TEST(an_imatrix_of_another_model_is_refused_by_name)
     mt_model_free(small);
     mt_model_free(llama);
     mt_model_free(moe);
+}
+
+/* Measures one window of 24 ids. */
+static mt_status measure(struct mt_ctx *ctx, const struct mt_model *m, struct mt_profile **out)
+{
+    int32_t ids[24];
+    struct mt_window w = {ids, 24, 0};
+    char name[] = "noise", *domains[1] = {name};
+    struct mt_dataset set = {.windows = &w,
+                             .n_windows = 1,
+                             .n_tokens = 24,
+                             .window_len_max = 24,
+                             .domains = domains,
+                             .n_domains = 1};
+    struct mt_profile_opts o = {.model = m, .seq_len = 24};
+    struct mt_profile_text text;
+
+    for (int i = 0; i < 24; i++)
+        ids[i] = (i * 7 + 3) % 60;
+    memset(set.sha256, 'a', 64);
+    MT_TRY(mt_profile_text_make(ctx, &set, 1, 0, &text));
+    o.text = &text;
+    mt_status st = mt_device_open(ctx, "cpu", &o.dev);
+    if (st == MT_OK)
+        st = mt_profile_plan(ctx, &o, out);
+    if (st == MT_OK)
+        st = mt_profile_run(ctx, &o, *out, NULL, NULL);
+    mt_device_close(o.dev);
+    mt_profile_text_free(&text);
+    return st;
+}
+
+/* What came back is what went, rounded to F32. */
+static void check_rounded(struct t *t, const struct mt_profile *p, const struct mt_profile *q)
+{
+    int seen = 0;
+
+    for (int l = 0; l < mt_profile_info(q)->n_layers; l++)
+        for (int i = 0; i < MT_STAT_COUNT_ALL; i++) {
+            int64_t rows, cols;
+            if (!mt_profile_has(q, l, (enum mt_stat)i))
+                continue;
+            T_CHECK(t, mt_profile_has(p, l, (enum mt_stat)i));
+            mt_profile_shape(q, l, (enum mt_stat)i, &rows, &cols);
+            struct mt_profile_part a = mt_profile_part(p, l, (enum mt_stat)i, 0),
+                                   b = mt_profile_part(q, l, (enum mt_stat)i, 0);
+            for (int64_t k = 0; k < rows * cols; k++)
+                T_CHECK(t, (double)(float)a.v[k] == b.v[k]);
+            seen++;
+        }
+    T_CHECK(t, seen >= 4 * mt_profile_info(q)->n_layers);
+}
+
+/* Families that keep several matrices in one tensor, latent attention, stacks, shared experts. */
+T_TEST(every_kind_of_family_goes_there_and_back)
+{
+    static const char *const names[] = {"deepseek_v2", "deepseek_v3", "phi3",   "gpt2",
+                                        "gpt_oss",     "qwen2_moe",   "gemma2", "glm4_moe",
+                                        "mixtral",     "granitemoe"};
+    const char *path = t_path(t, "x.gguf");
+    int done = 0;
+
+    for (size_t i = 0; i < sizeof names / sizeof names[0] && !t->failed; i++) {
+        struct mt_model *m = open_golden(t, names[i]);
+        struct mt_profile *p, *q;
+        T_CHECK(t, m != NULL);
+        T_OK(t, measure(&t->ctx, m, &p));
+        mt_status st = mt_stats_export_imatrix(&t->ctx, path, true, p, m);
+        if (st == MT_OK) {
+            T_OK(t, mt_stats_import(&t->ctx, path, m, &q));
+            check_rounded(t, p, q);
+            mt_profile_free(q);
+            done++;
+        }
+        T_CHECK(t, st == MT_OK || st == MT_E_UNSUPPORTED);
+        if (t->failed)
+            printf("    with %s\n", names[i]);
+        mt_profile_free(p);
+        mt_model_free(m);
+    }
+    T_CHECK(t, done >= 5);
 }
 
 /* Every beginning of both files, and every byte of the older one's first entries changed: a
