@@ -200,12 +200,25 @@ void cmd_find_license(struct mt_ctx *ctx, const struct mt_model *m, char *buf, s
     mt_free(path);
 }
 
+/* Whether a manifest names the text, given itself or through a profile. */
+static bool common_calibrated_on(const struct mt_json *manifest, const char *sha256)
+{
+    const struct mt_json *sources = mt_json_get(mt_json_get(manifest, "profile"), "sources");
+    const char *hash = mt_json_text(mt_json_get(mt_json_get(manifest, "data"), "sha256"));
+    bool same = hash != NULL && strcmp(hash, sha256) == 0;
+
+    for (const struct mt_json *s = mt_json_first(sources); s != NULL; s = mt_json_next(s)) {
+        hash = mt_json_text(mt_json_get(s, "sha256"));
+        same = same || (hash != NULL && strcmp(hash, sha256) == 0);
+    }
+    return same;
+}
+
 mt_status cmd_warn_same_data(struct mt_ctx *ctx, const struct mt_model *m,
                              const struct mt_dataset *data)
 {
     struct mt_json *j = NULL;
     mt_status st = MT_OK;
-    const char *hash;
     char *path;
 
     MT_TRY(common_beside(ctx, m, MT_MANIFEST_NAME, &path));
@@ -214,8 +227,7 @@ mt_status cmd_warn_same_data(struct mt_ctx *ctx, const struct mt_model *m,
     mt_free(path);
     if (st != MT_OK)
         return st;
-    hash = mt_json_text(mt_json_get(mt_json_get(j, "data"), "sha256"));
-    if (hash != NULL && strcmp(hash, data->sha256) == 0)
+    if (common_calibrated_on(j, data->sha256))
         mt_log(ctx, MT_LOG_WARN,
                "%s was calibrated on this very text, so figures on it flatter; use other text",
                m->path);

@@ -28,6 +28,8 @@ expect cmp a.safetensors tight
 moetool convert "$DENSE" -o moe --method partition --profile ab.safetensors -q >/dev/null
 expect grep -q '"shared_by": "activations"' moe/moetool.json
 expect grep -q '"domain": "wiki"' moe/moetool.json
+moetool eval moe --data "$SHIPPED/text/wiki.calib.jsonl" --samples 1 2>err.txt >/dev/null
+expect grep -q 'moe was calibrated on this very text' err.txt
 # There and back through an imatrix.
 moetool profile "$DENSE" "${A[@]}" --seq-len 64 --samples 5 -o one.gguf -q >/dev/null
 moetool profile "$DENSE" --import a.safetensors -o two.gguf -q >/dev/null
