@@ -16,8 +16,10 @@ static int64_t ffn_routed_width(const struct mt_ffn *f)
 {
     int64_t sum = 0;
 
+    if (f->widths == NULL)
+        return f->n_experts * f->width;
     for (int e = 0; e < f->n_experts; e++)
-        sum += mt_ffn_expert_width(f, e);
+        sum += f->widths[e];
     return sum;
 }
 

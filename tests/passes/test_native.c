@@ -73,6 +73,30 @@ T_TEST(every_family_is_held_without_a_change)
     T_CHECK(t, n > 30);
 }
 
+/* Opening and running a model that uses everything, while any one allocation fails. */
+T_TEST(running_out_of_memory_leaks_nothing)
+{
+    static double logits[TOKENS * 72];
+    mt_status st = MT_E_NOMEM;
+    bool waits = false;
+    int failures = 0;
+
+    for (uint64_t n = 1; !waits && n < 100000; n += 1 + n / 30, failures++) {
+        struct mt_model *m = NULL;
+        mt_fault_alloc(n);
+        st = mt_model_open(&t->ctx, mt_formats, "tests/golden/moetool", &m);
+        if (st == MT_OK)
+            st = logits_of(t, m, logits);
+        waits = mt_fault_alloc_waits();
+        mt_fault_alloc(0);
+        mt_model_free(m);
+        T_CHECK(t, st == MT_OK || st == MT_E_NOMEM);
+        T_EQ_INT(t, mt_mem_used(&t->ctx), 0);
+    }
+    T_EQ_INT(t, st, MT_OK);
+    T_CHECK(t, failures > 100);
+}
+
 T_TEST(a_model_nobody_knows_is_refused)
 {
     struct mt_walk_result r;

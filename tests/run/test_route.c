@@ -202,20 +202,11 @@ struct got {
     int k, n_rows;
 };
 
-static mt_status run(struct mt_ctx *ctx, const struct mt_model *m, const char *device,
-                     const double *x, struct got *out)
+static mt_status run_open(struct mt_ctx *ctx, struct mt_device *dev, struct mt_run_layer *l,
+                          const double *x, mt_buf in, mt_buf y, struct got *out)
 {
     const struct mt_routing *ro;
-    struct mt_run_layer *l;
-    struct mt_device *dev;
-    struct mt_runner *r;
-    mt_buf in, y;
 
-    MT_TRY(mt_device_open(ctx, device, &dev));
-    MT_TRY(mt_runner_open(ctx, m, dev, &r));
-    MT_TRY(mt_run_layer_open(ctx, r, 0, &l));
-    MT_TRY(dev->ops->alloc(ctx, dev, M * H, &in));
-    MT_TRY(dev->ops->alloc(ctx, dev, M * H, &y));
     MT_TRY(dev->ops->upload_f64(ctx, dev, in, x, M * H));
     MT_TRY(mt_run_ffn(ctx, l, in, M, y, NULL));
     MT_TRY(dev->ops->download_f64(ctx, dev, out->y, y, M * H));
@@ -225,12 +216,37 @@ static mt_status run(struct mt_ctx *ctx, const struct mt_model *m, const char *d
     memcpy(out->logits, ro->logits, (size_t)(M * ro->n_rows) * sizeof(double));
     memcpy(out->expert, ro->expert, (size_t)(M * ro->k) * sizeof(int32_t));
     memcpy(out->weight, ro->weight, (size_t)(M * ro->k) * sizeof(double));
-    dev->ops->release(dev, in);
-    dev->ops->release(dev, y);
-    mt_run_layer_close(l);
+    return MT_OK;
+}
+
+static mt_status run(struct mt_ctx *ctx, const struct mt_model *m, const char *device,
+                     const double *x, struct got *out)
+{
+    struct mt_run_layer *l = NULL;
+    struct mt_device *dev = NULL;
+    struct mt_runner *r = NULL;
+    mt_buf in = NULL, y = NULL;
+    mt_status st = mt_device_open(ctx, device, &dev);
+
+    if (st == MT_OK)
+        st = mt_runner_open(ctx, m, dev, &r);
+    if (st == MT_OK)
+        st = mt_run_layer_open(ctx, r, 0, &l);
+    if (st == MT_OK)
+        st = dev->ops->alloc(ctx, dev, M * H, &in);
+    if (st == MT_OK)
+        st = dev->ops->alloc(ctx, dev, M * H, &y);
+    if (st == MT_OK)
+        st = run_open(ctx, dev, l, x, in, y, out);
+    if (dev != NULL) {
+        dev->ops->release(dev, in);
+        dev->ops->release(dev, y);
+    }
+    if (l != NULL)
+        mt_run_layer_close(l);
     mt_runner_close(r);
     mt_device_close(dev);
-    return MT_OK;
+    return st;
 }
 
 static void inputs(double *x)
@@ -386,6 +402,61 @@ T_TEST(experts_of_any_width_add_up)
     }
 }
 
+static mt_status store_as_factors(struct mt_ctx *ctx, struct made *k, int rank)
+{
+    for (int e = 0; e < EXPERTS; e++) {
+        struct mt_role up = mt_role(MT_ROLE_FFN_UP, 0, e);
+        MT_TRY(reput(ctx, k, MT_ROLE_FFN_UP, e, MT_PART_WEIGHT, 0, 0));
+        MT_TRY(put(ctx, k, mt_role_part(up, MT_PART_LEFT), 48, rank, 0.4));
+        MT_TRY(put(ctx, k, mt_role_part(up, MT_PART_RIGHT), rank, H, 0.4));
+    }
+    k->m->ffn[0].factors[MT_FFN_UP].on = true;
+    return MT_OK;
+}
+
+static mt_status run_within(const struct made *k, uint64_t limit, const double *x, struct got *out)
+{
+    struct mt_ctx_opts o = {.n_threads = 2, .memory_bytes_max = limit};
+    struct mt_ctx ctx;
+    mt_status st = mt_ctx_open(&ctx, &o);
+
+    if (st != MT_OK)
+        return st;
+    st = run(&ctx, k->m, "cpu", x, out);
+    mt_assert(mt_mem_used(&ctx) == 0);
+    mt_ctx_close(&ctx);
+    return st;
+}
+
+/* Products of factors take memory; from where it is just enough for one expert at a time to where
+ * all fit, no bit changes. */
+T_TEST(little_memory_changes_nothing)
+{
+    static double x[M * H];
+    static struct got want, got;
+    uint64_t low = 1u << 16, high = 64u << 20;
+    struct made k;
+
+    T_OK(t, make(&t->ctx, &k, 98, true, true));
+    T_OK(t, store_as_factors(&t->ctx, &k, 5));
+    inputs(x);
+    T_OK(t, run(&t->ctx, k.m, "cpu", x, &want));
+    T_OK(t, run_within(&k, high, x, &got));
+    while (high - low > 256) {
+        uint64_t mid = (low + high) / 2;
+        if (run_within(&k, mid, x, &got) == MT_OK)
+            high = mid;
+        else
+            low = mid;
+    }
+    for (int i = 0; i < 20; i++) {
+        memset(&got, 0, sizeof got);
+        T_OK(t, run_within(&k, high + (uint64_t)(i * i) * 512, x, &got));
+        T_CHECK(t, memcmp(got.y, want.y, sizeof want.y) == 0);
+    }
+    mt_model_free(k.m);
+}
+
 /* The same numbers as experts stored whole, and as factors: the runner sees one matrix. */
 T_TEST(factors_run_as_their_product)
 {
@@ -397,13 +468,7 @@ T_TEST(factors_run_as_their_product)
 
     T_OK(t, make(&t->ctx, &k, 99, true, false));
     inputs(x);
-    for (int e = 0; e < EXPERTS; e++) {
-        struct mt_role up = mt_role(MT_ROLE_FFN_UP, 0, e);
-        T_OK(t, reput(&t->ctx, &k, MT_ROLE_FFN_UP, e, MT_PART_WEIGHT, 0, 0));
-        T_OK(t, put(&t->ctx, &k, mt_role_part(up, MT_PART_LEFT), 48, RANK, 0.4));
-        T_OK(t, put(&t->ctx, &k, mt_role_part(up, MT_PART_RIGHT), RANK, H, 0.4));
-    }
-    k.m->ffn[0].factors[MT_FFN_UP].on = true;
+    T_OK(t, store_as_factors(&t->ctx, &k, RANK));
     T_OK(t, mt_model_verify(&t->ctx, k.m));
     T_OK(t, run(&t->ctx, k.m, "ref", x, &parts));
     for (int e = 0; e < EXPERTS; e++) {
