@@ -90,6 +90,7 @@ static mt_status convert_setup(struct mt_ctx *ctx, struct convert *s, const stru
 
     s->at = (struct mt_convert_at){.o = &s->o, .src = src, .shape = p};
     s->method = convert_choose_method(&s->o);
+    s->at.labels = (enum mt_router_labels)(s->o.labels > 0 ? s->o.labels - 1 : s->method->labels);
     convert_aim_at_form(s);
     const struct mt_shape_ask ask = mt_convert_ask(&s->o);
     MT_TRY(convert_read_flatten(ctx, s));
@@ -336,6 +337,7 @@ static mt_status convert_begin(struct mt_ctx *ctx, void *state, struct mt_model 
     memset(&s->numbers[layer], 0, sizeof(s->numbers[layer]));
     s->n_tokens = 0;
     s->at = (struct mt_convert_at){.o = &s->o,
+                                   .labels = s->at.labels,
                                    .src = s->at.src,
                                    .shape = &s->shape,
                                    .dense = &s->dense[layer],

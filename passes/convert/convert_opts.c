@@ -5,8 +5,8 @@
 /* 1 + enum mt_partition_how */
 static const char *const convert_partition_names[] = {"auto", "contiguous", "random", "cluster",
                                                       NULL};
-/* enum mt_router_labels */
-static const char *const convert_label_names[] = {"membership", "lognorm", NULL};
+/* 1 + enum mt_router_labels */
+static const char *const convert_label_names[] = {"auto", "membership", "lognorm", NULL};
 
 const char *const mt_convert_arch_names[] = {
     "auto",      "glm4_moe",  "dots1", "granitemoeshared", "granitemoe", "mixtral",
@@ -30,8 +30,12 @@ const struct mt_opt mt_convert_opt_table[] = {
                 "cluster"),
     MT_OPT_ENUM(struct mt_convert_opts, router, "router", 0, "HOW", "auto", mt_convert_router_names,
                 "how routers are made; auto: ridge with --data, else centroid; zero when all act"),
-    MT_OPT_ENUM(struct mt_convert_opts, labels, "labels", 0, "HOW", "membership",
-                convert_label_names, "what the ridge router learns about the contribution norms"),
+    MT_OPT_ENUM(struct mt_convert_opts, labels, "labels", 0, "HOW", "auto", convert_label_names,
+                "what the ridge router learns about the contribution norms; auto: lognorm for "
+                "method best, else membership"),
+    MT_OPT_INT(struct mt_convert_opts, moves, "moves", 0, "N", "2", 0, 16,
+               "how often method best fits a router and moves neurons to the experts that are "
+               "chosen when they matter"),
     MT_OPT_ENUM(struct mt_convert_opts, refit, "refit", 0, "HOW", "auto", mt_convert_refit_names,
                 "what is fitted to the routers' choices; auto: what the method is made for"),
     MT_OPT_ENUM(struct mt_convert_opts, arch, "arch", 0, "A", "auto", mt_convert_arch_names,

@@ -17,7 +17,8 @@ struct mt_convert_opts {
     int router;    /* index into mt_convert_router_names */
     int refit;     /* index into mt_convert_refit_names */
     int partition; /* 0: auto; 1 + enum mt_partition_how */
-    int labels;    /* enum mt_router_labels */
+    int labels;    /* 0: auto; 1 + enum mt_router_labels */
+    int64_t moves; /* of method best */
     int arch;      /* index into mt_convert_arch_names */
 
     const struct mt_format *format; /* no option: what will be written; NULL: a directory */

@@ -1,15 +1,12 @@
 #include "lib/base/mem.h"
-#include "lib/base/pool.h"
-#include "lib/run/runner.h"
 #include "passes/convert/convert.h"
+#include "passes/lib/pick.h"
 #include "passes/lib/router_fit.h"
 
 #include <math.h>
-#include <string.h>
 
 /* --flatten auto: weights of chosen experts differ from 1 by less than this, whatever the text. */
 #define ROUTE_WEIGHT_ERROR_MAX 0x1p-7
-#define ROUTE_ROWS 64 /* tokens per job */
 
 /* ---- norms ---- */
 
@@ -139,64 +136,20 @@ mt_status convert_make_router(struct mt_ctx *ctx, struct convert *s)
                                    &out->fit);
 }
 
-/* ---- choices ---- */
-
-struct route_pick {
-    const struct convert *s;
-    int64_t m;
-    const float *logits; /* [m, E] */
-    unsigned char *picked;
-    unsigned char *scratch; /* [threads] of route_scratch_bytes */
-};
-
-/* Three lists of doubles and one of int32_t; whole doubles, so that every thread's are aligned. */
-static size_t route_scratch_bytes(int n)
-{
-    return (size_t)n * 4 * sizeof(double);
-}
-
-static mt_status route_pick_job(struct mt_ctx *ctx, int64_t job, void *arg)
-{
-    const struct route_pick *r = arg;
-    const struct mt_moe_shape *p = &r->s->shape;
-    int n = p->n_experts;
-    double *logits = (void *)(r->scratch + (size_t)mt_pool_worker() * route_scratch_bytes(n));
-    double *weight = logits + n, *bias = weight + n;
-    int32_t *expert = (void *)(bias + n);
-
-    (void)ctx;
-    for (int e = 0; r->s->at.router_bias != NULL && e < n; e++)
-        bias[e] = (double)r->s->at.router_bias[e];
-    for (int64_t t = job * ROUTE_ROWS; t < r->m && t < (job + 1) * ROUTE_ROWS; t++) {
-        for (int e = 0; e < n; e++)
-            logits[e] = (double)r->logits[t * n + e];
-        mt_router_apply(&p->target->rule, logits, r->s->at.router_bias != NULL ? bias : NULL, n,
-                        p->k, expert, weight);
-        memset(r->picked + t * n, 0, (size_t)n);
-        for (int i = 0; i < p->k; i++)
-            if (expert[i] >= 0)
-                r->picked[t * n + expert[i]] = 1;
-    }
-    return MT_OK;
-}
-
 mt_status convert_pick(struct mt_ctx *ctx, const struct convert *s, int64_t m, const float *x,
                        unsigned char *picked)
 {
-    const struct mt_moe_shape *p = &s->shape;
-    struct route_pick r = {.s = s, .m = m, .picked = picked};
+    const struct mt_pick p = {.rule = &s->shape.target->rule,
+                              .n = s->shape.n_experts,
+                              .k = s->shape.k,
+                              .bias = s->at.router_bias};
+    const struct mt_router_form form = convert_stored_form(s);
     float *logits;
 
-    MT_TRY(mt_alloc(ctx, (size_t)m, (size_t)p->n_experts * sizeof(*logits), "logits", &logits));
-    r.logits = logits;
-    mt_status st = mt_alloc(ctx, (size_t)mt_ctx_threads(ctx), route_scratch_bytes(p->n_experts),
-                            "choices", &r.scratch);
-    const struct mt_router_form form = convert_stored_form(s);
+    MT_TRY(mt_alloc(ctx, (size_t)m, (size_t)p.n * sizeof(*logits), "logits", &logits));
+    mt_status st = mt_router_form_run(ctx, &form, m, x, logits);
     if (st == MT_OK)
-        st = mt_router_form_run(ctx, &form, m, x, logits);
-    if (st == MT_OK)
-        st = mt_pool_run(ctx, (m + ROUTE_ROWS - 1) / ROUTE_ROWS, route_pick_job, &r);
-    mt_free(r.scratch);
+        st = mt_pick_experts(ctx, &p, m, logits, picked);
     mt_free(logits);
     return st;
 }

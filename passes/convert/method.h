@@ -27,12 +27,14 @@
 #include "passes/lib/layer_numbers.h"
 #include "passes/lib/moe_shape.h"
 #include "passes/lib/neurons.h"
+#include "passes/lib/router_fit.h"
 #include "passes/lib/router_form.h"
 #include "passes/lib/split.h"
 
 /* The layer at hand, as every part sees it. Borrowed, read-only. */
 struct mt_convert_at {
     const struct mt_convert_opts *o;
+    enum mt_router_labels labels; /* after auto */
     const struct mt_model *src;
     const struct mt_moe_shape *shape;
     const struct mt_dense_ffn *dense; /* records of the source's FFN; NULL in `memory`, `rounds` */
@@ -59,6 +61,7 @@ struct mt_convert_method {
     const char *help;   /* a paragraph for `moetool passes convert-ffn`; cites the source */
     const char *router; /* maker that --router auto takes when activations were shown */
     const char *refit;  /* refit that --refit auto takes then */
+    int labels;         /* enum mt_router_labels that --labels auto is */
     bool data;          /* cannot do without activations */
     unsigned needs;     /* MT_NEED_INPUTS | HIDDEN | OUTPUT: what `observe` reads */
 

@@ -26,7 +26,7 @@ static mt_status ridge_begin(struct mt_ctx *ctx, const struct mt_convert_at *at,
 
     (void)n_tokens;
     MT_TRY(mt_router_fit_create(ctx, at->shape->hidden, at->shape->n_experts, at->shape->k,
-                                (enum mt_router_labels)at->o->labels, &f));
+                                at->labels, &f));
     *state = f;
     return MT_OK;
 }

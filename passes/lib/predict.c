@@ -170,18 +170,21 @@ static mt_status predict_centre_job(struct mt_ctx *ctx, int64_t i, void *arg)
     return MT_OK;
 }
 
-mt_status mt_predict_solve(struct mt_ctx *ctx, struct mt_predict *p)
+bool mt_predict_finite(const struct mt_predict *p)
 {
-    double diagonal = 0, all = 0;
+    double all = 0;
 
     for (int64_t j = 0; j < p->width; j++)
         all += p->sum_c[j];
     for (int64_t i = 0; i < p->d; i++)
         all += p->sum_x[i];
-    if (!isfinite(all))
-        return mt_fail(ctx, MT_E_NUMERIC,
-                       "activations are NaN or infinite, so neurons cannot be "
-                       "grouped by them; --method partition needs only weights");
+    return isfinite(all);
+}
+
+mt_status mt_predict_solve(struct mt_ctx *ctx, struct mt_predict *p)
+{
+    double diagonal = 0;
+
     MT_TRY(mt_pool_run(ctx, p->d, predict_centre_job, p));
     for (int64_t i = 0; i < p->d; i++)
         diagonal += p->gram[i * p->d + i];

@@ -33,7 +33,9 @@ MT_NODISCARD mt_status mt_predict_add(struct mt_ctx *ctx, struct mt_predict *p, 
 void mt_predict_means(const struct mt_predict *p, double *mean);
 /* Tokens in the sample: the length of a profile. */
 int64_t mt_predict_tokens(const struct mt_predict *p);
-/* Solves the regression; uses the sums up: once. MT_E_NUMERIC when activations were not finite. */
+/* False once an activation was NaN or infinite: nothing can be learnt then. */
+bool mt_predict_finite(const struct mt_predict *p);
+/* Solves the regression; uses the sums up: once. */
 MT_NODISCARD mt_status mt_predict_solve(struct mt_ctx *ctx, struct mt_predict *p);
 /* points[n, tokens]: unit-length predicted profiles of neurons idx[n]. After solve. */
 MT_NODISCARD mt_status mt_predict_profiles(struct mt_ctx *ctx, const struct mt_predict *p,

@@ -1,5 +1,5 @@
 # Memory that does not do for the comparison is refused before anything is computed or written.
-run=("$MOETOOL_BIN" convert "$DENSE" -o y --threads 2 --quiet --data "$SHIPPED/text/stories.calib.jsonl" --samples 8)
+run=("$MOETOOL_BIN" convert "$DENSE" -o y --method partition --threads 2 --quiet --data "$SHIPPED/text/stories.calib.jsonl" --samples 8)
 fails 1 "moetool: convert: validation, after this work, needs * --memory allows 110.0 MiB * raise --memory" "${run[@]}" --memory 110M
 nothing_at y
 nothing_at y.partial

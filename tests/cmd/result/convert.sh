@@ -1,6 +1,6 @@
 # The whole path: a table with the original and plain pruning, a verdict, a card.
 moetool convert "$DENSE" -o y --experts 32 "${CALIB[@]}" "${EVAL[@]}" >table.txt 2>err.txt
-expect grep -qE 'tinymix-dense +y +pruned: flap +pruned: wanda +pruned: magnitude' table.txt
+expect grep -qE 'tinymix-dense +y +pruned: obs +pruned: flap +pruned: wanda' table.txt
 expect grep -qE '^KL to the original, mean +[0-9.e-]+ \+- ' table.txt
 expect grep -qE 'closer to the original|equally close' table.txt
 expect grep -q 'written to y' table.txt
