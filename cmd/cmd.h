@@ -10,6 +10,7 @@
 #ifndef MT_CMD_CMD_H
 #define MT_CMD_CMD_H
 
+#include "formats/gguf_vocab.h"
 #include "kernels/device.h"
 #include "lib/base/opt.h"
 #include "lib/flow/format.h"
@@ -82,6 +83,7 @@ struct cmd_chat {
     struct mt_chat chat; /* borrows from below */
     struct mt_json *config;
     char *jinja;
+    struct mt_gguf_chat gguf; /* of a GGUF file without files beside it */
 };
 MT_NODISCARD mt_status cmd_open_chat(struct mt_ctx *ctx, const struct mt_model *m,
                                      struct cmd_chat *out);

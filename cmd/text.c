@@ -1,8 +1,6 @@
 /* The tokenizer and the chat template beside a model. */
 #include "cmd/cmd.h"
 
-#include "formats/gguf_vocab.h"
-
 #include "lib/base/json.h"
 #include "lib/base/map.h"
 #include "lib/base/mem.h"
@@ -84,6 +82,12 @@ mt_status cmd_open_chat(struct mt_ctx *ctx, const struct mt_model *m, struct cmd
     size_t n;
 
     *out = (struct cmd_chat){0};
+    if (config == NULL && jinja == NULL && strcmp(m->format, "gguf") == 0) {
+        MT_TRY(mt_gguf_chat_read(ctx, m->path, &out->gguf));
+        out->chat = (struct mt_chat){
+            .template_text = out->gguf.template_text, .bos = out->gguf.bos, .eos = out->gguf.eos};
+        return MT_OK;
+    }
     if (config != NULL)
         MT_TRY(mt_json_read(ctx, config, TEXT_JSON_BYTES_MAX, &out->config));
     out->chat = (struct mt_chat){.template_text = text_template(out->config),
@@ -100,5 +104,6 @@ void cmd_chat_free(struct cmd_chat *c)
 {
     mt_json_free(c->config);
     mt_free(c->jinja);
+    mt_gguf_chat_free(&c->gguf);
     *c = (struct cmd_chat){0};
 }

@@ -2,6 +2,7 @@
 #include "formats/gguf.h"
 
 #include "lib/base/mem.h"
+#include "lib/text/pre_table.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -225,48 +226,69 @@ static mt_status vocab_put_merges(struct vocab *b, const struct mt_json *merges)
 
 /* ---- how text is split ---- */
 
-/* The first regular expression of a pre-tokenizer, and whether a byte-level step is there. */
-static void vocab_look(const struct mt_json *j, const char **regex, bool *bytes, bool *own_regex)
+/* How a pre-tokenizer cuts text, one expression after the other. */
+struct vocab_splits {
+    const char *regex[MT_PRE_REGEX_MAX + 2]; /* NULL-ended */
+    int n;
+    bool bytes; /* a byte-level step is there */
+    bool other; /* a step that no expression stands for */
+};
+
+static void vocab_split(struct vocab_splits *s, const char *regex)
+{
+    if (regex == NULL || s->n > MT_PRE_REGEX_MAX)
+        s->other = true;
+    else
+        s->regex[s->n++] = regex;
+}
+
+static void vocab_look(const struct mt_json *j, struct vocab_splits *s)
 {
     const char *type = mt_json_text(mt_json_get(j, "type"));
-    const char *r = mt_json_text(mt_json_get(mt_json_get(j, "pattern"), "Regex"));
-    bool use = true;
+    bool yes = true, digits = false;
 
-    if (*regex == NULL && r != NULL)
-        *regex = r;
-    if (type != NULL && strcmp(type, "ByteLevel") == 0) {
-        (void)mt_json_truth(mt_json_get(j, "use_regex"), &use);
-        *bytes = true;
-        *own_regex |= use;
+    if (type != NULL && strcmp(type, "Split") == 0) {
+        vocab_split(s, mt_json_text(mt_json_get(mt_json_get(j, "pattern"), "Regex")));
+    } else if (type != NULL && strcmp(type, "Digits") == 0) {
+        (void)mt_json_truth(mt_json_get(j, "individual_digits"), &digits);
+        vocab_split(s, digits ? "\\p{N}" : "\\p{N}+");
+    } else if (type != NULL && strcmp(type, "ByteLevel") == 0) {
+        (void)mt_json_truth(mt_json_get(j, "use_regex"), &yes);
+        s->bytes = true;
+        if (yes)
+            vocab_split(s, mt_pre_find("gpt-2")->regex[0]);
+    } else if (type != NULL && strcmp(type, "Sequence") != 0) {
+        s->other = true;
     }
     for (const struct mt_json *c = mt_json_first(mt_json_get(j, "pretokenizers")); c != NULL;
          c = mt_json_next(c))
-        vocab_look(c, regex, bytes, own_regex);
+        vocab_look(c, s);
+}
+
+/* True when a step of the normalizer is Unicode's NFC. */
+static bool vocab_nfc(const struct mt_json *j)
+{
+    const char *type = mt_json_text(mt_json_get(j, "type"));
+    bool found = type != NULL && strcmp(type, "NFC") == 0;
+
+    for (const struct mt_json *c = mt_json_first(mt_json_get(j, "normalizers"));
+         c != NULL && !found; c = mt_json_next(c))
+        found = vocab_nfc(c);
+    return found;
 }
 
 /* llama.cpp has one set of splits for each name; a wrong name is a wrong split. */
 static mt_status vocab_pre(struct vocab *b, const struct mt_json *model, const char **pre)
 {
-    static const char digits3[] =
-        "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| "
-        "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
-    static const char digits1[] =
-        "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| "
-        "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
-    const char *regex = NULL;
-    bool bytes = false, own = false, ignore = false;
+    struct vocab_splits s = {0};
+    bool ignore = false;
 
-    vocab_look(mt_json_get(b->json, "pre_tokenizer"), &regex, &bytes, &own);
+    vocab_look(mt_json_get(b->json, "pre_tokenizer"), &s);
     (void)mt_json_truth(mt_json_get(model, "ignore_merges"), &ignore);
-    *pre = NULL;
-    if (!bytes)
+    if (!s.bytes)
         return vocab_bad(b, "a BPE that is neither byte-level nor with byte fallback");
-    if (regex == NULL && own)
-        *pre = "gpt-2";
-    else if (regex != NULL && strcmp(regex, digits3) == 0)
-        *pre = ignore ? "llama-bpe" : "glm4";
-    else if (regex != NULL && strcmp(regex, digits1) == 0)
-        *pre = "qwen2";
+    *pre = s.other ? NULL
+                   : mt_pre_name(s.regex, vocab_nfc(mt_json_get(b->json, "normalizer")), ignore);
     if (*pre == NULL) {
         mt_log(b->ctx, MT_LOG_WARN,
                "tokenizer.json splits text in a way that has no known name in GGUF; \"default\" is "
@@ -344,12 +366,20 @@ static bool vocab_prepends(const struct mt_json *j)
 
 static mt_status vocab_template(struct vocab *b)
 {
-    const char *text = mt_json_text(mt_json_get(b->config, "chat_template"));
+    const struct mt_json *list = mt_json_get(b->config, "chat_template");
+    const char *text = mt_json_text(list);
     const char *path = vocab_sidecar(b->m, "chat_template.jinja");
     char *file;
     size_t n;
 
-    if (text == NULL && path != NULL) {
+    /* One of several by names: the default. */
+    for (const struct mt_json *j = mt_json_first(list); j != NULL && text == NULL;
+         j = mt_json_next(j)) {
+        const char *name = mt_json_text(mt_json_get(j, "name"));
+        if (name != NULL && strcmp(name, "default") == 0)
+            text = mt_json_text(mt_json_get(j, "template"));
+    }
+    if (path != NULL) {
         MT_TRY(mt_read_file(b->ctx, path, (size_t)16 << 20, &file, &n));
         mt_gguf_pair_text(b->o, "tokenizer", "chat_template", file);
         mt_free(file);

@@ -166,3 +166,65 @@ mt_status mt_tokenizer_open_gguf(struct mt_ctx *ctx, const char *path, struct mt
     mt_arena_free(&s.arena);
     return st;
 }
+
+/* ---- the chat template ---- */
+
+static mt_status chat_copy(struct mt_ctx *ctx, const void *text, size_t n, char **out)
+{
+    MT_TRY(mt_alloc(ctx, n + 1, 1, "chat template", out));
+    memcpy(*out, text, n);
+    (*out)[n] = '\0';
+    return MT_OK;
+}
+
+/* The text of the token that `key` names. */
+static mt_status chat_token(struct mt_ctx *ctx, const struct gguf_vocab *s, const char *key,
+                            char **out)
+{
+    int32_t id;
+
+    MT_TRY(vocab_id(ctx, s, key, &id));
+    return id < 0 ? MT_OK : chat_copy(ctx, s->tokens[id].s, s->tokens[id].n, out);
+}
+
+static mt_status chat_read(struct mt_ctx *ctx, struct gguf_vocab *s, const char *path,
+                           struct mt_gguf_chat *out)
+{
+    const struct mt_gguf_pair *p;
+
+    MT_TRY(mt_map_open(ctx, path, &s->map));
+    MT_TRY(mt_gguf_header_read(ctx, s->map, &s->arena, &s->g));
+    p = mt_gguf_find(&s->g, "tokenizer.chat_template");
+    if (p != NULL && (p->type != MT_GGUF_STRING || memchr(p->at, 0, (size_t)p->n) != NULL))
+        return mt_fail(ctx, MT_E_FORMAT, "tokenizer.chat_template is no text");
+    if (p != NULL)
+        MT_TRY(chat_copy(ctx, p->at, (size_t)p->n, &out->template_text));
+    MT_TRY(vocab_texts(ctx, &s->g, "tokenizer.ggml.tokens", &s->tokens, &s->v.n_tokens));
+    MT_TRY(chat_token(ctx, s, "tokenizer.ggml.bos_token_id", &out->bos));
+    return chat_token(ctx, s, "tokenizer.ggml.eos_token_id", &out->eos);
+}
+
+mt_status mt_gguf_chat_read(struct mt_ctx *ctx, const char *path, struct mt_gguf_chat *out)
+{
+    struct gguf_vocab s = {0};
+    mt_status st;
+
+    *out = (struct mt_gguf_chat){0};
+    mt_arena_init(&s.arena);
+    st = mt_wrap(ctx, chat_read(ctx, &s, path, out), "%s", path);
+    mt_free(s.tokens);
+    mt_gguf_header_free(&s.g);
+    mt_map_close(s.map);
+    mt_arena_free(&s.arena);
+    if (st != MT_OK)
+        mt_gguf_chat_free(out);
+    return st;
+}
+
+void mt_gguf_chat_free(struct mt_gguf_chat *c)
+{
+    mt_free(c->template_text);
+    mt_free(c->bos);
+    mt_free(c->eos);
+    *c = (struct mt_gguf_chat){0};
+}

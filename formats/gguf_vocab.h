@@ -11,4 +11,13 @@
 /* The first file of a split. MT_E_ABSENT when the file carries no tokenizer. */
 MT_NODISCARD mt_status mt_tokenizer_open_gguf(struct mt_ctx *ctx, const char *path,
                                               struct mt_tokenizer **out);
+
+/* tokenizer.chat_template and the texts of BOS and EOS; *given* by mt_alloc, NULL where the file
+ * has none. */
+struct mt_gguf_chat {
+    char *template_text, *bos, *eos;
+};
+MT_NODISCARD mt_status mt_gguf_chat_read(struct mt_ctx *ctx, const char *path,
+                                         struct mt_gguf_chat *out);
+void mt_gguf_chat_free(struct mt_gguf_chat *c);
 #endif

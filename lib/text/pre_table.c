@@ -188,3 +188,29 @@ const struct mt_pre *mt_pre_find(const char *name)
                 return &pre_table[i];
     return NULL;
 }
+
+static bool pre_same(const struct mt_pre *p, const char *const *regex)
+{
+    int i = 0;
+
+    while (i < MT_PRE_REGEX_MAX && p->regex[i] != NULL && regex[i] != NULL &&
+           strcmp(p->regex[i], regex[i]) == 0)
+        i++;
+    return (i == MT_PRE_REGEX_MAX || p->regex[i] == NULL) && regex[i] == NULL;
+}
+
+const char *mt_pre_name(const char *const *regex, bool nfc, bool ignore_merges)
+{
+    const char *other = NULL;
+
+    for (size_t i = 0; i < sizeof pre_table / sizeof *pre_table; i++) {
+        const struct mt_pre *p = &pre_table[i];
+        if (!pre_same(p, regex))
+            continue;
+        if (p->nfc == nfc && p->ignore_merges == ignore_merges)
+            return p->names[0];
+        if (other == NULL)
+            other = p->names[0];
+    }
+    return other;
+}

@@ -16,4 +16,7 @@ struct mt_pre {
 
 /* NULL: not known. */
 const struct mt_pre *mt_pre_find(const char *name);
+/* The first name whose splits are these, NULL-ended; one with these settings where there is one.
+ * NULL: none. */
+const char *mt_pre_name(const char *const *regex, bool nfc, bool ignore_merges);
 #endif

@@ -410,3 +410,96 @@ T_TEST(norms_with_their_one)
     run_case(t, "gemma2");
     run_case(t, "gemma3_text");
 }
+
+/* ---- files that say something else than their tensors ---- */
+
+static void write_case(struct t *t, const char *golden, char *gguf, size_t n)
+{
+    char dir[512];
+    struct mt_model *src;
+
+    snprintf(gguf, n, "%s", t_path(t, "x.gguf"));
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        if (strcmp(cases[i].golden, golden) == 0)
+            make_model(t, golden, &cases[i].edit, dir, sizeof dir);
+    src = open_model(t, dir);
+    T_CHECK(t, src != NULL);
+    T_OK(t, write_as(t, src, "gguf", gguf, 0));
+    mt_model_free(src);
+}
+
+/* Puts `now` where `was` is, `skip` bytes further on; the file is then listed, not bound. */
+static void patched(struct t *t, const char *golden, const char *was, size_t skip, const void *now,
+                    size_t bytes, const char *why)
+{
+    char gguf[512];
+    struct mt_model *m;
+    size_t n, len = strlen(was);
+    char *text, *at = NULL;
+
+    write_case(t, golden, gguf, sizeof gguf);
+    if (t->failed)
+        return;
+    text = t_read_file(gguf, &n);
+    for (size_t i = 0; at == NULL && i + len < n; i++)
+        at = memcmp(text + i, was, len) == 0 ? text + i : NULL;
+    T_CHECK(t, at != NULL);
+    memcpy(at + skip, now, bytes);
+    save(t, gguf, text, n, "", 0);
+    free(text);
+    m = open_model(t, gguf);
+    T_CHECK(t, m != NULL && m->family == NULL);
+    if (strstr(t->log, why) == NULL)
+        t_fail(t, __FILE__, __LINE__, "%s: \"%s\" is not in: %s", golden, why, t->log);
+    mt_model_free(m);
+}
+
+T_TEST(tensors_that_do_not_fit_are_told)
+{
+    const unsigned char three[] = {3, 0, 0, 0}, zero[] = {0, 0, 0, 0}, i32[] = {26, 0, 0, 0};
+    const char heads[] = "phi3.attention.head_count", taps[] = "deepseek2.attention.kv_lora_rank";
+    const char factors[] = "rope_factors_long.weight";
+
+    patched(t, "deepseek_v3", "blk.0.attn_v_b.weight", 0, "blk.0.attn_v_x.weight", 21,
+            "attn_k_b without attn_v_b");
+    patched(t, "deepseek_v3", "blk.1.attn_k_b.weight", 0, "blk.1.attn_k_x.weight", 21,
+            "attn_k_b without attn_v_b");
+    patched(t, "deepseek_v3", taps, sizeof taps - 1 + 4, zero, 4, "make no latent attention");
+    patched(t, "phi3", heads, sizeof heads - 1 + 4, three, 4,
+            "rows do not divide into its 3 parts");
+    patched(t, "phi3", "rope_factors_short.weight", 0, "rope_factors_shor_.weight", 25,
+            "rope_factors_short.weight is missing");
+    /* name, u32 rank, u64 dimension, type */
+    patched(t, "phi3", factors, sizeof factors - 1 + 12, i32, 4, "no list of 32-bit floats");
+}
+
+T_TEST(pairs_without_an_architecture_are_refused_by_name)
+{
+    static const struct {
+        const char *golden, *config, *why;
+    } all[] = {
+        {"gemma2", "{}", "gemma2 does not hold a scale of attention scores"},
+        {"phi3", "{}", "phi3 does not hold a sliding window"},
+        {"olmoe", "{\"clip_qkv\": null}", "olmoe does not hold fewer heads"},
+        {"olmoe", "{}", "olmoe does not hold clipped"},
+        {"deepseek_v2", "{}", "deepseek2 does not hold"},
+        {"gpt_oss", "{}", "gpt-oss does not hold a swiglu_limit other than 7"},
+        {"llama-dynamic", "{}", "llama does not hold dynamic rope scaling"},
+        {"qwen2_moe", "{}", "qwen2moe does not hold a sliding window"},
+        {"ernie4_5_moe", "{}", "ernie4_5-moe does not hold dense layers behind sparse ones"},
+    };
+
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        const struct edit e = {all[i].config, NULL, {NULL}, SAME_LAYERS};
+        char dir[512], out[512];
+        struct mt_model *src;
+
+        make_model(t, all[i].golden, &e, dir, sizeof dir);
+        src = open_model(t, dir);
+        T_CHECK(t, src != NULL);
+        snprintf(out, sizeof out, "%s", t_path(t, "no.gguf"));
+        T_FAILS(t, write_as(t, src, "gguf", out, 0), MT_E_UNSUPPORTED, all[i].why);
+        T_CHECK(t, !mt_path_exists(out) && !mt_path_exists(t_path(t, "no.gguf.partial")));
+        mt_model_free(src);
+    }
+}

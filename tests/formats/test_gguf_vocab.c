@@ -144,3 +144,34 @@ T_TEST(real_vocabularies_agree)
     agrees(t, "bert-bge");
     agrees(t, "deepseek-coder");
 }
+
+/* ---- the chat template ---- */
+
+T_TEST(the_chat_template_is_read_with_the_tokens_it_names)
+{
+    struct mt_gguf_chat c;
+
+    gg_begin(&g, 0, 4);
+    texts("tokenizer.ggml.tokens", tokens, 4);
+    gg_kv_text(&g, "tokenizer.chat_template", "<|im_start|>");
+    gg_kv_u32(&g, "tokenizer.ggml.bos_token_id", 3);
+    gg_kv_u32(&g, "tokenizer.ggml.eos_token_id", 0xffffffffu); /* none */
+    T_OK(t, mt_gguf_chat_read(&t->ctx, gg_file(t, &g, "c.gguf"), &c));
+    T_EQ_STR(t, c.template_text, "<|im_start|>");
+    T_EQ_STR(t, c.bos, "<s>");
+    T_CHECK(t, c.eos == NULL);
+    mt_gguf_chat_free(&c);
+}
+
+T_TEST(a_file_without_a_chat_template_gives_none)
+{
+    struct mt_gguf_chat c;
+
+    gg_begin(&g, 0, 0);
+    T_OK(t, mt_gguf_chat_read(&t->ctx, gg_file(t, &g, "c.gguf"), &c));
+    T_CHECK(t, c.template_text == NULL && c.bos == NULL && c.eos == NULL);
+    gg_begin(&g, 0, 1);
+    gg_kv_u32(&g, "tokenizer.chat_template", 7);
+    T_FAILS(t, mt_gguf_chat_read(&t->ctx, gg_file(t, &g, "c.gguf"), &c), MT_E_FORMAT, "is no text");
+    T_CHECK(t, c.template_text == NULL);
+}
