@@ -32,56 +32,55 @@ static void factors_put(const struct mt_tensor *t, const double *v, void *dst, s
 
 /* ---- factors ---- */
 
-/* sum[n, cols] += rows [row, row + n) of LEFT times RIGHT, right rows one at a time. */
-static mt_status factors_product(struct mt_ctx *ctx, const struct mt_tensor *left,
-                                 const struct mt_tensor *right, int64_t row, int64_t n, double *sum)
-{
-    int64_t rank = mt_tensor_cols(left), cols = mt_tensor_cols(right);
-    float *l, *r;
-
-    MT_TRY(mt_alloc(ctx, (size_t)(n * rank + cols), sizeof *l, "factors", &l));
-    r = l + n * rank;
-    mt_status st = mt_tensor_fetch_f32(ctx, left, row, n, l);
-    for (int64_t k = 0; st == MT_OK && k < rank; k++) {
-        st = mt_tensor_fetch_f32(ctx, right, k, 1, r);
-        for (int64_t i = 0; st == MT_OK && i < n; i++)
-            for (int64_t c = 0; c < cols; c++)
-                sum[i * cols + c] += (double)l[i * rank + k] * (double)r[c];
-    }
-    mt_free(l);
-    return st;
-}
-
-static mt_status factors_add_rows(struct mt_ctx *ctx, const struct mt_tensor *t, int64_t row,
-                                  int64_t n, double *sum)
+/* sum[cols] += row `row` of t. */
+static mt_status factors_add_row(struct mt_ctx *ctx, const struct mt_tensor *t, int64_t row,
+                                 float *v, double *sum)
 {
     int64_t cols = mt_tensor_cols(t);
-    float *v;
 
-    MT_TRY(mt_alloc(ctx, (size_t)(n * cols), sizeof *v, "factors", &v));
-    mt_status st = mt_tensor_fetch_f32(ctx, t, row, n, v);
-    for (int64_t i = 0; st == MT_OK && i < n * cols; i++)
-        sum[i] += (double)v[i];
-    mt_free(v);
-    return st;
+    MT_TRY(mt_tensor_fetch_f32(ctx, t, row, 1, v));
+    for (int64_t c = 0; c < cols; c++)
+        sum[c] += (double)v[c];
+    return MT_OK;
+}
+
+/* One row of the product and of what is added to it; `right` whole, `left` a row, `v` a row. */
+static mt_status factors_row(struct mt_ctx *ctx, const struct mt_tensor *t, int64_t row,
+                             const float *right, float *left, float *v, double *sum)
+{
+    const struct factors_args *a = t->src.recipe.args;
+    int64_t cols = mt_tensor_cols(t), rank = mt_tensor_cols(t->src.recipe.in[0]);
+
+    MT_TRY(mt_tensor_fetch_f32(ctx, t->src.recipe.in[0], row, 1, left));
+    memset(sum, 0, (size_t)cols * sizeof *sum);
+    for (int64_t k = 0; k < rank; k++)
+        for (int64_t c = 0; c < cols; c++)
+            sum[c] += (double)left[k] * (double)right[k * cols + c];
+    if (a->base != NULL)
+        MT_TRY(factors_add_row(ctx, a->base, row, v, sum));
+    for (int64_t i = 0; i < a->n_rows; i++)
+        if (a->rows[i] == row)
+            MT_TRY(factors_add_row(ctx, a->sparse, i, v, sum));
+    return MT_OK;
 }
 
 static mt_status factors_eval(struct mt_ctx *ctx, const struct mt_tensor *t, int64_t row, int64_t n,
                               void *dst)
 {
-    const struct factors_args *a = t->src.recipe.args;
-    int64_t cols = mt_tensor_cols(t);
+    const struct mt_tensor *right = t->src.recipe.in[1];
+    int64_t cols = mt_tensor_cols(t), rank = mt_tensor_rows(right);
+    size_t elem = mt_dtype_bits(t->dtype) / 8;
     double *sum;
+    float *r;
 
-    MT_TRY(mt_alloc0(ctx, (size_t)(n * cols), sizeof *sum, "product of factors", &sum));
-    mt_status st = factors_product(ctx, t->src.recipe.in[0], t->src.recipe.in[1], row, n, sum);
-    if (st == MT_OK && a->base != NULL)
-        st = factors_add_rows(ctx, a->base, row, n, sum);
-    for (int64_t i = 0; st == MT_OK && i < a->n_rows; i++)
-        if (a->rows[i] >= row && a->rows[i] < row + n)
-            st = factors_add_rows(ctx, a->sparse, i, 1, sum + (a->rows[i] - row) * cols);
-    if (st == MT_OK)
-        factors_put(t, sum, dst, (size_t)(n * cols));
+    MT_TRY(mt_alloc(ctx, (size_t)(cols * 8 + (rank * cols + rank + cols) * 4), 1, "factors", &sum));
+    r = (float *)(sum + cols);
+    mt_status st = mt_tensor_fetch_f32(ctx, right, 0, rank, r);
+    for (int64_t i = 0; st == MT_OK && i < n; i++) {
+        st = factors_row(ctx, t, row + i, r, r + rank * cols, r + rank * cols + rank, sum);
+        if (st == MT_OK)
+            factors_put(t, sum, (char *)dst + (size_t)(i * cols) * elem, (size_t)cols);
+    }
     mt_free(sum);
     return st;
 }
