@@ -8,6 +8,11 @@ static const char *const convert_partition_names[] = {"auto", "contiguous", "ran
 /* 1 + enum mt_router_labels */
 static const char *const convert_label_names[] = {"auto", "membership", "lognorm", NULL};
 
+/* enum mt_convert_scale */
+static const char *const convert_scale_names[] = {"auto", "unit", "E/k", NULL};
+static const char *const convert_pa_target_names[] = {"k-hot", "soft", NULL};
+static const char *const convert_pa_kl_names[] = {"router-first", "target-first", NULL};
+
 const char *const mt_convert_arch_names[] = {
     "auto",      "glm4_moe",  "dots1", "granitemoeshared", "granitemoe", "mixtral",
     "qwen3_moe", "qwen2_moe", "olmoe", "native",           NULL};
@@ -38,6 +43,18 @@ const struct mt_opt mt_convert_opt_table[] = {
                "chosen when they matter"),
     MT_OPT_ENUM(struct mt_convert_opts, refit, "refit", 0, "HOW", "auto", mt_convert_refit_names,
                 "what is fitted to the routers' choices; auto: what the method is made for"),
+    MT_OPT_ENUM(struct mt_convert_opts, scale, "expert-scale", 0, "HOW", "auto",
+                convert_scale_names,
+                "what routed experts' outputs are multiplied by; auto: E/k for factorllm and "
+                "llama-moe, else unit"),
+    MT_OPT_NUM(struct mt_convert_opts, pa_temp, "pa-temp", 0, "T", "1", 1e-3, 1e3,
+               "temperature of the targets of routers pa and contribution"),
+    MT_OPT_ENUM(struct mt_convert_opts, pa_targets, "pa-targets", 0, "HOW", "k-hot",
+                convert_pa_target_names,
+                "their targets: softmax of the k best experts' indicator, or of the scores "
+                "themselves"),
+    MT_OPT_ENUM(struct mt_convert_opts, pa_kl, "pa-kl", 0, "HOW", "router-first",
+                convert_pa_kl_names, "their divergence: KL(router || target), or the reverse"),
     MT_OPT_ENUM(struct mt_convert_opts, arch, "arch", 0, "A", "auto", mt_convert_arch_names,
                 "target architecture; auto: the first that holds the result exactly in the format "
                 "that is written: qwen3_moe for a Qwen3 source without shared experts, else "

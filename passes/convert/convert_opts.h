@@ -19,9 +19,20 @@ struct mt_convert_opts {
     int partition; /* 0: auto; 1 + enum mt_partition_how */
     int labels;    /* 0: auto; 1 + enum mt_router_labels */
     int64_t moves; /* of method best */
-    int arch;      /* index into mt_convert_arch_names */
+    int scale;     /* enum mt_convert_scale */
+    double pa_temp;
+    int pa_targets; /* 0: k-hot; 1: soft */
+    int pa_kl;      /* 0: the router first; 1: the target first */
+    int arch;       /* index into mt_convert_arch_names */
 
     const struct mt_format *format; /* no option: what will be written; NULL: a directory */
+};
+
+/* What a routed expert's output is multiplied by. */
+enum mt_convert_scale {
+    MT_CONVERT_SCALE_AUTO, /* what the method is made for */
+    MT_CONVERT_SCALE_UNIT,
+    MT_CONVERT_SCALE_SHARE, /* E/k (FactorLLM, LLaMA-MoE) */
 };
 
 extern const struct mt_opt mt_convert_opt_table[];
