@@ -191,7 +191,7 @@ mt_status mt_family_fused_place(struct mt_ctx *ctx, struct mt_model *m, const st
 
     *fused = false;
     for (; row != NULL && row->pattern != NULL; row++) {
-        if (t->role.kind == MT_ROLE_OTHER || row->part != t->role.part ||
+        if (t->role.kind == MT_ROLE_OTHER || t->role.layer < 0 || row->part != t->role.part ||
             row->expert != cut_expert_of(t->role))
             continue;
         for (int i = 0; i < MT_FUSED_MAX && row->kinds[i] != MT_ROLE_OTHER; i++) {

@@ -257,8 +257,21 @@ T_TEST(block_types_are_carried_and_sliced_by_rows)
     T_OK(t, mt_model_add(&t->ctx, m, mt_role(MT_ROLE_OTHER, -1, -1), MT_Q8_0, 2, whole, &y));
     T_FAILS(t, mt_recipe_gather_cols(&t->ctx, m, y, m->tensors[0], none, 64, 1.0f),
             MT_E_UNSUPPORTED, "single elements");
-    T_FAILS(t, mt_tensor_fetch_f32(&t->ctx, m->tensors[0], 0, 1, (float[64]){0}), MT_E_UNSUPPORTED,
-            "Q8_0");
+    /* As numbers: a scale of 16 bits, then 32 integers. */
+    float v[64];
+    T_OK(t, mt_tensor_fetch_f32(&t->ctx, m->tensors[0], 0, 1, v));
+    T_NEAR(t, (double)v[1] / (double)v[0], (double)(signed char)(100) / (double)(signed char)69,
+           1e-6);
+    mt_model_free(m);
+    const uint64_t book[] = {256};
+    gg_begin(&g, 1, 0);
+    gg_tensor(&g, "w", 1, book, 16, 0);
+    gg_pad(&g, 32);
+    gg_data(&g, 66);
+    m = open_model(t, gg_file(t, &g, "q.gguf"));
+    T_CHECK(t, m != NULL);
+    T_FAILS(t, mt_tensor_fetch_f32(&t->ctx, m->tensors[0], 0, 1, (float[256]){0}), MT_E_UNSUPPORTED,
+            "IQ2_XXS");
     mt_model_free(m);
 }
 
