@@ -8,6 +8,7 @@
 #include <string.h>
 
 #define BLOCKS_NAMES 3 /* names of tensors in a message */
+#define BLOCKS_LOOK 64 /* tensors of blocks whose neighbours are looked at */
 
 struct blocks_found {
     struct mt_tensor *t;
@@ -356,6 +357,55 @@ static mt_status blocks_layer(struct mt_ctx *ctx, struct blocks_bind *b, int lay
     return MT_OK;
 }
 
+/* Length of a name up to and with its last separator. */
+static size_t blocks_folder(const char *name)
+{
+    const char *dot = strrchr(name, '.'), *slash = strrchr(name, '/');
+    const char *last = slash != NULL && (dot == NULL || slash > dot) ? slash : dot;
+
+    return last != NULL ? (size_t)(last - name) + 1 : 0;
+}
+
+/* A bias that is left out would change the model without a word: vectors beside a block's matrix as
+ * long as its outputs are told. Beside both matrices that says something of the inner ones only. */
+static bool blocks_looks_missed(const struct blocks_bind *b, const struct mt_tensor *t,
+                                const struct blocks_found *f)
+{
+    size_t n = blocks_folder(t->name);
+
+    if (f->bias || n == 0 || blocks_folder(f->t->name) != n || memcmp(f->t->name, t->name, n) != 0)
+        return false;
+    if (mt_tensor_count(t) == b->m->ffn[0].width)
+        return true;
+    if (f->part != BLOCKS_DOWN || mt_tensor_count(t) != b->hidden)
+        return false;
+    for (size_t k = 0; k < b->n_found; k++) /* a norm may stand beside both */
+        if (b->found[k].part != BLOCKS_DOWN && blocks_folder(b->found[k].t->name) == n &&
+            memcmp(b->found[k].t->name, t->name, n) == 0)
+            return false;
+    return true;
+}
+
+static void blocks_look_around(struct mt_ctx *ctx, const struct blocks_bind *b)
+{
+    size_t most = b->n_found < BLOCKS_LOOK ? b->n_found : BLOCKS_LOOK;
+
+    for (size_t i = 0; i < b->m->n_tensors; i++) {
+        const struct mt_tensor *t = b->m->tensors[i];
+        if (t->role.kind != MT_ROLE_OTHER || t->rank != 1 || t->name == NULL)
+            continue;
+        for (size_t k = 0; k < most; k++) {
+            if (!blocks_looks_missed(b, t, &b->found[k]))
+                continue;
+            mt_log(ctx, MT_LOG_WARN,
+                   "--ffn: %s looks like a bias of %s, but the pattern does not name it, so it is "
+                   "no part of the block",
+                   t->name, b->found[k].t->name);
+            return;
+        }
+    }
+}
+
 /* ---- the model ---- */
 
 static mt_status blocks_read_act(struct mt_ctx *ctx, struct blocks_bind *b, enum mt_act *act)
@@ -420,6 +470,7 @@ static mt_status blocks_bind(struct mt_ctx *ctx, struct blocks_bind *b)
         MT_TRY(blocks_layer(ctx, b, l, &one));
         m->ffn[l].act = act;
     }
+    blocks_look_around(ctx, b);
     MT_TRY(blocks_config(ctx, b));
     struct mt_ffn *ffn = m->ffn;
     MT_TRY(mt_family_ffn_only.read_config(ctx, m));

@@ -15,7 +15,9 @@
  * may end with .weight; the bias beside it is found by itself.
  *
  * A regular expression (PCRE2) must match a whole name up to .weight or .bias; its named groups
- * gate, up, down, gate_up or up_gate tell the role, all others what `*` would stand for.
+ * gate, up, down, gate_up or up_gate (and up_bias and so on) tell the role, all others what `*`
+ * would stand for. A vector beside a block's matrices that looks like a bias and that the pattern
+ * does not name is told in a warning.
  *
  * Matrices are stored [out, in] (torch's Linear) or [in, out] (GPT-2's Conv1D, JAX). Which it is
  * follows from biases, or from the hidden size when it is known; else the longer side is taken for

@@ -9,16 +9,22 @@
 #define PATTERN_MAX 400
 
 static const struct {
-    const char *name, *group; /* group NULL: the same as another's */
+    const char *name, *group; /* in a list, in an expression; NULL: only in the other */
     enum blocks_part part;
+    bool bias;
 } pattern_roles[] = {
-    {"gate", "gate", BLOCKS_GATE},
-    {"up", "up", BLOCKS_UP},
-    {"in", NULL, BLOCKS_UP},
-    {"down", "down", BLOCKS_DOWN},
-    {"out", NULL, BLOCKS_DOWN},
-    {"gate+up", "gate_up", BLOCKS_GATE_UP},
-    {"up+gate", "up_gate", BLOCKS_UP_GATE},
+    {"gate", "gate", BLOCKS_GATE, false},
+    {"up", "up", BLOCKS_UP, false},
+    {"in", NULL, BLOCKS_UP, false},
+    {"down", "down", BLOCKS_DOWN, false},
+    {"out", NULL, BLOCKS_DOWN, false},
+    {"gate+up", "gate_up", BLOCKS_GATE_UP, false},
+    {"up+gate", "up_gate", BLOCKS_UP_GATE, false},
+    {NULL, "gate_bias", BLOCKS_GATE, true},
+    {NULL, "up_bias", BLOCKS_UP, true},
+    {NULL, "down_bias", BLOCKS_DOWN, true},
+    {NULL, "gate_up_bias", BLOCKS_GATE_UP, true},
+    {NULL, "up_gate_bias", BLOCKS_UP_GATE, true},
 };
 #define PATTERN_ROLES (sizeof pattern_roles / sizeof pattern_roles[0])
 
@@ -39,7 +45,8 @@ static bool pattern_role(const char *s, size_t n, struct blocks_item *item)
     item->bias = n > nb && memcmp(s + n - nb, bias, nb) == 0;
     n -= item->bias ? nb : 0;
     for (size_t i = 0; i < PATTERN_ROLES; i++)
-        if (strlen(pattern_roles[i].name) == n && memcmp(pattern_roles[i].name, s, n) == 0) {
+        if (pattern_roles[i].name != NULL && strlen(pattern_roles[i].name) == n &&
+            memcmp(pattern_roles[i].name, s, n) == 0) {
             item->part = pattern_roles[i].part;
             return true;
         }
@@ -185,7 +192,7 @@ static bool pattern_fits(const char *pattern, const char *name, size_t n, struct
 }
 
 static bool pattern_role_of_groups(const struct blocks_pattern *p, pcre2_match_data *md,
-                                   enum blocks_part *part)
+                                   enum blocks_part *part, bool *bias)
 {
     const PCRE2_SIZE *at = pcre2_get_ovector_pointer(md);
 
@@ -199,6 +206,7 @@ static bool pattern_role_of_groups(const struct blocks_pattern *p, pcre2_match_d
         for (; entry > 0 && first <= last; first += entry)
             if (at[2 * (first[0] << 8 | first[1])] != PCRE2_UNSET) {
                 *part = pattern_roles[i].part;
+                *bias |= pattern_roles[i].bias;
                 return true;
             }
     }
@@ -231,12 +239,12 @@ static void pattern_key_of_groups(const struct blocks_pattern *p, pcre2_match_da
 }
 
 static bool pattern_regex_fits(const struct blocks_pattern *p, const char *name, size_t n,
-                               enum blocks_part *part, struct blocks_key *key)
+                               enum blocks_part *part, bool *bias, struct blocks_key *key)
 {
     pcre2_match_data *md = pcre2_match_data_create_from_pattern(p->regex, NULL);
     bool fits = md != NULL &&
                 pcre2_match(p->regex, (PCRE2_SPTR)name, n, 0, PCRE2_NO_UTF_CHECK, md, NULL) > 0 &&
-                pattern_role_of_groups(p, md, part);
+                pattern_role_of_groups(p, md, part, bias);
 
     if (fits)
         pattern_key_of_groups(p, md, name, key);
@@ -260,7 +268,7 @@ bool blocks_pattern_match(const struct blocks_pattern *p, const char *name, enum
     stem -= ends_bias ? 5 : pattern_ends(name, n, ".weight") ? 7 : 0;
     *bias = ends_bias;
     if (p->regex != NULL)
-        return pattern_regex_fits(p, name, stem, part, key);
+        return pattern_regex_fits(p, name, stem, part, bias, key);
     for (int i = 0; i < p->n_items; i++) {
         const struct blocks_item *item = &p->items[i];
         *part = item->part;

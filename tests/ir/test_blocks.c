@@ -335,3 +335,32 @@ T_TEST(blocks_of_other_sizes_and_known_families_are_refused)
     T_FAILS(t, made_bind(&d, "l.*.{a,b}"), MT_E_OPTION, "of family llama");
     made_end(&d);
 }
+
+/* Folders with `w` and `b` in them: the expression names both, or is warned. */
+T_TEST(biases_of_expressions_and_forgotten_ones)
+{
+    static const char *const patterns[] = {
+        "re:h/(\\d+)/(?:(?<up>fc/w)|(?<up_bias>fc/b)|(?<down>proj/w)|(?<down_bias>proj/b))",
+        "re:h/(\\d+)/(?:(?<up>fc/w)|(?<up_bias>fc/b)|(?<down>proj/w))",
+        "h/*/{up=fc/w,down=proj/w}",
+        "h/*/{up=fc/w,up.bias=fc/b,down=proj/w,down.bias=proj/b}",
+    };
+
+    for (int i = 0; i < 4; i++) {
+        struct made d;
+        size_t before = strlen(t->log);
+        made_begin(t, &d);
+        made_add(&d, "h/0/norm", H, 0);
+        made_add(&d, "h/0/fc/w", W, H);
+        made_add(&d, "h/0/fc/b", W, 0);
+        made_add(&d, "h/0/proj/w", H, W);
+        made_add(&d, "h/0/proj/b", H, 0);
+        T_OK(t, made_bind(&d, patterns[i]));
+        T_CHECK(t, d.m->ffn[0].in_bias == (i != 2) && d.m->ffn[0].out_bias == (i % 3 == 0));
+        const char *said = strstr(t->log + before, "looks like a bias");
+        T_CHECK(t, (said != NULL) == (i == 1 || i == 2));
+        if (i == 1)
+            T_CHECK(t, strstr(t->log + before, "h/0/proj/b looks like a bias of h/0/proj/w"));
+        made_end(&d);
+    }
+}
