@@ -82,6 +82,12 @@ static void card_yaml(struct card *c, const char *key, const char *value)
     card_add(c, "\"\n");
 }
 
+/* The native layout, which nobody else loads. */
+static bool card_native(const struct mt_json *m)
+{
+    return strcmp(card_text(mt_json_get(m, "target"), "model_type", ""), "moetool") == 0;
+}
+
 static void card_front(struct card *c, const struct mt_json *m, const struct mt_card_opts *o)
 {
     const struct mt_json *target = mt_json_get(m, "target");
@@ -92,7 +98,9 @@ static void card_front(struct card *c, const struct mt_json *m, const struct mt_
         card_yaml(c, "base_model", o->base_model);
     if (o->license != NULL)
         card_yaml(c, "license", o->license);
-    card_add(c, "library_name: transformers\npipeline_tag: text-generation\ntags:\n- moetool\n");
+    if (!card_native(m))
+        card_add(c, "library_name: transformers\npipeline_tag: text-generation\n");
+    card_add(c, "tags:\n- moetool\n");
     if (card_int(mt_json_get(target, "ffn"), "experts", &experts))
         card_add(c, "- moe\n");
     card_add(c, "---\n\n# ");
@@ -297,6 +305,12 @@ static void card_load(struct card *c, const struct mt_json *m)
 
     if (strcmp(format, "safetensors") != 0)
         return;
+    if (card_native(m)) {
+        card_add(c, "## Loading\n\nThis is moetool's own layout, which transformers, vLLM and "
+                    "llama.cpp do not load; `moetool inspect PATH` tells what it holds and whether "
+                    "it runs.\n\n");
+        return;
+    }
     card_add(c, "## Loading\n\n```python\nfrom transformers import AutoModelForCausalLM, "
                 "AutoTokenizer\n\nmodel = AutoModelForCausalLM.from_pretrained(\"PATH\", "
                 "dtype=\"auto\")\ntokenizer = AutoTokenizer.from_pretrained(\"PATH\")\n```\n\n"

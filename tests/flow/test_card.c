@@ -99,3 +99,26 @@ T_TEST(names_cannot_break_the_front_matter)
     HAS(text, "base_model: \"a\\\"b\\\\clicense: x\"\n");
     free(text);
 }
+
+/* Nobody else loads it, so no recipe for loaders; errors stand where there are no logits. */
+T_TEST(the_native_layout_and_figures_without_logits)
+{
+    static const char manifest[] =
+        "{\"moetool\": \"0.1.0\", \"target\": {\"model_type\": \"moetool\", \"format\": "
+        "\"safetensors\"}}";
+    static const char blocks[] =
+        "{\"ffn_error\": 0.2, \"ffn_inputs\": 3276, \"layers\": [0.25, 0.125]}";
+    static const char states[] = "{\"state_error\": 0.5, \"n_tokens\": 99}";
+    char *text = card(t, manifest, blocks, NULL, "n");
+
+    T_CHECK(t, text != NULL && strstr(text, "from_pretrained") == NULL &&
+                   strstr(text, "library_name") == NULL);
+    HAS(text, "moetool's own layout");
+    HAS(text, "on 3276 inputs that were held out");
+    HAS(text, "| 1 | 0.125 |\n| all | 0.2 |");
+    free(text);
+    text = card(t, manifest, states, NULL, "s");
+    T_CHECK(t, text != NULL);
+    HAS(text, "over 99 tokens: 0.5.");
+    free(text);
+}
