@@ -74,7 +74,7 @@ static mt_status factors_eval(struct mt_ctx *ctx, const struct mt_tensor *t, int
     float *r;
 
     MT_TRY(mt_alloc(ctx, (size_t)(cols * 8 + (rank * cols + rank + cols) * 4), 1, "factors", &sum));
-    r = (float *)(sum + cols);
+    r = (void *)(sum + cols);
     mt_status st = mt_tensor_fetch_f32(ctx, right, 0, rank, r);
     for (int64_t i = 0; st == MT_OK && i < n; i++) {
         st = factors_row(ctx, t, row + i, r, r + rank * cols, r + rank * cols + rank, sum);

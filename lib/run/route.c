@@ -253,6 +253,7 @@ static double route_norm(const double *v, int64_t n)
 /* The logit of one row: `u` and, when gated, `g` hold its values for one token. */
 static double route_pair(const struct mt_router *r, const double *u, const double *g)
 {
+    mt_assert(u != NULL);
     if (r->kind == MT_ROUTER_SPECTRAL)
         return route_norm(u, r->width) * (g != NULL ? route_norm(g, r->width) : 1);
     return fabs(g != NULL ? mt_router_fn(r->fn, *g) * *u : mt_router_fn(r->fn, *u));

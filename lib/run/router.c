@@ -102,15 +102,15 @@ static void router_weights(const struct mt_router_rule *rule, int k, double *wei
 static int router_cut(const struct mt_router_rule *rule, const double *pick, int k,
                       const int32_t *expert)
 {
-    double at = rule->cut_at, best = pick[expert[0]];
+    double at = rule->cut_at;
     int n = 0;
 
     if (rule->cut == MT_CUT_NONE)
         return k;
     if (rule->cut == MT_CUT_RATIO)
-        at *= best;
+        at *= pick[expert[0]];
     if (rule->cut == MT_CUT_MARGIN)
-        at = best - at;
+        at = pick[expert[0]] - at;
     while (n < k && pick[expert[n]] >= at)
         n++;
     return n < rule->cut_min ? (rule->cut_min < k ? rule->cut_min : k) : n;
@@ -152,6 +152,7 @@ void mt_router_apply(const struct mt_router_rule *rule, const double *logits, co
         router_exclude_groups(rule, pick, n, taken);
     for (int s = 0; s < k; s++) {
         int e = router_best(pick, taken, n);
+        mt_assert(e >= 0 && e < n);
         taken[e] = 1;
         expert[s] = e;
         weight[s] = score[e];

@@ -74,8 +74,8 @@ static void same_matrix(struct t *t, struct parts *p, const double *want)
     for (int step = 1; step <= ROWS; step += 2) {
         for (int wide = 0; wide < 2; wide++) {
             const struct mt_tensor *x;
-            double f64[ROWS * COLS];
-            float f32[ROWS * COLS];
+            double f64[ROWS * COLS] = {0};
+            float f32[ROWS * COLS] = {0};
             T_OK(t, mt_matrix_of(&t->ctx, p->m, &p->arena, p->role, wide ? MT_F64 : MT_F32, &x));
             T_EQ_INT(t, mt_tensor_rows(x), ROWS);
             T_EQ_INT(t, mt_tensor_cols(x), COLS);

@@ -145,12 +145,12 @@ T_TEST(any_mix_of_features_survives)
 /* The golden's config with one text in place of another (its first place), beside its weights. */
 static struct mt_model *changed(struct t *t, const char *find, const char *put)
 {
-    char weights[4096], *text, *at, *out;
+    char here[2048], weights[4096], *text, *at, *out;
     size_t n, size;
 
     text = t_read_file("tests/golden/moetool/config.json", &n);
     at = text != NULL ? strstr(text, find) : NULL;
-    if (at == NULL || getcwd(weights, sizeof weights - 64) == NULL) {
+    if (at == NULL || getcwd(here, sizeof here) == NULL) {
         t_fail(t, __FILE__, __LINE__, "no \"%s\" in the config", find);
         free(text);
         return NULL;
@@ -159,7 +159,7 @@ static struct mt_model *changed(struct t *t, const char *find, const char *put)
     out = malloc(size);
     n = (size_t)snprintf(out, size, "%.*s%s%s", (int)(at - text), text, put, at + strlen(find));
     t_write_file(t, t_path(t, "config.json"), out, n);
-    strcat(weights, "/tests/golden/moetool/model.safetensors");
+    snprintf(weights, sizeof weights, "%s/tests/golden/moetool/model.safetensors", here);
     unlink(t_path(t, "model.safetensors"));
     if (symlink(weights, t_path(t, "model.safetensors")) != 0)
         t_fail(t, __FILE__, __LINE__, "no link to the weights");

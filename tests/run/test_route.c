@@ -452,7 +452,7 @@ T_TEST(little_memory_changes_nothing)
     for (int i = 0; i < 20; i++) {
         memset(&got, 0, sizeof got);
         T_OK(t, run_within(&k, high + (uint64_t)(i * i) * 512, x, &got));
-        T_CHECK(t, memcmp(got.y, want.y, sizeof want.y) == 0);
+        T_NEAR(t, t_rel_l2_f64(got.y, want.y, M * H), 0, 0);
     }
     mt_model_free(k.m);
 }
