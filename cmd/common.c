@@ -300,14 +300,22 @@ mt_status cmd_print_json(struct mt_ctx *ctx, struct mt_json *j)
     return st;
 }
 
-const char *const cmd_format_names[] = {"auto", "safetensors", "gguf", NULL};
+const char *const cmd_format_names[] = {"auto", "safetensors", "safetensors-file", "gguf", NULL};
+
+static bool common_ends(const char *name, const char *suffix)
+{
+    size_t n = strlen(name), s = strlen(suffix);
+
+    return n > s && strcmp(name + n - s, suffix) == 0;
+}
 
 const struct mt_format *cmd_out_format(int choice, const char *out)
 {
-    size_t n = strlen(out), s = strlen(".gguf");
-    bool gguf = n > s && strcmp(out + n - s, ".gguf") == 0;
-
-    return mt_format_writer(choice != 0 ? cmd_format_names[choice] : gguf ? "gguf" : "safetensors");
+    if (choice != 0)
+        return mt_format_writer(cmd_format_names[choice]);
+    return mt_format_writer(common_ends(out, ".gguf")          ? "gguf"
+                            : common_ends(out, ".safetensors") ? "safetensors-file"
+                                                               : "safetensors");
 }
 
 mt_status cmd_shard_bytes(struct mt_ctx *ctx, const char *text, const struct mt_format *format,

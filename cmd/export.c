@@ -11,23 +11,28 @@
 
 extern const struct mt_pass mt_pass_cast, mt_pass_native;
 
-static const char *const export_formats[] = {"auto", "safetensors", "gguf", NULL};
 static const char *const export_archs[] = {"keep", "native", NULL};
+enum { EXPORT_PER_EXPERT, EXPORT_STACKED };
+static const char *const export_experts[] = {"per-expert", "stacked", NULL};
 
 struct export_opts {
     const char *out;
-    int format, arch;
+    int format, arch, experts;
     const char *max_shard_size;
     bool dry_run, resume, force;
 };
 
 static const struct mt_opt export_opt_table[] = {
     MT_OPT_STR(struct export_opts, out, "out", 'o', "OUT", NULL,
-               "directory to write, or a .gguf file; required"),
-    MT_OPT_ENUM(struct export_opts, format, "format", 0, "NAME", "auto", export_formats,
-                "what to write; auto: a GGUF file when OUT ends in .gguf, else safetensors"),
+               "directory to write, or a .gguf or .safetensors file; required"),
+    MT_OPT_ENUM(struct export_opts, format, "format", 0, "NAME", "auto", cmd_format_names,
+                "what to write; auto: one file when OUT ends in .gguf or .safetensors, else a "
+                "safetensors directory"),
     MT_OPT_ENUM(struct export_opts, arch, "arch", 0, "A", "keep", export_archs,
                 "native: moetool's own layout, which takes any model (docs/formats.md)"),
+    MT_OPT_ENUM(struct export_opts, experts, "experts", 0, "LAYOUT", "per-expert", export_experts,
+                "experts of a safetensors layer: a tensor for each, or stacked as transformers 5 "
+                "holds them. Families that publish stacks keep them; GGUF always stacks"),
     MT_OPT_BOOL(struct export_opts, force, "force", 0, "replace an existing OUT"),
     MT_OPT_BOOL(struct export_opts, resume, "resume", 0, "continue an interrupted run"),
     MT_OPT_BOOL(struct export_opts, dry_run, "dry-run", 0,
@@ -141,7 +146,8 @@ static mt_status export_go(struct mt_ctx *ctx, struct export *e)
         .formats = mt_formats,
         .out_path = e->o->out,
         .out_flags = (e->o->force ? MT_OUT_FORCE : 0u) | (e->o->resume ? MT_OUT_RESUME : 0u),
-        .write = {.shard_bytes_max = e->shard_bytes},
+        .write = {.shard_bytes_max = e->shard_bytes,
+                  .stack_experts = e->o->experts == EXPORT_STACKED},
         .dry_run = e->o->dry_run,
         .keep_on_failure = true,
         .finish = export_finish,
@@ -155,13 +161,19 @@ static mt_status export_go(struct mt_ctx *ctx, struct export *e)
     return st;
 }
 
-static const char *export_format(const struct export_opts *o)
+/* Stacks need experts, and a format that has a choice. */
+static mt_status export_check_experts(struct mt_ctx *ctx, const struct export *e)
 {
-    size_t n = strlen(o->out), s = strlen(".gguf");
-
-    if (o->format != 0)
-        return export_formats[o->format];
-    return n > s && strcmp(o->out + n - s, ".gguf") == 0 ? "gguf" : "safetensors";
+    if (e->o->experts != EXPORT_STACKED)
+        return MT_OK;
+    if (strncmp(e->format->name, "safetensors", strlen("safetensors")) != 0)
+        return mt_fail(ctx, MT_E_OPTION, "--experts stacked is for safetensors; %s has no choice",
+                       e->format->name);
+    if (e->src->family == NULL || mt_model_first_moe(e->src) == NULL || e->src->family->wraps)
+        return mt_fail(ctx, MT_E_OPTION,
+                       "--experts stacked: %s has no experts of a family that can be stacked",
+                       e->src->path);
+    return MT_OK;
 }
 
 static mt_status export_run(struct mt_ctx *ctx, const struct cmd_args *a)
@@ -171,10 +183,12 @@ static mt_status export_run(struct mt_ctx *ctx, const struct cmd_args *a)
 
     if (e.o->out == NULL)
         return mt_fail(ctx, MT_E_OPTION, "-o OUT is missing: the directory or file to write");
-    e.format = mt_format_writer(export_format(e.o));
+    e.format = cmd_out_format(e.o->format, e.o->out);
     MT_TRY(cmd_shard_bytes(ctx, e.o->max_shard_size, e.format, &e.shard_bytes));
     MT_TRY(cmd_open_model(ctx, a->pos->v[0], &e.src));
-    st = export_go(ctx, &e);
+    st = export_check_experts(ctx, &e);
+    if (st == MT_OK)
+        st = export_go(ctx, &e);
     mt_model_free(e.src);
     return st;
 }
@@ -183,6 +197,9 @@ static const struct cmd_example export_examples[] = {
     {"export model.safetensors -o model", "a directory of shards from one file"},
     {"export Qwen3-0.6B -o small --dtype bf16", "weights rounded to bf16"},
     {"export Qwen3-0.6B -o shards --max-shard-size 500M", "smaller files"},
+    {"export Qwen3-0.6B -o qwen3.safetensors", "one file that carries its config"},
+    {"export Qwen3-30B-A3B -o stacked --experts stacked", "a tensor for all experts of a layer"},
+    {"export gpt-oss-20b -o plain --dtype bf16", "MXFP4 blocks as numbers"},
     {"export Qwen3-0.6B -o qwen3.gguf", "one GGUF file with its tokenizer, as llama.cpp loads it"},
     {"export Qwen3-30B-A3B -o q.gguf --max-shard-size 8G",
      "in parts; llama.cpp is given the first"},

@@ -16,6 +16,7 @@ MT_CHECK_HF(unjudged);
 MT_CHECK_HF(unknown);
 MT_CHECK_HF(undeclared);
 MT_CHECK_HF(declared);
+MT_CHECK_HF(queries);
 MT_CHECK_HF(stacked);
 MT_CHECK_HF(bias_dtype);
 MT_CHECK_HF(rounded_transformers);

@@ -153,6 +153,22 @@ mt_status mt_check_hf_declared(struct mt_ctx *ctx, struct mt_check *c)
                : MT_OK;
 }
 
+/* DeepSeek's queries have a name for those of a latent vector and one for those without. */
+mt_status mt_check_hf_queries(struct mt_ctx *ctx, struct mt_check *c)
+{
+    const struct mt_mla *mla = &c->m->hp.mla;
+
+    for (size_t i = 0; c->m->family != NULL && mla->kv_rank > 0 && i < c->m->n_tensors; i++) {
+        const struct mt_tensor *t = c->m->tensors[i];
+        if (t->role.kind == MT_ROLE_ATTN_Q && t->role.part == MT_PART_WEIGHT &&
+            (strstr(t->name, ".q_b_proj.") != NULL) != (mla->q_rank > 0))
+            MT_TRY(mt_check_found(ctx, c, t->name,
+                                  "q_lora_rank %" PRId64 " asks for queries of another name",
+                                  mla->q_rank));
+    }
+    return MT_OK;
+}
+
 /* Experts in stacks of the families that publish them one by one. */
 mt_status mt_check_hf_stacked(struct mt_ctx *ctx, struct mt_check *c)
 {

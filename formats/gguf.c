@@ -293,30 +293,11 @@ static mt_status gguf_bind(struct mt_ctx *ctx, struct gguf *o)
     return m->family->write_config != NULL ? m->family->write_config(ctx, m, m->config) : MT_OK;
 }
 
-static const char *const gguf_beside[] = {"tokenizer.json",          "tokenizer_config.json",
-                                          "special_tokens_map.json", "generation_config.json",
-                                          "chat_template.jinja",     NULL};
-
-/* Tokenizer files that lie beside the weights. */
-static mt_status gguf_sidecars(struct mt_ctx *ctx, struct mt_model *m, const char *path)
-{
-    int dir_n = (int)(mt_path_base(path) - path);
-
-    MT_TRY(mt_arena_alloc(ctx, &m->arena, sizeof gguf_beside / sizeof gguf_beside[0],
-                          sizeof *m->sidecars, &m->sidecars));
-    for (size_t i = 0; gguf_beside[i] != NULL; i++) {
-        struct mt_sidecar *s = &m->sidecars[m->n_sidecars];
-        MT_TRY(mt_arena_printf(ctx, &m->arena, &s->path, "%.*s%s", dir_n, path, gguf_beside[i]));
-        s->name = gguf_beside[i];
-        m->n_sidecars += mt_path_is_file(s->path);
-    }
-    return MT_OK;
-}
-
 static mt_status gguf_fill(struct mt_ctx *ctx, struct gguf *o, const char *path, bool bind)
 {
+    size_t n_records = 0, dir_n = (size_t)(mt_path_base(path) - path);
     struct mt_model *m = o->m;
-    size_t n_records = 0;
+    const char *dir = ".";
 
     m->format = "gguf";
     MT_TRY(mt_arena_strndup(ctx, &m->arena, path, strlen(path), &m->path));
@@ -329,7 +310,9 @@ static mt_status gguf_fill(struct mt_ctx *ctx, struct gguf *o, const char *path,
     MT_TRY(mt_wrap(ctx, mt_gguf_str(ctx, o->list[0], "general.architecture", &m->arena, &o->arch),
                    "%s", path));
     m->model_type = o->arch;
-    MT_TRY(gguf_sidecars(ctx, m, path));
+    if (dir_n > 0)
+        MT_TRY(mt_arena_strndup(ctx, &m->arena, path, dir_n, &dir));
+    MT_TRY(mt_hf_read_tokenizer(ctx, m, dir)); /* files that lie beside the weights */
     if (bind && n_records > 0 && o->arch != NULL)
         MT_TRY(gguf_bind(ctx, o));
     else

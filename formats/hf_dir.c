@@ -84,6 +84,23 @@ mt_status mt_hf_read_sidecars(struct mt_ctx *ctx, struct mt_model *m, const char
     return st;
 }
 
+mt_status mt_hf_read_tokenizer(struct mt_ctx *ctx, struct mt_model *m, const char *dir)
+{
+    static const char *const names[] = {"tokenizer.json",          "tokenizer_config.json",
+                                        "special_tokens_map.json", "generation_config.json",
+                                        "chat_template.jinja",     NULL};
+
+    MT_TRY(mt_arena_alloc(ctx, &m->arena, sizeof names / sizeof names[0], sizeof *m->sidecars,
+                          &m->sidecars));
+    for (size_t i = 0; names[i] != NULL; i++) {
+        struct mt_sidecar *s = &m->sidecars[m->n_sidecars];
+        MT_TRY(hf_path(ctx, m, dir, names[i], &s->path));
+        s->name = names[i];
+        m->n_sidecars += mt_path_is_file(s->path);
+    }
+    return MT_OK;
+}
+
 /* ---- weights ---- */
 
 static mt_status hf_unmapped(struct mt_ctx *ctx, const struct mt_hf_index *ix, const char *path,

@@ -49,7 +49,23 @@ static mt_status safetensors_add(struct mt_ctx *ctx, struct mt_model *m, const s
     return MT_OK;
 }
 
-mt_status mt_st_add_file(struct mt_ctx *ctx, struct mt_model *m, const char *path)
+static mt_status safetensors_config(struct mt_ctx *ctx, struct mt_model *m, const char *path,
+                                    const struct mt_st_header *h)
+{
+    for (size_t i = 0; i < h->n_meta; i++) {
+        const char *text = h->meta[i].value;
+        if (strcmp(h->meta[i].key, MT_ST_CONFIG_KEY) != 0)
+            continue;
+        MT_TRY(mt_wrap(ctx, mt_json_parse(ctx, text, strlen(text), MT_ST_CONFIG_KEY, &m->config),
+                       "%s: __metadata__", path));
+        if (mt_json_kind(m->config) != MT_JSON_OBJECT)
+            return mt_fail(ctx, MT_E_FORMAT, "%s: " MT_ST_CONFIG_KEY " is not an object", path);
+    }
+    return MT_OK;
+}
+
+static mt_status safetensors_add_as(struct mt_ctx *ctx, struct mt_model *m, const char *path,
+                                    bool config)
 {
     struct mt_st_header h;
     struct mt_map *map;
@@ -60,8 +76,20 @@ mt_status mt_st_add_file(struct mt_ctx *ctx, struct mt_model *m, const char *pat
     st = mt_st_header_read(ctx, map, &m->arena, &h);
     if (st == MT_OK)
         st = safetensors_add(ctx, m, map, &h);
+    if (st == MT_OK && config)
+        st = safetensors_config(ctx, m, path, &h);
     mt_st_header_free(&h);
     return st;
+}
+
+mt_status mt_st_add_file(struct mt_ctx *ctx, struct mt_model *m, const char *path)
+{
+    return safetensors_add_as(ctx, m, path, false);
+}
+
+mt_status mt_st_add_model(struct mt_ctx *ctx, struct mt_model *m, const char *path)
+{
+    return safetensors_add_as(ctx, m, path, true);
 }
 
 /* "model-00001-of-00003.safetensors": a part, so the config beside it speaks of more than is here.
@@ -86,8 +114,8 @@ static mt_status safetensors_read_one(struct mt_ctx *ctx, struct mt_model *m, co
     size_t dir_n = (size_t)(mt_path_base(path) - path);
     const char *dir = ".";
 
-    MT_TRY(mt_st_add_file(ctx, m, path));
-    if (safetensors_is_shard(path)) {
+    MT_TRY(mt_st_add_model(ctx, m, path));
+    if (m->config == NULL && safetensors_is_shard(path)) {
         mt_log(ctx, MT_LOG_WARN,
                "%s: one shard of several is read by itself; name the directory to read the model",
                path);
@@ -95,6 +123,8 @@ static mt_status safetensors_read_one(struct mt_ctx *ctx, struct mt_model *m, co
     }
     if (dir_n > 0)
         MT_TRY(mt_arena_strndup(ctx, &m->arena, path, dir_n, &dir));
+    if (m->config != NULL) /* the file is a model by itself, whatever else lies here */
+        return mt_hf_read_tokenizer(ctx, m, dir);
     MT_TRY(mt_hf_read_config(ctx, m, dir));
     return m->config != NULL ? mt_hf_read_sidecars(ctx, m, dir) : MT_OK;
 }
@@ -164,6 +194,29 @@ const struct mt_format mt_format_safetensors = {
     .open_lenient = safetensors_open_lenient,
     .check = mt_check_written,
     .plan = mt_st_plan,
+    .put = mt_st_put,
+    .sync = mt_st_sync,
+    .end = mt_st_end,
+    .reread = mt_st_reread,
+    .place = mt_st_where,
+    .free = mt_st_writer_free,
+};
+
+static bool safetensors_file_probe(const char *path)
+{
+    (void)path; /* the reader above knows such files */
+    return false;
+}
+
+const struct mt_format mt_format_safetensors_file = {
+    .name = "safetensors-file",
+    .summary = "one .safetensors file that carries its config",
+    .probe = safetensors_file_probe,
+    .open = safetensors_open,
+    .open_lenient = safetensors_open_lenient,
+    .check = mt_check_written,
+    .one_file = true,
+    .plan = mt_st_plan_file,
     .put = mt_st_put,
     .sync = mt_st_sync,
     .end = mt_st_end,

@@ -12,6 +12,8 @@
 #define MT_ST_SUFFIX ".safetensors"
 #define MT_ST_SINGLE "model.safetensors"
 #define MT_ST_INDEX "model.safetensors.index.json"
+/* In __metadata__ of a file that is a model by itself: its config.json, as text. */
+#define MT_ST_CONFIG_KEY "moetool.config"
 /* What files of an output carry until it is whole (outdir.h). */
 #define MT_PARTIAL ".partial"
 
@@ -20,6 +22,8 @@ bool mt_name_ends(const char *name, const char *suffix);
 /* Maps a file and adds its tensors to m as records of role other, in the order of their bytes:
  * m->tensors[n_tensors before ..]. The model owns the map. */
 MT_NODISCARD mt_status mt_st_add_file(struct mt_ctx *ctx, struct mt_model *m, const char *path);
+/* The same, and the config that the file carries becomes that of m. */
+MT_NODISCARD mt_status mt_st_add_model(struct mt_ctx *ctx, struct mt_model *m, const char *path);
 /* Row-major strides. */
 void mt_st_strides(const struct mt_tensor *t, int64_t stride[MT_RANK_MAX]);
 
@@ -31,6 +35,9 @@ MT_NODISCARD mt_status mt_hf_dir_open_as(struct mt_ctx *ctx, const char *dir, bo
 /* Pieces of the above for a single file whose directory has a config. */
 MT_NODISCARD mt_status mt_hf_read_config(struct mt_ctx *ctx, struct mt_model *m, const char *dir);
 MT_NODISCARD mt_status mt_hf_read_sidecars(struct mt_ctx *ctx, struct mt_model *m, const char *dir);
+/* Only those of the tokenizer and of generation, for files that are models by themselves. */
+MT_NODISCARD mt_status mt_hf_read_tokenizer(struct mt_ctx *ctx, struct mt_model *m,
+                                            const char *dir);
 
 /* The shards that an index (model.safetensors.index.json, pytorch_model.bin.index.json) names:
  * plain names that end in `suffix`. Names in the caller's arena; *given*. */
@@ -51,6 +58,10 @@ void mt_hf_index_free(struct mt_hf_index *ix);
 /* The writing half (st_write.c); see format.h. */
 MT_NODISCARD mt_status mt_st_plan(struct mt_ctx *ctx, struct mt_outdir *out, struct mt_model *m,
                                   const struct mt_write_opts *opts, struct mt_writer **w);
+/* As one file, which carries the config. */
+MT_NODISCARD mt_status mt_st_plan_file(struct mt_ctx *ctx, struct mt_outdir *out,
+                                       struct mt_model *m, const struct mt_write_opts *opts,
+                                       struct mt_writer **w);
 MT_NODISCARD mt_status mt_st_put(struct mt_ctx *ctx, struct mt_writer *w, const struct mt_tensor *t,
                                  uint64_t offset, const void *bytes, size_t n);
 MT_NODISCARD mt_status mt_st_sync(struct mt_ctx *ctx, struct mt_writer *w);

@@ -30,7 +30,7 @@ struct st_place {
 };
 
 struct st_shard {
-    char name[64];
+    char name[256]; /* a file name has 255 bytes at most */
     struct mt_outfile *file;
     const struct mt_map *map; /* owned by the plan; NULL until something is reread */
     size_t first, n;          /* sorted[first .. first + n), in the order of their bytes */
@@ -50,7 +50,10 @@ struct mt_writer {
     size_t n_slots;
     struct st_shard *shards;
     size_t n_shards;
-    uint64_t total; /* tensor bytes */
+    uint64_t total;        /* tensor bytes */
+    bool stack;            /* experts */
+    const char *file_name; /* of an output that is one file; NULL: a directory */
+    char *config;          /* JSON that such a file carries; NULL: none. Owned */
 };
 
 /* ---- text ---- */
@@ -126,10 +129,15 @@ static mt_status st_add_entry(struct mt_ctx *ctx, struct st_text *s, const struc
 static mt_status st_header_text(struct mt_ctx *ctx, const struct mt_writer *w,
                                 const struct st_shard *shard, struct st_text *s)
 {
-    static const char meta[] = "{\"__metadata__\":{\"format\":\"pt\"}";
+    static const char meta[] = "{\"__metadata__\":{\"format\":\"pt\"";
 
     MT_TRY(st_add(ctx, s, "00000000", 8));
     MT_TRY(st_add(ctx, s, meta, sizeof meta - 1));
+    if (w->config != NULL) {
+        MT_TRY(st_add(ctx, s, ",\"" MT_ST_CONFIG_KEY "\":", sizeof MT_ST_CONFIG_KEY + 3));
+        MT_TRY(st_add_string(ctx, s, w->config));
+    }
+    MT_TRY(st_add(ctx, s, "}", 1));
     for (size_t i = 0; i < shard->n; i++)
         MT_TRY(st_add_entry(ctx, s, w->sorted[shard->first + i]));
     MT_TRY(st_add(ctx, s, "}", 1));
@@ -190,9 +198,9 @@ static mt_status st_place_one(struct mt_ctx *ctx, struct mt_writer *w, size_t i)
         return mt_fail(ctx, MT_E_UNSUPPORTED,
                        "%s: safetensors has no %s blocks; only GGUF holds them",
                        mt_show_name(p->name, show), mt_dtype_name(p->t->dtype));
-    MT_TRY(mt_family_fused_place(ctx, w->m, p->t, &whole, &p->fused));
+    MT_TRY(mt_family_fused_place(ctx, w->m, p->t, w->stack, &whole, &p->fused));
     if (!p->fused)
-        return MT_OK;
+        return w->stack ? mt_family_stacked_name(ctx, w->m, p->t, &p->name) : MT_OK;
     p->name = whole.name;
     p->at = (uint64_t)whole.at * (mt_dtype_bits(p->t->dtype) / 8);
     return MT_OK;
@@ -248,7 +256,7 @@ static mt_status st_slots(struct mt_ctx *ctx, struct mt_writer *w)
             .name = p->name, .dtype = p->t->dtype, .rank = p->t->rank, .bytes = p->bytes};
         memcpy(p->slot->shape, p->t->shape, sizeof p->t->shape);
         if (p->fused)
-            MT_TRY(mt_family_fused_place(ctx, w->m, p->t, &whole, &fused));
+            MT_TRY(mt_family_fused_place(ctx, w->m, p->t, w->stack, &whole, &fused));
         if (fused) {
             p->slot->rank = whole.rank;
             memcpy(p->slot->shape, whole.shape, sizeof whole.shape);
@@ -293,7 +301,9 @@ static mt_status st_layout(struct mt_ctx *ctx, struct mt_writer *w)
         struct st_text text = {0};
         mt_status st;
 
-        if (w->n_shards == 1)
+        if (w->file_name != NULL)
+            snprintf(sh->name, sizeof sh->name, "%s", w->file_name);
+        else if (w->n_shards == 1)
             snprintf(sh->name, sizeof sh->name, MT_ST_SINGLE);
         else
             snprintf(sh->name, sizeof sh->name, "model-%05zu-of-%05zu" MT_ST_SUFFIX, s + 1,
@@ -344,15 +354,25 @@ static mt_status st_plan_all(struct mt_ctx *ctx, struct mt_writer *w,
     return st_open_files(ctx, w);
 }
 
-mt_status mt_st_plan(struct mt_ctx *ctx, struct mt_outdir *out, struct mt_model *m,
-                     const struct mt_write_opts *opts, struct mt_writer **w)
+static mt_status st_plan(struct mt_ctx *ctx, struct mt_outdir *out, struct mt_model *m,
+                         const struct mt_write_opts *opts, bool one_file, struct mt_writer **w)
 {
-    mt_status st;
+    struct mt_write_opts o = *opts;
+    mt_status st = MT_OK;
+    size_t n;
 
     MT_TRY(mt_alloc0(ctx, 1, sizeof **w, "layout of the output", w));
     (*w)->out = out;
     (*w)->m = m;
-    st = st_plan_all(ctx, *w, opts);
+    (*w)->stack = o.stack_experts;
+    if (one_file) {
+        o.shard_bytes_max = 0;
+        (*w)->file_name = mt_outdir_name(out);
+        if (o.config != NULL)
+            st = mt_json_print(ctx, o.config, &(*w)->config, &n);
+    }
+    if (st == MT_OK)
+        st = st_plan_all(ctx, *w, &o);
     if (st != MT_OK) {
         mt_st_writer_free(*w);
         *w = NULL;
@@ -360,10 +380,23 @@ mt_status mt_st_plan(struct mt_ctx *ctx, struct mt_outdir *out, struct mt_model 
     return st;
 }
 
+mt_status mt_st_plan(struct mt_ctx *ctx, struct mt_outdir *out, struct mt_model *m,
+                     const struct mt_write_opts *opts, struct mt_writer **w)
+{
+    return st_plan(ctx, out, m, opts, false, w);
+}
+
+mt_status mt_st_plan_file(struct mt_ctx *ctx, struct mt_outdir *out, struct mt_model *m,
+                          const struct mt_write_opts *opts, struct mt_writer **w)
+{
+    return st_plan(ctx, out, m, opts, true, w);
+}
+
 void mt_st_writer_free(struct mt_writer *w)
 {
     if (w == NULL)
         return;
+    mt_free(w->config);
     mt_free(w->places);
     mt_free(w->by_ptr);
     mt_free(w->slots);
@@ -538,6 +571,8 @@ mt_status mt_st_end(struct mt_ctx *ctx, struct mt_writer *w, const struct mt_jso
     MT_TRY(mt_st_sync(ctx, w));
     for (size_t s = 0; s < w->n_shards; s++)
         MT_TRY(st_verify(ctx, w, &w->shards[s]));
+    if (w->file_name != NULL)
+        return MT_OK;
     if (config != NULL)
         MT_TRY(st_write_config(ctx, w, config));
     return w->n_shards > 1 ? st_write_index(ctx, w) : MT_OK;

@@ -17,6 +17,8 @@ struct mt_writer;
 
 struct mt_write_opts {
     uint64_t shard_bytes_max; /* 0: one file however large */
+    bool stack_experts;       /* safetensors: one tensor for the experts of a layer (family.h) */
+    const struct mt_json *config; /* of the result, which `end` is given as well; set by the walk */
 };
 
 struct mt_format {

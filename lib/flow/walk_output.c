@@ -29,11 +29,13 @@ static mt_status output_plan(struct mt_ctx *ctx, struct mt_walk *w)
 {
     const struct mt_format *fmt = w->o->format;
     struct mt_tensor **by_role = w->plan->tensors;
+    struct mt_write_opts write = w->o->write;
     size_t n = w->plan->n_tensors;
 
+    write.config = w->config;
     w->plan->tensors = w->stored;
     w->plan->n_tensors = w->n_stored;
-    mt_status st = fmt->plan(ctx, w->out, w->plan, &w->o->write, &w->w);
+    mt_status st = fmt->plan(ctx, w->out, w->plan, &write, &w->w);
     w->plan->tensors = by_role;
     w->plan->n_tensors = n;
     return st;

@@ -195,10 +195,12 @@ static mt_status plan_config(struct mt_ctx *ctx, struct mt_walk *w)
         return mt_fail(ctx, MT_E_NOMEM, "out of memory for config.json");
     plan_drop_quantization(ctx, w);
     /* A plain copy keeps its config as it is, down to the keys nobody here knows. */
-    if (m->family == NULL || m->family->write_config == NULL ||
-        (w->passes->n == 0 && src->config != NULL))
+    if (m->family == NULL || (w->passes->n == 0 && src->config != NULL))
         return MT_OK;
-    return m->family->write_config(ctx, m, w->config);
+    if (m->family->write_config != NULL)
+        return m->family->write_config(ctx, m, w->config);
+    mt_cfg_write_dtype(m, w->config);
+    return MT_OK;
 }
 
 static mt_status plan_memory(struct mt_ctx *ctx, struct mt_walk *w)
@@ -348,6 +350,8 @@ static mt_status plan_key(struct mt_ctx *ctx, struct mt_walk *w)
     MT_TRY(mt_journal_key_add(ctx, &w->key, "--format", w->o->format->name));
     snprintf(num, sizeof num, "%" PRIu64, w->o->write.shard_bytes_max);
     MT_TRY(mt_journal_key_add(ctx, &w->key, "--max-shard-size", num));
+    if (w->o->write.stack_experts)
+        MT_TRY(mt_journal_key_add(ctx, &w->key, "--experts", "stacked"));
     mt_model_layout(w->stored, w->n_stored, hex);
     return mt_journal_key_add(ctx, &w->key, "layout", hex);
 }

@@ -116,10 +116,15 @@ struct mt_fused_place {
     int64_t at; /* elements from its start; the record lies there contiguous */
 };
 /* For writers, after mt_model_rename. *fused false: the record is stored by itself. Only families
- * whose tensors are stacks and rows one after the other can be written. */
+ * whose tensors are stacks and rows one after the other can be written. `stack`: experts that the
+ * family names one by one are stored as transformers 5 holds them, gate and up of all in one tensor
+ * and down in another. */
 MT_NODISCARD mt_status mt_family_fused_place(struct mt_ctx *ctx, struct mt_model *m,
-                                             const struct mt_tensor *t,
+                                             const struct mt_tensor *t, bool stack,
                                              struct mt_fused_place *place, bool *fused);
+/* The name of a record that is stored by itself beside such stacks: Mixtral's router has another. */
+MT_NODISCARD mt_status mt_family_stacked_name(struct mt_ctx *ctx, struct mt_model *m,
+                                              const struct mt_tensor *t, const char **name);
 
 /* The records of a plan as its family stores them: those that share a tensor give way to it, a
  * recipe that reads them (MXFP4 blocks of GGML become gpt-oss's), the others stay. Every part must
@@ -370,6 +375,8 @@ void mt_cfg_write_common(const struct mt_model *m, const struct mt_family *f,
                          struct mt_json *config);
 /* The name of config.json for an activation; and the embedding's dtype under both its keys. */
 const char *mt_cfg_act_name(enum mt_act act);
+void mt_cfg_write_dtype(const struct mt_model *m, struct mt_json *config);
+/* dtype and torch_dtype: that of the embedding. */
 void mt_cfg_write_dtype(const struct mt_model *m, struct mt_json *config);
 /* rope_theta + rope_scaling + partial_rotary_factor (absent when 1), and rope_parameters. */
 void mt_cfg_write_rope(const struct mt_model *m, struct mt_json *config);

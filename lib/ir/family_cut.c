@@ -169,6 +169,7 @@ mt_status family_cut(struct mt_ctx *ctx, struct mt_model *m, struct mt_tensor *t
                 !cut_fits(m, row, &v, role.layer) || (i == 1 && !m->family->moe))
                 continue;
             MT_TRY(cut_whole(ctx, m, t, row, &v, role));
+            m->cuts->by_choice = i == 1;
             *cut = true;
             return MT_OK;
         }
@@ -183,34 +184,47 @@ static enum mt_name_expert cut_expert_of(struct mt_role role)
                                            : MT_NAME_NO_EXPERT;
 }
 
-mt_status mt_family_fused_place(struct mt_ctx *ctx, struct mt_model *m, const struct mt_tensor *t,
-                                struct mt_fused_place *p, bool *fused)
+/* The row of a table that holds the record: *first is where its rows begin among the *rows. */
+static const struct mt_fused_row *cut_row_of(const struct mt_model *m,
+                                             const struct mt_fused_row *row,
+                                             const struct mt_tensor *t, int64_t *first,
+                                             int64_t *rows)
 {
-    const struct mt_fused_row *row = m->family != NULL ? m->family->fused : NULL;
-    int64_t rows = 0, first = -1;
-
-    *fused = false;
     for (; row != NULL && row->pattern != NULL; row++) {
+        *first = -1;
+        *rows = 0;
         if (t->role.kind == MT_ROLE_OTHER || t->role.layer < 0 || row->part != t->role.part ||
             row->expert != cut_expert_of(t->role))
             continue;
         for (int i = 0; i < MT_FUSED_MAX && row->kinds[i] != MT_ROLE_OTHER; i++) {
             if (row->kinds[i] == t->role.kind)
-                first = rows;
-            rows += cut_rows_of(m, row->kinds[i], t->role.layer, row->expert);
+                *first = *rows;
+            *rows += cut_rows_of(m, row->kinds[i], t->role.layer, row->expert);
         }
-        if (first >= 0)
-            break;
-        rows = 0;
+        if (*first >= 0)
+            return row;
     }
-    if (first < 0)
+    return NULL;
+}
+
+mt_status mt_family_fused_place(struct mt_ctx *ctx, struct mt_model *m, const struct mt_tensor *t,
+                                bool stack, struct mt_fused_place *p, bool *fused)
+{
+    const struct mt_fused_row *row = NULL;
+    int64_t rows = 0, first = -1;
+
+    *fused = false;
+    if (m->family != NULL)
+        row = cut_row_of(m, m->family->fused, t, &first, &rows);
+    if (row == NULL && stack && m->family != NULL && m->family->moe && !m->family->wraps)
+        row = cut_row_of(m, cut_stacks, t, &first, &rows);
+    if (row == NULL)
         return MT_OK;
     mt_assert((row->flags & ~(unsigned)MT_FUSED_STACK) == 0);
-    bool stack = (row->flags & MT_FUSED_STACK) != 0;
     int64_t cols = row->part == MT_PART_BIAS ? 1 : t->shape[t->rank - 1];
     *fused = true;
     *p = (struct mt_fused_place){.at = first * cols};
-    if (stack) {
+    if ((row->flags & MT_FUSED_STACK) != 0) {
         p->shape[p->rank++] = m->ffn[t->role.layer].n_experts;
         p->at += t->role.expert * rows * cols;
     }
@@ -218,6 +232,20 @@ mt_status mt_family_fused_place(struct mt_ctx *ctx, struct mt_model *m, const st
     if (row->part != MT_PART_BIAS)
         p->shape[p->rank++] = cols;
     return family_print_pattern(ctx, m, row->pattern, t->role, &p->name);
+}
+
+mt_status mt_family_stacked_name(struct mt_ctx *ctx, struct mt_model *m, const struct mt_tensor *t,
+                                 const char **name)
+{
+    static const char in_mlp[] = "model.layers.%l.mlp.gate.weight";
+
+    *name = t->name;
+    if (m->family == NULL || t->role.kind != MT_ROLE_ROUTER || t->role.part != MT_PART_WEIGHT)
+        return MT_OK;
+    for (const struct mt_name_row *row = m->family->names; row->pattern != NULL; row++)
+        if (row->kind == MT_ROLE_ROUTER && strcmp(row->pattern, in_mlp) == 0)
+            return family_print_pattern(ctx, m, in_mlp, t->role, name);
+    return MT_OK;
 }
 
 /* Whether the plan's record is `part` itself or only another dtype of it. */
@@ -254,9 +282,7 @@ static mt_status cut_restack(struct mt_ctx *ctx, struct mt_model *plan, const st
                            plan->family->name);
     }
     if (cut->also != NULL && first->src.kind != MT_SRC_ALIAS)
-        return mt_fail(ctx, MT_E_UNSUPPORTED,
-                       "%s holds MXFP4 blocks, which cannot be written in another dtype",
-                       cut->whole->name);
+        return MT_OK; /* numbers: mt_model_stored puts them together */
     MT_TRY(mt_model_add(ctx, plan, cut->whole->role,
                         cut->also != NULL ? cut->whole->dtype : first->dtype, cut->whole->rank,
                         cut->whole->shape, &whole));
@@ -280,6 +306,7 @@ static mt_status cut_restack(struct mt_ctx *ctx, struct mt_model *plan, const st
 mt_status mt_model_restack(struct mt_ctx *ctx, struct mt_model *plan)
 {
     for (const struct mt_cut *cut = plan->source->cuts; cut != NULL; cut = cut->next)
-        MT_TRY(cut_restack(ctx, plan, cut));
+        if (!cut->by_choice)
+            MT_TRY(cut_restack(ctx, plan, cut));
     return MT_OK;
 }

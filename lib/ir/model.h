@@ -105,6 +105,7 @@ struct mt_cut {
     struct mt_tensor *whole;  /* unlisted */
     struct mt_tensor *also;   /* unlisted too: the exponents of MXFP4 blocks; or NULL */
     struct mt_tensor **parts; /* [n], listed in its place */
+    bool by_choice;           /* its family can store the parts by themselves, too */
     size_t n;
     struct mt_cut *next;
 };

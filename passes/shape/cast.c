@@ -8,6 +8,8 @@
 #include "lib/base/mem.h"
 #include "lib/flow/pass.h"
 
+#include <string.h>
+
 enum cast_dtype { CAST_KEEP, CAST_BF16, CAST_F16, CAST_F32 };
 
 static const char *const cast_names[] = {"keep", "bf16", "f16", "f32", NULL};
@@ -40,6 +42,12 @@ static mt_status cast_create(struct mt_ctx *ctx, const void *opts, const struct 
     return MT_OK;
 }
 
+/* Blocks that are read as numbers of the very type: they become such numbers only when asked. */
+static bool cast_is_blocks(const struct mt_tensor *t)
+{
+    return t->src.kind == MT_SRC_RECIPE && strcmp(t->src.recipe.name, "mxfp4") == 0;
+}
+
 static mt_status cast_plan(struct mt_ctx *ctx, void *state, struct mt_model *m)
 {
     struct cast *c = state;
@@ -48,12 +56,12 @@ static mt_status cast_plan(struct mt_ctx *ctx, void *state, struct mt_model *m)
         struct mt_tensor *t = m->tensors[i];
         enum mt_dtype want = cast_types[c->dtype];
 
-        if (!mt_dtype_reads_f32(t->dtype) || t->dtype == want ||
+        if (!mt_dtype_reads_f32(t->dtype) || t->src.kind != MT_SRC_ALIAS ||
             t->role.part >= MT_PART_CODES) /* scales belong to their codes */
             continue;
-        if (mt_role_is_routing(t->role.kind))
+        if (t->dtype != want && mt_role_is_routing(t->role.kind))
             want = MT_F32;
-        if (t->dtype == want || t->src.kind != MT_SRC_ALIAS)
+        if (t->dtype == want && !cast_is_blocks(t->src.alias))
             continue;
         t->dtype = want;
         t->planner = "cast";
@@ -79,8 +87,8 @@ const struct mt_pass mt_pass_cast = {
         "Rounds weights to the nearest value of the type (ties to even). Routers and selection "
         "biases are never rounded, because a small change there sends tokens to other experts: "
         "where they are stored in another type than the one asked for they become f32. Blocks of "
-        "GGUF files become the numbers they stand for; integers and fp8 are left as they are. "
-        "Values too large for f16 stop the run; "
+        "GGUF files and gpt-oss's MXFP4 become the numbers they stand for; integers and fp8 are "
+        "left as they are. Values too large for f16 stop the run; "
         "they do not become infinite.",
     .opts = cast_opt_table,
     .opts_size = sizeof(struct cast_opts),

@@ -1,4 +1,5 @@
 #include "formats/table.h"
+#include "lib/flow/walk.h"
 #include "tests/check_kit.h"
 #include "tests/tiny.h"
 
@@ -104,6 +105,34 @@ T_TEST(engines_that_do_not_know_the_model_have_no_say)
     edit_config(t, dir, "Glm4Moe", "Abacus");
     edit_config(t, dir, "\"rope_theta\"", "\"pad_token_id\": 4096, \"rope_theta\"");
     T_OK(t, written(t, dir));
+}
+
+static mt_status refuse(struct mt_ctx *ctx, const struct mt_model *result)
+{
+    return mt_fail(ctx, MT_E_FORMAT, "an engine would not load the %zu tensors", result->n_tensors);
+}
+
+T_TEST(a_write_that_is_refused_leaves_nothing)
+{
+    struct mt_format f = *mt_format_writer("safetensors");
+    struct mt_walk_opts o = {.format = &f, .formats = mt_formats, .keep_on_failure = false};
+    struct mt_walk_result r;
+    struct mt_model *src;
+    char out[512], part[560];
+
+    snprintf(out, sizeof out, "%s", t_path(t, "out"));
+    snprintf(part, sizeof part, "%s.partial", out);
+    f.check = refuse;
+    o.out_path = out;
+    T_OK(t, mt_model_open(&t->ctx, mt_formats, model(t, "m", true), &src));
+    o.source = src;
+    T_FAILS(t, mt_walk_run(&t->ctx, &o, &r), MT_E_FORMAT, "an engine would not load the 49 tensors");
+    T_CHECK(t, access(out, F_OK) != 0 && access(part, F_OK) != 0);
+    f.check = mt_format_writer("safetensors")->check;
+    T_OK(t, mt_walk_run(&t->ctx, &o, &r));
+    T_CHECK(t, access(out, F_OK) == 0);
+    mt_walk_result_free(&r);
+    mt_model_free(src);
 }
 
 /* Layers that were undeclared in the source are so in a copy: a warning. */

@@ -416,6 +416,16 @@ T_TEST(selection_biases_are_f32)
     ck_only(t, dir, MT_ENGINE_MOETOOL, REMARK, "selection-bias");
 }
 
+/* One layer's name grows by two bytes, which the header's padding gives. */
+T_TEST(queries_have_the_name_that_the_config_asks_for)
+{
+    golden(t, "deepseek_v2");
+    weights(t, "layers.0.self_attn.q_proj.weight\"", "layers.0.self_attn.q_b_proj.weight\"");
+    weights(t, "}}  ", "}}");
+    ck_has(t, dir, MT_ENGINE_TRANSFORMERS, WRONG, "query-names");
+    ck_has(t, dir, MT_ENGINE_VLLM, REFUSED, "query-names");
+}
+
 T_TEST(stacks_of_experts_are_a_remark)
 {
     golden(t, "mixtral-fused");
