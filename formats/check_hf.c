@@ -356,6 +356,8 @@ const struct mt_check_rule mt_check_hf[] = {
             "try it", hf_unknown_class),
     MT_RULE("unjudged", "hf", HF, REMARK, "a config or scheme without rules here", "try it",
             mt_check_hf_unjudged),
+    MT_RULE("config-values", "hf", HF, REFUSED, "values in config.json that make no model",
+            "correct the key", mt_check_hf_values),
     MT_RULE("class-and-type", "hf", VLLM, WRONG,
             "architectures and model_type mean different models", "make them agree",
             hf_class_and_type),

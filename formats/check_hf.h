@@ -13,6 +13,7 @@ MT_CHECK_HF(shapes);
 MT_CHECK_HF(surplus);
 MT_CHECK_HF(flaw);
 MT_CHECK_HF(unjudged);
+MT_CHECK_HF(values);
 MT_CHECK_HF(unknown);
 MT_CHECK_HF(undeclared);
 MT_CHECK_HF(declared);

@@ -71,8 +71,15 @@ mt_status mt_check_hf_unjudged(struct mt_ctx *ctx, struct mt_check *c)
     if (tensors_quantized(c))
         return mt_check_found(ctx, c, "quantization_config",
                               "its tensors are not judged: only files were checked");
-    return c->flaw != NULL && c->m->family == NULL
+    return c->flaw != NULL && c->m->family == NULL && c->m->flaw_status != MT_E_FORMAT
                ? mt_check_found(ctx, c, "config.json", "%s; only files were checked", c->flaw)
+               : MT_OK;
+}
+
+mt_status mt_check_hf_values(struct mt_ctx *ctx, struct mt_check *c)
+{
+    return c->flaw != NULL && c->m->family == NULL && c->m->flaw_status == MT_E_FORMAT
+               ? mt_check_found(ctx, c, "config.json", "%s", c->flaw)
                : MT_OK;
 }
 

@@ -49,21 +49,6 @@ static mt_status safetensors_add(struct mt_ctx *ctx, struct mt_model *m, const s
     return MT_OK;
 }
 
-static mt_status safetensors_config(struct mt_ctx *ctx, struct mt_model *m, const char *path,
-                                    const struct mt_st_header *h)
-{
-    for (size_t i = 0; i < h->n_meta; i++) {
-        const char *text = h->meta[i].value;
-        if (strcmp(h->meta[i].key, MT_ST_CONFIG_KEY) != 0)
-            continue;
-        MT_TRY(mt_wrap(ctx, mt_json_parse(ctx, text, strlen(text), MT_ST_CONFIG_KEY, &m->config),
-                       "%s: __metadata__", path));
-        if (mt_json_kind(m->config) != MT_JSON_OBJECT)
-            return mt_fail(ctx, MT_E_FORMAT, "%s: " MT_ST_CONFIG_KEY " is not an object", path);
-    }
-    return MT_OK;
-}
-
 static mt_status safetensors_add_as(struct mt_ctx *ctx, struct mt_model *m, const char *path,
                                     bool config)
 {
@@ -77,7 +62,7 @@ static mt_status safetensors_add_as(struct mt_ctx *ctx, struct mt_model *m, cons
     if (st == MT_OK)
         st = safetensors_add(ctx, m, map, &h);
     if (st == MT_OK && config)
-        st = safetensors_config(ctx, m, path, &h);
+        st = mt_st_carried_config(ctx, m, path, &h);
     mt_st_header_free(&h);
     return st;
 }
@@ -173,14 +158,13 @@ static bool safetensors_probe(const char *path)
            (mt_name_ends(path, MT_ST_SUFFIX) || safetensors_has_magic(path));
 }
 
-static mt_status safetensors_open(struct mt_ctx *ctx, const char *path, struct mt_model **out)
+mt_status mt_st_open(struct mt_ctx *ctx, const char *path, struct mt_model **out)
 {
     return mt_path_is_dir(path) ? mt_hf_dir_open_as(ctx, path, false, out)
                                 : safetensors_open_file(ctx, path, false, out);
 }
 
-static mt_status safetensors_open_lenient(struct mt_ctx *ctx, const char *path,
-                                          struct mt_model **out)
+mt_status mt_st_open_lenient(struct mt_ctx *ctx, const char *path, struct mt_model **out)
 {
     return mt_path_is_dir(path) ? mt_hf_dir_open_as(ctx, path, true, out)
                                 : safetensors_open_file(ctx, path, true, out);
@@ -190,33 +174,10 @@ const struct mt_format mt_format_safetensors = {
     .name = "safetensors",
     .summary = "Hugging Face directory (config.json and *.safetensors) or one .safetensors file",
     .probe = safetensors_probe,
-    .open = safetensors_open,
-    .open_lenient = safetensors_open_lenient,
+    .open = mt_st_open,
+    .open_lenient = mt_st_open_lenient,
     .check = mt_check_written,
     .plan = mt_st_plan,
-    .put = mt_st_put,
-    .sync = mt_st_sync,
-    .end = mt_st_end,
-    .reread = mt_st_reread,
-    .place = mt_st_where,
-    .free = mt_st_writer_free,
-};
-
-static bool safetensors_file_probe(const char *path)
-{
-    (void)path; /* the reader above knows such files */
-    return false;
-}
-
-const struct mt_format mt_format_safetensors_file = {
-    .name = "safetensors-file",
-    .summary = "one .safetensors file that carries its config",
-    .probe = safetensors_file_probe,
-    .open = safetensors_open,
-    .open_lenient = safetensors_open_lenient,
-    .check = mt_check_written,
-    .one_file = true,
-    .plan = mt_st_plan_file,
     .put = mt_st_put,
     .sync = mt_st_sync,
     .end = mt_st_end,

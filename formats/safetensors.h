@@ -1,8 +1,8 @@
 /* safetensors.h: safetensors files and Hugging Face directories, for the formats room alone.
  *
- * safetensors.c reads one file (st_header.h has the checks), hf_dir.c a directory of them,
- * hf_index.c the index of shards, hub.c finds directories in the local cache, st_write.c writes
- * directories. Threads: one per model.
+ * safetensors.c reads one file (st_header.h has the checks, st_file.c the config it may carry),
+ * hf_dir.c a directory of them, hf_index.c the index of shards, hub.c finds directories in the local
+ * cache, st_write.c writes both. Threads: one per model.
  */
 #ifndef MT_FORMATS_SAFETENSORS_H
 #define MT_FORMATS_SAFETENSORS_H
@@ -26,6 +26,15 @@ MT_NODISCARD mt_status mt_st_add_file(struct mt_ctx *ctx, struct mt_model *m, co
 MT_NODISCARD mt_status mt_st_add_model(struct mt_ctx *ctx, struct mt_model *m, const char *path);
 /* Row-major strides. */
 void mt_st_strides(const struct mt_tensor *t, int64_t stride[MT_RANK_MAX]);
+
+/* st_file.c: that config, when `h` has one; MT_E_FORMAT when it is no object. */
+struct mt_st_header;
+MT_NODISCARD mt_status mt_st_carried_config(struct mt_ctx *ctx, struct mt_model *m,
+                                            const char *path, const struct mt_st_header *h);
+/* The readers of struct mt_format, for files and directories. */
+MT_NODISCARD mt_status mt_st_open(struct mt_ctx *ctx, const char *path, struct mt_model **out);
+MT_NODISCARD mt_status mt_st_open_lenient(struct mt_ctx *ctx, const char *path,
+                                          struct mt_model **out);
 
 /* config.json, weights and sidecars of a directory; bound and verified. */
 MT_NODISCARD mt_status mt_hf_dir_open(struct mt_ctx *ctx, const char *dir, struct mt_model **out);

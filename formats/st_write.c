@@ -365,8 +365,11 @@ static mt_status st_plan(struct mt_ctx *ctx, struct mt_outdir *out, struct mt_mo
     (*w)->out = out;
     (*w)->m = m;
     (*w)->stack = o.stack_experts;
-    if (one_file) {
-        o.shard_bytes_max = 0;
+    if (one_file && o.shard_bytes_max > 0)
+        st = mt_fail(ctx, MT_E_OPTION,
+                     "--max-shard-size: a .safetensors file is one file; name a directory to get "
+                     "several");
+    if (one_file && st == MT_OK) {
         (*w)->file_name = mt_outdir_name(out);
         if (o.config != NULL)
             st = mt_json_print(ctx, o.config, &(*w)->config, &n);

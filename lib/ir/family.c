@@ -253,5 +253,6 @@ mt_status mt_model_bind(struct mt_ctx *ctx, struct mt_model *m)
 
     if (m->flaws == NULL || (st != MT_E_FORMAT && st != MT_E_UNSUPPORTED && st != MT_E_ABSENT))
         return st;
+    m->flaw_status = st;
     return mt_arena_strndup(ctx, &m->arena, mt_error(ctx), strlen(mt_error(ctx)), &m->flaw);
 }

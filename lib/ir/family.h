@@ -122,7 +122,8 @@ struct mt_fused_place {
 MT_NODISCARD mt_status mt_family_fused_place(struct mt_ctx *ctx, struct mt_model *m,
                                              const struct mt_tensor *t, bool stack,
                                              struct mt_fused_place *place, bool *fused);
-/* The name of a record that is stored by itself beside such stacks: Mixtral's router has another. */
+/* The name of a record that is stored by itself beside such stacks: Mixtral's router has another.
+ */
 MT_NODISCARD mt_status mt_family_stacked_name(struct mt_ctx *ctx, struct mt_model *m,
                                               const struct mt_tensor *t, const char **name);
 

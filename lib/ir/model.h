@@ -149,6 +149,7 @@ struct mt_model {
     /* Of such a model: why it is not whole; NULL when it is. When the config is to blame, family is
      * NULL. */
     const char *flaw;
+    mt_status flaw_status; /* MT_E_FORMAT: nonsense; MT_E_UNSUPPORTED: not known here */
 
     struct mt_cut *cuts; /* in the arena; of a plan: NULL */
     bool unblocked;      /* FP8 blocks are read as BF16; quantization_config no longer holds */

@@ -126,7 +126,8 @@ T_TEST(a_write_that_is_refused_leaves_nothing)
     o.out_path = out;
     T_OK(t, mt_model_open(&t->ctx, mt_formats, model(t, "m", true), &src));
     o.source = src;
-    T_FAILS(t, mt_walk_run(&t->ctx, &o, &r), MT_E_FORMAT, "an engine would not load the 49 tensors");
+    T_FAILS(t, mt_walk_run(&t->ctx, &o, &r), MT_E_FORMAT,
+            "an engine would not load the 49 tensors");
     T_CHECK(t, access(out, F_OK) != 0 && access(part, F_OK) != 0);
     f.check = mt_format_writer("safetensors")->check;
     T_OK(t, mt_walk_run(&t->ctx, &o, &r));

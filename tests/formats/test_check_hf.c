@@ -187,6 +187,17 @@ T_TEST(what_is_not_known_is_a_remark)
     ck_only(t, dir, MT_ENGINE_MOETOOL, REFUSED, "whole");
 }
 
+T_TEST(values_that_make_no_model_are_refused)
+{
+    good(t);
+    config(t, "\"num_attention_heads\": 4", "\"num_attention_heads\": -4");
+    hf(t, REFUSED, "config-values");
+    ck_only(t, dir, MT_ENGINE_MOETOOL, REFUSED, "whole");
+    good(t);
+    config(t, "\"n_group\": 1", "\"n_group\": 3");
+    hf(t, REFUSED, "config-values");
+}
+
 T_TEST(the_padding_token_lies_in_the_vocabulary)
 {
     good(t);

@@ -20,8 +20,11 @@ fails 1 "moetool: check: *: transformers would not load it" moetool check one.sa
 fails 2 "moetool: export: --experts stacked: *has no experts*" moetool export "$DENSE" -o no --experts stacked
 fails 2 "moetool: export: --experts stacked is for safetensors*" moetool export moe -o no.gguf --experts stacked
 fails 2 "moetool: export: --experts piled: *" moetool export moe -o no --experts piled
+fails 2 "moetool: export: *a .safetensors file is one file*" moetool export moe -o no.safetensors --max-shard-size 1M
 nothing_at no
 nothing_at no.gguf
+nothing_at no.safetensors
+nothing_at no.safetensors.partial
 # A conversion can be one file as well, and it runs with a tokenizer beside it.
 moetool convert "$DENSE" -o conv.safetensors --experts 8 --active 8 --router zero --quiet >/dev/null 2>&1
 cp "$DENSE/tokenizer.json" .
