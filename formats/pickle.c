@@ -126,7 +126,8 @@ static mt_status pickle_pop(struct pickle_in *in, size_t n, struct mt_pickle ***
     if (n > in->n_stack - floor)
         return pickle_fail(in, MT_E_FORMAT, "takes an object that is not there");
     in->n_stack -= n;
-    *v = in->stack + in->n_stack;
+    if (in->n_stack > 0) /* else it is the bottom, which may not be there yet */
+        *v = in->stack + in->n_stack;
     return MT_OK;
 }
 
@@ -139,7 +140,8 @@ static mt_status pickle_pop_mark(struct pickle_in *in, struct mt_pickle ***v, si
         return pickle_fail(in, MT_E_FORMAT, "goes back to a mark that is not there");
     *n = in->n_stack - in->marks[--in->n_marks];
     in->n_stack -= *n;
-    *v = in->stack + in->n_stack;
+    if (in->n_stack > 0)
+        *v = in->stack + in->n_stack;
     return MT_OK;
 }
 

@@ -1,6 +1,7 @@
 #include "lib/base/map.h"
 
 #include "lib/base/mem.h"
+#include "lib/base/sys.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -35,7 +36,7 @@ static mt_status map_fail(struct mt_ctx *ctx, int err, const char *path)
 /* Opens for reading; refuses directories, which open() would accept. */
 static mt_status map_open_fd(struct mt_ctx *ctx, const char *path, int *fd, struct stat *sb)
 {
-    *fd = open(path, O_RDONLY | O_CLOEXEC);
+    *fd = mt_sys_open(path, O_RDONLY);
     if (*fd < 0)
         return map_fail(ctx, errno, path);
     if (fstat(*fd, sb) != 0) {
@@ -62,8 +63,8 @@ static mt_status map_fill(struct mt_ctx *ctx, const char *path, int fd, const st
         return MT_OK;
     if (m->bytes > SIZE_MAX)
         return mt_fail(ctx, MT_E_LIMIT, "%s: too large for this machine's addresses", path);
-    base = mmap(NULL, (size_t)m->bytes, PROT_READ, MAP_PRIVATE, fd, 0);
-    if (base == MAP_FAILED)
+    base = mt_sys_map(fd, (size_t)m->bytes);
+    if (base == NULL)
         return mt_fail_errno(ctx, errno, "%s: cannot map", path);
     m->base = base;
     return MT_OK;
@@ -145,7 +146,7 @@ static mt_status map_read_all(struct mt_ctx *ctx, const char *path, int fd, size
             cap = cap > max_bytes / 2 ? max_bytes + 1 : cap * 2;
             MT_TRY(mt_realloc(ctx, cap + 1, 1, path, text));
         }
-        got = read(fd, *text + *n, cap - *n);
+        got = mt_sys_read(fd, *text + *n, cap - *n);
         if (got < 0 && errno == EINTR)
             continue;
         if (got < 0)

@@ -2,6 +2,7 @@
 
 #include "lib/base/mem.h"
 #include "lib/base/path.h"
+#include "lib/base/sys.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -120,7 +121,7 @@ static mt_status outdir_remove_one(struct mt_ctx *ctx, void *keep, const char *n
 {
     if (keep != NULL && strcmp(name, keep) == 0)
         return MT_OK;
-    return unlink(path) == 0 ? MT_OK : outdir_fail(ctx, errno, path);
+    return mt_sys_unlink(path) == 0 ? MT_OK : outdir_fail(ctx, errno, path);
 }
 
 /* The lock tells whose directory it is, so it is the last to go: a kill in between leaves one that
@@ -130,7 +131,8 @@ static mt_status outdir_remove_lock(struct mt_ctx *ctx, const char *dir)
     char *path;
 
     MT_TRY(mt_path_join(ctx, dir, OUTDIR_LOCK, &path));
-    mt_status st = unlink(path) == 0 || errno == ENOENT ? MT_OK : outdir_fail(ctx, errno, path);
+    mt_status st =
+        mt_sys_unlink(path) == 0 || errno == ENOENT ? MT_OK : outdir_fail(ctx, errno, path);
     mt_free(path);
     return st;
 }
@@ -207,12 +209,12 @@ static mt_status outdir_may_empty(struct mt_ctx *ctx, const char *work)
 
 static mt_status outdir_sync_dir(struct mt_ctx *ctx, const char *dir)
 {
-    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int fd = mt_sys_open(dir, O_RDONLY | O_DIRECTORY);
     int err = 0;
 
     if (fd < 0)
         return outdir_fail(ctx, errno, dir);
-    if (fsync(fd) != 0 && errno != EINVAL) /* EINVAL: a file system without it */
+    if (mt_sys_fsync(fd) != 0 && errno != EINVAL) /* EINVAL: a file system without it */
         err = errno;
     close(fd);
     return err == 0 ? MT_OK : outdir_fail(ctx, err, dir);
@@ -265,7 +267,7 @@ static mt_status outdir_lock(struct mt_ctx *ctx, struct mt_outdir *o)
     char *path;
 
     MT_TRY(mt_path_join(ctx, o->work, OUTDIR_LOCK, &path));
-    o->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    o->lock_fd = mt_sys_open(path, O_RDWR | O_CREAT);
     int err = o->lock_fd < 0 ? errno : 0;
     mt_free(path);
     if (err != 0)
@@ -287,7 +289,7 @@ static mt_status outdir_start(struct mt_ctx *ctx, struct mt_outdir *o, const cha
 
     MT_TRY(outdir_name(ctx, o, path));
     MT_TRY(outdir_check(ctx, o));
-    made = mkdir(o->work, 0777) == 0;
+    made = mt_sys_mkdir(o->work) == 0;
     if (!made && errno != EEXIST)
         return outdir_fail(ctx, errno, o->work);
     st = outdir_lock(ctx, o);
@@ -380,7 +382,7 @@ static mt_status outdir_sweep_one(struct mt_ctx *ctx, void *arg, const char *nam
 
     if (outdir_find(o, name) != NULL || strcmp(name, OUTDIR_LOCK) == 0)
         return MT_OK;
-    return unlink(path) == 0 ? MT_OK : outdir_fail(ctx, errno, path);
+    return mt_sys_unlink(path) == 0 ? MT_OK : outdir_fail(ctx, errno, path);
 }
 
 mt_status mt_outdir_settle(struct mt_ctx *ctx, struct mt_outdir *out)
@@ -391,7 +393,7 @@ mt_status mt_outdir_settle(struct mt_ctx *ctx, struct mt_outdir *out)
         if (f->settled)
             continue;
         MT_TRY(mt_path_join(ctx, out->work, f->name, &to));
-        mt_status st = rename(f->path, to) == 0 ? MT_OK : outdir_fail(ctx, errno, f->path);
+        mt_status st = mt_sys_rename(f->path, to) == 0 ? MT_OK : outdir_fail(ctx, errno, f->path);
         mt_free(to);
         MT_TRY(st);
         f->settled = true;
@@ -411,17 +413,19 @@ static mt_status outdir_swap(struct mt_ctx *ctx, struct mt_outdir *o)
                        o->path, o->work);
     snprintf(number, sizeof number, "%ld", (long)getpid());
     MT_TRY(outdir_concat(ctx, o->path, ".old-", number, "", &aside));
-    if (replaces && rename(o->path, aside) != 0)
+    if (replaces && mt_sys_rename(o->path, aside) != 0)
         st = outdir_fail(ctx, errno, o->path);
-    if (st == MT_OK && rename(o->work, o->path) != 0) {
+    if (st == MT_OK && mt_sys_rename(o->work, o->path) != 0) {
         st = outdir_fail(ctx, errno, o->path);
-        if (replaces && rename(aside, o->path) != 0)
+        if (replaces && mt_sys_rename(aside, o->path) != 0)
             st = mt_wrap(ctx, st, "the old output now is %s", aside);
     }
     if (st == MT_OK)
         o->committed = true;
     if (st == MT_OK)
         st = outdir_sync_dir(ctx, o->parent);
+    if (st != MT_OK && o->committed && replaces)
+        st = mt_wrap(ctx, st, "the old output is kept as %s", aside);
     if (st == MT_OK && replaces && outdir_remove_tree(ctx, aside) != MT_OK)
         mt_log(ctx, MT_LOG_WARN, "the replaced output could not be removed: %s", mt_error(ctx));
     mt_free(aside);
@@ -468,7 +472,7 @@ static mt_status outdir_rename(struct mt_ctx *ctx, const char *from_dir, const c
 
     if (st == MT_OK)
         st = mt_path_join(ctx, to_dir, to, &b);
-    if (st == MT_OK && rename(a, b) != 0)
+    if (st == MT_OK && mt_sys_rename(a, b) != 0)
         st = outdir_fail(ctx, errno, b);
     mt_free(a);
     mt_free(b);
@@ -504,19 +508,24 @@ static mt_status outdir_move_parts(struct mt_ctx *ctx, struct mt_outdir *o)
  * OUT.partial goes. */
 static mt_status outdir_move_file(struct mt_ctx *ctx, struct mt_outdir *o)
 {
+    struct mt_ctx quiet;
+    mt_status st;
+
     if (mt_path_exists(o->path) && (o->flags & MT_OUT_FORCE) == 0)
         return mt_fail(ctx, MT_E_IO, "%s: appeared while it was being written; %s is complete",
                        o->path, o->result);
     if (o->n_parts > 0)
         MT_TRY(outdir_move_parts(ctx, o));
-    else if (rename(o->result, o->path) != 0)
+    else if (mt_sys_rename(o->result, o->path) != 0)
         return outdir_fail(ctx, errno, o->path);
     o->committed = true;
-    MT_TRY(outdir_sync_dir(ctx, o->parent));
-    if (outdir_remove_tree(ctx, o->work) != MT_OK)
+    st = outdir_sync_dir(ctx, o->parent);
+    /* OUT stands, so what remains goes even where it is not sure that OUT survives a power cut. */
+    mt_ctx_child(&quiet, ctx);
+    if (outdir_remove_tree(&quiet, o->work) != MT_OK)
         mt_log(ctx, MT_LOG_WARN, "what was needed for writing could not be removed: %s",
-               mt_error(ctx));
-    return MT_OK;
+               mt_error(&quiet));
+    return st;
 }
 
 mt_status mt_outdir_commit(struct mt_ctx *ctx, struct mt_outdir *out)

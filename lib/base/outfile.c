@@ -4,6 +4,7 @@
 #include "lib/base/map.h"
 #include "lib/base/mem.h"
 #include "lib/base/path.h"
+#include "lib/base/sys.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -43,7 +44,7 @@ static mt_status outdir_unfinish(struct mt_ctx *ctx, const struct mt_outdir *o,
     char *done;
 
     MT_TRY(mt_path_join(ctx, o->work, f->name, &done));
-    if (mt_path_exists(done) && rename(done, f->path) != 0)
+    if (mt_path_exists(done) && mt_sys_rename(done, f->path) != 0)
         st = outdir_fail(ctx, errno, done);
     mt_free(done);
     return st;
@@ -115,8 +116,8 @@ mt_status mt_outdir_file(struct mt_ctx *ctx, struct mt_outdir *out, const char *
     if (out->expect)
         MT_TRY(outdir_expect_file(ctx, (*file)->path, bytes));
     if ((*file)->fd < 0)
-        (*file)->fd = open((*file)->path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    if ((*file)->fd < 0 || ftruncate((*file)->fd, (off_t)bytes) != 0)
+        (*file)->fd = mt_sys_open((*file)->path, O_RDWR | O_CREAT);
+    if ((*file)->fd < 0 || mt_sys_truncate((*file)->fd, bytes) != 0)
         return outdir_fail(ctx, errno, (*file)->path);
     return MT_OK;
 }
@@ -146,7 +147,7 @@ mt_status mt_outfile_write(struct mt_ctx *ctx, struct mt_outfile *file, uint64_t
     if (mt_fault_now(&outdir_fault))
         return outdir_fail(ctx, ENOSPC, file->path);
     while (n > 0) {
-        ssize_t done = pwrite(file->fd, p, n, (off_t)offset);
+        ssize_t done = mt_sys_pwrite(file->fd, p, n, offset);
         if (done < 0 && errno == EINTR)
             continue;
         if (done < 0)
@@ -180,7 +181,7 @@ mt_status mt_outfile_sum(struct mt_ctx *ctx, const struct mt_outfile *file, uint
     MT_TRY(mt_alloc(ctx, OUTDIR_COPY_BYTES, 1, "checking files", &buf));
     while (st == MT_OK && bytes > 0) {
         size_t want = bytes < OUTDIR_COPY_BYTES ? (size_t)bytes : OUTDIR_COPY_BYTES;
-        ssize_t n = pread(file->fd, buf, want, (off_t)offset);
+        ssize_t n = mt_sys_pread(file->fd, buf, want, offset);
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0) {
@@ -199,7 +200,7 @@ mt_status mt_outfile_sum(struct mt_ctx *ctx, const struct mt_outfile *file, uint
 
 mt_status mt_outfile_sync(struct mt_ctx *ctx, struct mt_outfile *file)
 {
-    return fsync(file->fd) == 0 ? MT_OK : outdir_fail(ctx, errno, file->path);
+    return mt_sys_fsync(file->fd) == 0 ? MT_OK : outdir_fail(ctx, errno, file->path);
 }
 
 const char *mt_outfile_path(const struct mt_outfile *file)
@@ -229,10 +230,10 @@ mt_status mt_outdir_text(struct mt_ctx *ctx, struct mt_outdir *out, const char *
     MT_TRY(outdir_entry(ctx, out, name, &f));
     MT_TRY(outdir_concat(ctx, out->work, "/", name, ".new" OUTDIR_SUFFIX, &path));
     fresh.path = path;
-    fresh.fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    fresh.fd = mt_sys_open(path, O_RDWR | O_CREAT | O_TRUNC);
     st = fresh.fd < 0 ? outdir_fail(ctx, errno, path) : mt_outfile_write(ctx, &fresh, 0, data, n);
     st = outdir_finish_file(ctx, &fresh, st);
-    if (st == MT_OK && rename(path, f->path) != 0)
+    if (st == MT_OK && mt_sys_rename(path, f->path) != 0)
         st = outdir_fail(ctx, errno, f->path);
     mt_free(path);
     return st;
@@ -247,7 +248,7 @@ static mt_status outdir_copy_bytes(struct mt_ctx *ctx, struct mt_outfile *f, int
 
     MT_TRY(mt_alloc(ctx, OUTDIR_COPY_BYTES, 1, "copying files", &buf));
     while (st == MT_OK) {
-        ssize_t n = read(from, buf, OUTDIR_COPY_BYTES);
+        ssize_t n = mt_sys_read(from, buf, OUTDIR_COPY_BYTES);
         if (n == 0)
             break;
         if (n < 0 && errno == EINTR)
@@ -271,7 +272,7 @@ mt_status mt_outdir_copy(struct mt_ctx *ctx, struct mt_outdir *out, const char *
 
     if (!mt_path_is_file(from))
         return mt_fail(ctx, MT_E_ABSENT, "%s: no such file", from);
-    fd = open(from, O_RDONLY | O_CLOEXEC);
+    fd = mt_sys_open(from, O_RDONLY);
     if (fd < 0)
         return mt_fail_errno(ctx, errno, "%s: cannot read", from);
     st = mt_outdir_file(ctx, out, name, 0, &f);

@@ -4,6 +4,7 @@
 #include "lib/base/map.h"
 #include "lib/base/mem.h"
 #include "lib/base/path.h"
+#include "lib/base/sys.h"
 #include "lib/flow/walk.h"
 
 #include <errno.h>
@@ -111,16 +112,16 @@ static mt_status journal_read(struct mt_ctx *ctx, const char *dir, char **text, 
     return st;
 }
 
-bool mt_journal_there(struct mt_ctx *ctx, const char *dir)
+mt_status mt_journal_there(struct mt_ctx *ctx, const char *dir, bool *there)
 {
     const char *key, *body;
     size_t n, key_n;
     char *text;
-    bool there =
-        journal_read(ctx, dir, &text, &n) == MT_OK && journal_head(text, n, &key, &key_n, &body);
+    mt_status st = journal_read(ctx, dir, &text, &n);
 
+    *there = st == MT_OK && journal_head(text, n, &key, &key_n, &body);
     mt_free(text);
-    return there;
+    return st == MT_E_ABSENT ? MT_OK : st;
 }
 
 /* The value of the line `name = value` in a key; NULL when there is none. */
@@ -241,7 +242,7 @@ static void journal_take_units(struct mt_ctx *ctx, struct mt_journal *j, char *t
 static mt_status journal_write(struct mt_ctx *ctx, struct mt_journal *j, const char *data, size_t n)
 {
     while (n > 0) {
-        ssize_t got = write(j->fd, data, n);
+        ssize_t got = mt_sys_write(j->fd, data, n);
         if (got < 0 && errno == EINTR)
             continue;
         if (got < 0)
@@ -249,7 +250,7 @@ static mt_status journal_write(struct mt_ctx *ctx, struct mt_journal *j, const c
         data += got;
         n -= (size_t)got;
     }
-    if (fdatasync(j->fd) != 0)
+    if (mt_sys_fdatasync(j->fd) != 0)
         return mt_fail_errno(ctx, errno, "cannot flush %s", j->path);
     return MT_OK;
 }
@@ -260,7 +261,7 @@ static mt_status journal_start(struct mt_ctx *ctx, struct mt_journal *j,
     char hex[65], *head;
     size_t size = strlen(JOURNAL_MAGIC) + 66 + key->n + 2;
 
-    j->fd = open(j->path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    j->fd = mt_sys_open(j->path, O_WRONLY | O_CREAT | O_TRUNC);
     if (j->fd < 0)
         return mt_fail_errno(ctx, errno, "cannot create %s", j->path);
     MT_TRY(mt_alloc(ctx, 1, size, "journal", &head));
@@ -287,8 +288,8 @@ static mt_status journal_continue(struct mt_ctx *ctx, struct mt_journal *j, cons
         st = journal_differs(ctx, dir, then, then_n, key);
     } else {
         journal_take_units(ctx, j, text, text + (body - text), n, &keep);
-        j->fd = open(j->path, O_WRONLY | O_CLOEXEC);
-        if (j->fd < 0 || ftruncate(j->fd, (off_t)keep) != 0 || lseek(j->fd, 0, SEEK_END) < 0)
+        j->fd = mt_sys_open(j->path, O_WRONLY);
+        if (j->fd < 0 || mt_sys_truncate(j->fd, keep) != 0 || lseek(j->fd, 0, SEEK_END) < 0)
             st = mt_fail_errno(ctx, errno, "cannot continue %s", j->path);
     }
     mt_free(text);

@@ -25,8 +25,9 @@ MT_NODISCARD mt_status mt_journal_key_add(struct mt_ctx *ctx, struct mt_journal_
                                           const char *name, const char *value);
 void mt_journal_key_free(struct mt_journal_key *k);
 
-/* True when `dir` holds a journal whose head is whole. */
-bool mt_journal_there(struct mt_ctx *ctx, const char *dir);
+/* Whether `dir` holds a journal whose head is whole. One that cannot be read is a failure: who
+ * takes it for none would remove what it speaks of. */
+MT_NODISCARD mt_status mt_journal_there(struct mt_ctx *ctx, const char *dir, bool *there);
 
 /* Continues the journal in `dir` (`resume`) or starts one. n_units bounds unit numbers. A key that
  * differs is MT_E_OPTION and leaves everything as it is. */

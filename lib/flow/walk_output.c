@@ -14,8 +14,12 @@ static mt_status output_open_dir(struct mt_ctx *ctx, struct mt_walk *w, bool *re
     /* A sequential pass needs to read back what stands, record by record. */
     w->resumable =
         w->s.student.rounds == 0 || (w->o->format->reread != NULL && w->stored_owned == NULL);
-    *resume = (flags & MT_OUT_RESUME) != 0 && w->resumable &&
-              mt_journal_there(ctx, mt_outdir_work_path(w->out));
+    *resume = false;
+    if ((flags & MT_OUT_RESUME) != 0 && w->resumable) {
+        w->keep_partial = true; /* until it is known what it is */
+        MT_TRY(mt_journal_there(ctx, mt_outdir_work_path(w->out), resume));
+        w->keep_partial = false;
+    }
     if (*resume || (flags & MT_OUT_RESUME) == 0)
         return MT_OK;
     /* Nothing to continue: what lies there is of unknown origin. */

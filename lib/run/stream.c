@@ -1,5 +1,7 @@
 #include "lib/run/stream.h"
 
+#include "lib/base/sys.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -99,12 +101,12 @@ static mt_status stream_open_file(struct mt_ctx *ctx, struct mt_stream *s)
     n = snprintf(path, sizeof path, "%s/moetool-scratch-XXXXXX", s->dir);
     if (n < 0 || (size_t)n >= sizeof path)
         return mt_fail(ctx, MT_E_OPTION, "%s: path too long for a scratch file", s->dir);
-    s->fd = mkstemp(path);
+    s->fd = mt_sys_mkstemp(path);
     if (s->fd < 0)
         return mt_fail_errno(ctx, errno, "%s: cannot create a scratch file for hidden states",
                              s->dir);
     /* Without a name it goes away with the process, however that ends. */
-    if (unlink(path) != 0)
+    if (mt_sys_unlink(path) != 0)
         return mt_fail_errno(ctx, errno, "%s: cannot remove", path);
     s->cctx = ZSTD_createCCtx();
     s->dctx = ZSTD_createDCtx();
@@ -196,7 +198,8 @@ static mt_status stream_read(struct mt_ctx *ctx, struct mt_stream *s, size_t i)
     unsigned char *p = s->buf;
 
     for (size_t done = 0; done < s->packed[i];) {
-        ssize_t n = pread(s->fd, p + done, s->packed[i] - done, s->place[i] + (off_t)done);
+        ssize_t n =
+            mt_sys_pread(s->fd, p + done, s->packed[i] - done, (uint64_t)s->place[i] + done);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
@@ -214,7 +217,8 @@ static mt_status stream_write(struct mt_ctx *ctx, struct mt_stream *s, size_t i)
     const unsigned char *p = s->buf;
 
     for (size_t done = 0; done < s->packed[i];) {
-        ssize_t n = pwrite(s->fd, p + done, s->packed[i] - done, s->place[i] + (off_t)done);
+        ssize_t n =
+            mt_sys_pwrite(s->fd, p + done, s->packed[i] - done, (uint64_t)s->place[i] + done);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)

@@ -2,6 +2,7 @@
 
 #include "kernels/kernels.h"
 #include "lib/base/mem.h"
+#include "lib/base/sys.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -34,7 +35,7 @@ static mt_status spill_open(struct mt_ctx *ctx, struct mt_spill *s)
     n = snprintf(s->path, sizeof s->path, "%s/moetool-weights-XXXXXX", dir);
     if (n < 0 || (size_t)n >= sizeof s->path)
         return mt_fail(ctx, MT_E_OPTION, "%s: path too long for a scratch file", dir);
-    s->fd = mkstemp(s->path);
+    s->fd = mt_sys_mkstemp(s->path);
     if (s->fd < 0)
         return mt_fail_errno(ctx, errno, "%s: cannot create a scratch file for fitted weights",
                              dir);
@@ -62,7 +63,7 @@ static mt_status spill_write(struct mt_ctx *ctx, struct mt_spill *s, const void 
     const char *p = bytes;
 
     while (n > 0) {
-        ssize_t done = pwrite(s->fd, p, n, (off_t)s->bytes);
+        ssize_t done = mt_sys_pwrite(s->fd, p, n, s->bytes);
         if (done < 0 && errno == EINTR)
             continue;
         if (done <= 0)

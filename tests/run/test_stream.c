@@ -1,8 +1,11 @@
 #include "lib/run/stream.h"
+
+#include "lib/base/sys.h"
 #include "tests/run/sets.h"
 #include "tests/t.h"
 
 #include <dirent.h>
+#include <errno.h>
 
 T_TEST(batches_are_consecutive_windows)
 {
@@ -123,4 +126,42 @@ T_TEST(a_scratch_directory_that_is_not_there_is_named)
     mt_batches_free(&b);
     T_EQ_INT(t, mt_mem_used(&ctx), 0);
     mt_ctx_close(&ctx);
+}
+
+/* Every call on the scratch file fails once: said in one sentence, and nothing stays open. */
+T_TEST(a_scratch_file_may_fail_at_any_call)
+{
+    const struct mt_ctx_opts small = {.n_threads = 1, .memory_bytes_max = 100000};
+    struct mt_dataset d = set_make(3, 100, 60, 30);
+    static float x[60 * 33];
+    int n_failed = 0;
+
+    for (uint64_t n = 1;; n++) {
+        struct mt_stream *s = NULL;
+        struct mt_batches b;
+        struct mt_ctx ctx;
+        mt_status st;
+        T_OK(t, mt_ctx_open(&ctx, &small));
+        T_OK(t, mt_batches_make(&ctx, &d, 60, &b));
+        mt_fault_io(n, n % 2 == 0 ? ENOSPC : EIO);
+        st = mt_stream_create(&ctx, &b, 33, t->dir, &s);
+        for (int round = 0; round < 2; round++) {
+            for (size_t i = 0; i < b.n && st == MT_OK; i++)
+                st = mt_stream_put(&ctx, s, i, x);
+            for (size_t i = 0; i < b.n && st == MT_OK; i++)
+                st = mt_stream_get(&ctx, s, i, x);
+        }
+        bool waits = mt_fault_io_waits();
+        mt_fault_io(0, 0);
+        T_CHECK(t, (st == MT_OK) == waits);
+        T_CHECK(t, st == MT_OK || (st == MT_E_IO && strstr(mt_error(&ctx), t->dir) != NULL));
+        mt_stream_free(s);
+        mt_batches_free(&b);
+        T_EQ_INT(t, mt_mem_used(&ctx), 0);
+        mt_ctx_close(&ctx);
+        if (waits)
+            break;
+        n_failed++;
+    }
+    T_CHECK(t, n_failed > 20);
 }
