@@ -2,6 +2,7 @@
 #include "formats/gguf_vocab.h"
 #include "formats/table.h"
 #include "lib/base/outdir.h"
+#include "lib/base/path.h"
 #include "lib/flow/walk.h"
 #include "lib/text/tokenizer.h"
 #include "tests/gguf_fixture.h"
@@ -341,6 +342,65 @@ T_TEST(parts_appear_whole_or_not_at_all_and_replace_what_was_there)
     T_EQ_INT(t, parts_there(dir, count), count);
     T_CHECK(t, !there(work));
     mt_free(written);
+    mt_model_free(src);
+}
+
+static bool same_parts(const char *a, const char *b, int count)
+{
+    char path[600];
+
+    for (int i = 1; i <= count; i++) {
+        size_t n, m;
+        snprintf(path, sizeof path, "%s/x-%05d-of-%05d.gguf", a, i, count);
+        char *p = t_read_file(path, &n);
+        snprintf(path, sizeof path, "%s/y-%05d-of-%05d.gguf", b, i, count);
+        char *q = t_read_file(path, &m);
+        bool same = p != NULL && q != NULL && n == m && memcmp(p, q, n) == 0;
+        free(p);
+        free(q);
+        if (!same)
+            return false;
+    }
+    return true;
+}
+
+T_TEST(an_interrupted_run_goes_on_in_its_parts)
+{
+    struct mt_model *src = open_model(t, tiny_write(t, "src", &parts_model));
+    char dir[512], *written;
+    int resumed = 0;
+
+    T_CHECK(t, src != NULL);
+    snprintf(dir, sizeof dir, "%s", t_path(t, ""));
+    T_OK(t, write_parts(t, src, t_path(t, "x.gguf"), 0, 12000, &written));
+    int count = count_of(written);
+    mt_free(written);
+    for (uint64_t n = 1; n < 400; n += 7) {
+        struct mt_walk_opts o = {.source = src,
+                                 .format = mt_format_writer("gguf"),
+                                 .formats = mt_formats,
+                                 .out_path = t_path(t, "y.gguf"),
+                                 .out_flags = MT_OUT_FORCE,
+                                 .write = {.shard_bytes_max = 12000},
+                                 .keep_on_failure = true};
+        struct mt_walk_result r;
+        char out[512];
+        snprintf(out, sizeof out, "%s", o.out_path);
+        o.out_path = out;
+        mt_fault_write(n);
+        mt_status st = mt_walk_run(&t->ctx, &o, &r);
+        mt_fault_write(0);
+        if (st != MT_OK && mt_path_is_dir(t_path(t, "y.gguf.partial"))) {
+            o.out_flags |= MT_OUT_RESUME;
+            st = mt_walk_run(&t->ctx, &o, &r);
+            resumed++;
+        }
+        if (st != MT_OK)
+            continue;
+        mt_walk_result_free(&r);
+        T_CHECK(t, same_parts(dir, dir, count));
+    }
+    T_CHECK(t, resumed > 3);
     mt_model_free(src);
 }
 
