@@ -108,7 +108,7 @@ static mt_status stats_create(struct mt_ctx *ctx, struct stats_file *f, struct m
 {
     struct mt_profile_info info = {.origin = stats_meta(f, "origin")};
     struct mt_profile_source *sources = NULL;
-    int64_t n_layers;
+    int64_t n_layers = 0;
     int n = 0;
 
     MT_TRY(stats_kind(ctx, f));

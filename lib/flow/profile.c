@@ -148,8 +148,8 @@ mt_status mt_profile_create(struct mt_ctx *ctx, const struct mt_profile_info *in
 static void profile_end_cell(struct profile_cell *c)
 {
     if (c->owned) {
-        mt_free((void *)(uintptr_t)c->part.v);
-        mt_free((void *)(uintptr_t)c->part.exact);
+        mt_free((void *)c->part.v);
+        mt_free((void *)c->part.exact);
     }
     *c = (struct profile_cell){0};
 }

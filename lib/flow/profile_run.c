@@ -152,9 +152,9 @@ static void run_close(struct profile_run *c)
 }
 
 mt_status mt_profile_bytes(struct mt_ctx *ctx, const struct mt_profile_opts *o,
-                           const struct mt_profile *p, uint64_t *bytes)
+                           struct mt_profile *p, uint64_t *bytes)
 {
-    struct profile_run c = {.o = o, .p = (struct mt_profile *)(uintptr_t)p};
+    struct profile_run c = {.o = o, .p = p};
     uint64_t before = mt_mem_used(ctx);
     mt_status st = run_open(ctx, &c);
 

@@ -47,7 +47,7 @@ MT_NODISCARD mt_status mt_profile_plan(struct mt_ctx *ctx, const struct mt_profi
                                        struct mt_profile **out);
 /* Counted bytes that measuring needs at the least. */
 MT_NODISCARD mt_status mt_profile_bytes(struct mt_ctx *ctx, const struct mt_profile_opts *o,
-                                        const struct mt_profile *p, uint64_t *bytes);
+                                        struct mt_profile *p, uint64_t *bytes);
 
 /* Called for each part in the order of (layer, statistic, domain), when it is set; it is dropped
  * afterwards. NULL: parts stay in the profile. */

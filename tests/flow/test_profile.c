@@ -105,7 +105,7 @@ T_TEST(values_that_are_no_numbers_do_not_reach_a_pass)
     struct mt_profile *p = make(t, &info, &one, 1, 1);
     double w[2];
 
-    ((double *)(uintptr_t)mt_profile_part(p, 1, MT_STAT_H_MAX, 0).v)[1] = INFINITY;
+    ((double *)mt_profile_part(p, 1, MT_STAT_H_MAX, 0).v)[1] = INFINITY;
     T_FAILS(t, mt_profile_get(&t->ctx, p, 1, MT_STAT_H_MAX, "web", w, 2), MT_E_NUMERIC, "h_max");
     mt_profile_free(p);
 }
