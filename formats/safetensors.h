@@ -1,8 +1,8 @@
 /* safetensors.h: safetensors files and Hugging Face directories, for the formats room alone.
  *
  * safetensors.c reads one file (st_header.h has the checks, st_file.c the config it may carry),
- * hf_dir.c a directory of them, hf_index.c the index of shards, hub.c finds directories in the local
- * cache, st_write.c writes both. Threads: one per model.
+ * hf_dir.c a directory of them, hf_index.c the index of shards, hub.c finds directories in the
+ * local cache, st_write.c writes both. Threads: one per model.
  */
 #ifndef MT_FORMATS_SAFETENSORS_H
 #define MT_FORMATS_SAFETENSORS_H
