@@ -1,6 +1,6 @@
 #include "lib/ir/factors.h"
 
-#include "lib/base/dtype.h"
+#include "kernels/linalg.h"
 
 #include <string.h>
 
@@ -64,25 +64,68 @@ static mt_status factors_row(struct mt_ctx *ctx, const struct mt_tensor *t, int6
     return MT_OK;
 }
 
-static mt_status factors_eval(struct mt_ctx *ctx, const struct mt_tensor *t, int64_t row, int64_t n,
-                              void *dst)
+/* F64: for the reference device. */
+static mt_status factors_eval_f64(struct mt_ctx *ctx, const struct mt_tensor *t, int64_t row,
+                                  int64_t n, double *dst)
 {
     const struct mt_tensor *right = t->src.recipe.in[1];
     int64_t cols = mt_tensor_cols(t), rank = mt_tensor_rows(right);
-    size_t elem = mt_dtype_bits(t->dtype) / 8;
-    double *sum;
     float *r;
 
-    MT_TRY(mt_alloc(ctx, (size_t)(cols * 8 + (rank * cols + rank + cols) * 4), 1, "factors", &sum));
-    r = (void *)(sum + cols);
+    MT_TRY(mt_alloc(ctx, (size_t)(rank * cols + rank + cols), sizeof *r, "factors", &r));
     mt_status st = mt_tensor_fetch_f32(ctx, right, 0, rank, r);
-    for (int64_t i = 0; st == MT_OK && i < n; i++) {
-        st = factors_row(ctx, t, row + i, r, r + rank * cols, r + rank * cols + rank, sum);
-        if (st == MT_OK)
-            factors_put(t, sum, (char *)dst + (size_t)(i * cols) * elem, (size_t)cols);
-    }
-    mt_free(sum);
+    for (int64_t i = 0; st == MT_OK && i < n; i++)
+        st = factors_row(ctx, t, row + i, r, r + rank * cols, r + rank * cols + rank,
+                         dst + i * cols);
+    mt_free(r);
     return st;
+}
+
+static mt_status factors_add_f32(struct mt_ctx *ctx, const struct mt_tensor *from, int64_t row,
+                                 int64_t n, float *dst)
+{
+    int64_t cols = mt_tensor_cols(from);
+    float *v;
+
+    MT_TRY(mt_alloc(ctx, (size_t)cols, sizeof *v, "factors", &v));
+    mt_status st = MT_OK;
+    for (int64_t i = 0; st == MT_OK && i < n; i++) {
+        st = mt_tensor_fetch_f32(ctx, from, row + i, 1, v);
+        for (int64_t c = 0; st == MT_OK && c < cols; c++)
+            dst[i * cols + c] += v[c];
+    }
+    mt_free(v);
+    return st;
+}
+
+static mt_status factors_eval_f32(struct mt_ctx *ctx, const struct mt_tensor *t, int64_t row,
+                                  int64_t n, float *dst)
+{
+    const struct factors_args *a = t->src.recipe.args;
+    const struct mt_tensor *left = t->src.recipe.in[0], *right = t->src.recipe.in[1];
+    int64_t cols = mt_tensor_cols(t), rank = mt_tensor_rows(right);
+    float *r;
+
+    MT_TRY(mt_alloc(ctx, (size_t)(rank * (cols + n)), sizeof *r, "factors", &r));
+    mt_status st = mt_tensor_fetch_f32(ctx, right, 0, rank, r);
+    if (st == MT_OK)
+        st = mt_tensor_fetch_f32(ctx, left, row, n, r + rank * cols);
+    if (st == MT_OK)
+        st = mt_gemm_nn(ctx, n, cols, rank, 1, r + rank * cols, rank, r, cols, 0, dst, cols);
+    mt_free(r);
+    if (st == MT_OK && a->base != NULL)
+        st = factors_add_f32(ctx, a->base, row, n, dst);
+    for (int64_t i = 0; st == MT_OK && i < a->n_rows; i++)
+        if (a->rows[i] >= row && a->rows[i] < row + n)
+            st = factors_add_f32(ctx, a->sparse, i, 1, dst + (a->rows[i] - row) * cols);
+    return st;
+}
+
+static mt_status factors_eval(struct mt_ctx *ctx, const struct mt_tensor *t, int64_t row, int64_t n,
+                              void *dst)
+{
+    return t->dtype == MT_F64 ? factors_eval_f64(ctx, t, row, n, dst)
+                              : factors_eval_f32(ctx, t, row, n, dst);
 }
 
 /* Row numbers of the sparse summand: rising, within the matrix. */

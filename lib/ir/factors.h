@@ -12,9 +12,9 @@
 bool mt_matrix_in_parts(const struct mt_model *m, struct mt_role role);
 
 /* The matrix of `role`: the record itself, or one of dtype F32 or F64 that is made of its parts.
- * That one and its lists live in `arena`; it borrows the parts. Sums are in fp64. Parts of shapes
- * that do not fit, and row numbers that do not rise within the matrix, are MT_E_FORMAT naming the
- * tensor; nothing at all is MT_E_ABSENT. */
+ * That one and its lists live in `arena`; it borrows the parts. F64 is summed in fp64, F32
+ * multiplied by BLAS. Parts of shapes that do not fit, and row numbers that do not rise within the
+ * matrix, are MT_E_FORMAT naming the tensor; nothing at all is MT_E_ABSENT. */
 MT_NODISCARD mt_status mt_matrix_of(struct mt_ctx *ctx, const struct mt_model *m,
                                     struct mt_arena *arena, struct mt_role role,
                                     enum mt_dtype dtype, const struct mt_tensor **out);

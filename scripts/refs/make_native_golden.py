@@ -340,7 +340,7 @@ def main(out):
     base = {"model_type": "gpt2", "n_embd": H, "n_head": HEADS, "n_layer": LAYERS,
             "n_positions": POS, "vocab_size": VOCAB, "layer_norm_epsilon": 1e-5,
             "activation_function": "gelu_new", "tie_word_embeddings": True}
-    wte = matrix("transformer.wte.weight", VOCAB, H, 1.0)
+    wte = matrix("transformer.wte.weight", VOCAB, H, 0.4)
     wpe = matrix("transformer.wpe.weight", POS, H, 0.5)
     layers = []
     for l in range(LAYERS):

@@ -86,7 +86,7 @@ static void same_matrix(struct t *t, struct parts *p, const double *want)
             }
             for (int i = 0; i < ROWS * COLS; i++)
                 T_NEAR(t, wide ? f64[i] : (double)f32[i], want[i],
-                       (1 + fabs(want[i])) * (wide ? 1e-14 : 1e-7));
+                       (1 + fabs(want[i])) * (wide ? 1e-14 : 1e-6));
         }
     }
 }
