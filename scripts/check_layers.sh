@@ -11,7 +11,7 @@ declare -A may=(
     [lib/flow]="lib/base kernels lib/ir lib/text lib/run"
     [lib/train]="lib/base kernels lib/ir lib/text lib/run"
     [formats]="lib/base kernels lib/ir lib/text lib/run lib/flow"
-    [passes]="lib/base kernels lib/ir lib/text lib/run lib/flow"
+    [passes]="lib/base kernels lib/ir lib/text lib/run lib/flow lib/train"
     [cmd]="lib/base kernels lib/ir lib/text lib/run lib/flow lib/train formats passes"
 )
 room_of() {

@@ -3,6 +3,7 @@
 #include "kernels/linalg.h"
 #include "lib/base/mem.h"
 #include "lib/base/rng.h"
+#include "lib/train/adam.h"
 #include "passes/lib/router_fit.h"
 
 #include <math.h>
@@ -11,75 +12,21 @@
 #define FIT_BATCH 256
 #define FIT_EPOCHS 40
 #define FIT_RATE 3e-3 /* of inputs scaled to a mean square of 1 */
-#define FIT_BETA1 0.9
 #define FIT_BETA2 0.95
-
-struct mt_softmax_fit {
-    int64_t d, stride, cap, tokens;
-    int n;
-    float *x, *q; /* [cap, d], [cap, n] */
-};
 
 /* Weights, their moments and a batch's products. */
 struct fit_run {
-    struct mt_softmax_fit *f;
+    struct mt_router_sample *f;
     bool teacher_first;
-    float *w, *m1, *m2; /* [n, d + 1]: the last column is b */
-    double *grad;       /* likewise */
-    float *x, *p, *q;   /* of the batch: [FIT_BATCH, d + 1], [FIT_BATCH, n] twice */
-    int32_t *order;
-    int64_t step;
+    float *w;         /* [n, d + 1]: the last column is b */
+    double *grad;     /* likewise */
+    float *x, *p, *q; /* of the batch: [FIT_BATCH, d + 1], [FIT_BATCH, n] twice */
+    struct mt_adam adam;
 };
 
 uint64_t mt_softmax_fit_bytes(uint64_t d, uint64_t n)
 {
-    return (MT_SOFTMAX_FIT_TOKENS * (d + 2 * n + 1) + 5 * n * (d + 1) +
-            FIT_BATCH * (d + 1 + 2 * n)) *
-           sizeof(float);
-}
-
-mt_status mt_softmax_fit_create(struct mt_ctx *ctx, int64_t d, int n, int64_t n_tokens,
-                                struct mt_softmax_fit **out)
-{
-    struct mt_softmax_fit *f;
-
-    *out = NULL;
-    MT_TRY(mt_alloc0(ctx, 1, sizeof(*f), "router fit", &f));
-    f->d = d;
-    f->n = n;
-    f->stride = (n_tokens + MT_SOFTMAX_FIT_TOKENS - 1) / MT_SOFTMAX_FIT_TOKENS;
-    f->stride = f->stride < 1 ? 1 : f->stride;
-    f->cap = (n_tokens + f->stride - 1) / f->stride;
-    mt_status st = mt_alloc(ctx, (size_t)f->cap, (size_t)d * sizeof(float), "router fit", &f->x);
-    if (st == MT_OK)
-        st = mt_alloc(ctx, (size_t)f->cap, (size_t)n * sizeof(float), "router fit", &f->q);
-    if (st != MT_OK) {
-        mt_softmax_fit_free(f);
-        return st;
-    }
-    *out = f;
-    return MT_OK;
-}
-
-void mt_softmax_fit_free(struct mt_softmax_fit *f)
-{
-    if (f == NULL)
-        return;
-    mt_free(f->x);
-    mt_free(f->q);
-    mt_free(f);
-}
-
-bool mt_softmax_fit_wants(const struct mt_softmax_fit *f, int64_t token)
-{
-    return token % f->stride == 0 && f->tokens < f->cap;
-}
-
-void mt_softmax_fit_add(struct mt_softmax_fit *f, const float *x, const float *q)
-{
-    memcpy(f->x + f->tokens * f->d, x, (size_t)f->d * sizeof(*x));
-    memcpy(f->q + f->tokens * f->n, q, (size_t)f->n * sizeof(*q));
-    f->tokens++;
+    return (5 * n * (d + 1) + FIT_BATCH * (d + 1 + 2 * n)) * sizeof(float);
 }
 
 void mt_softmax_target(const float *score, int n, int k, bool soft, double temp, int32_t *best,
@@ -150,26 +97,13 @@ static void fit_slope(const struct fit_run *r, int64_t m)
     }
 }
 
-static void fit_adam(struct fit_run *r)
-{
-    double c1 = 1 - pow(FIT_BETA1, (double)r->step), c2 = 1 - pow(FIT_BETA2, (double)r->step);
-
-    for (int64_t i = 0; i < r->f->n * (r->f->d + 1); i++) {
-        double g = r->grad[i];
-        r->m1[i] = (float)(FIT_BETA1 * (double)r->m1[i] + (1 - FIT_BETA1) * g);
-        r->m2[i] = (float)(FIT_BETA2 * (double)r->m2[i] + (1 - FIT_BETA2) * g * g);
-        r->w[i] -=
-            (float)(FIT_RATE * ((double)r->m1[i] / c1) / (sqrt((double)r->m2[i] / c2) + 1e-8));
-    }
-}
-
 /* Inputs of the batch with a column of ones, so that b is a column of w. */
 static void fit_gather(struct fit_run *r, int64_t at, int64_t m)
 {
-    const struct mt_softmax_fit *f = r->f;
+    const struct mt_router_sample *f = r->f;
 
     for (int64_t t = 0; t < m; t++) {
-        int64_t from = r->order[at + t];
+        int64_t from = f->order[at + t];
         memcpy(r->x + t * (f->d + 1), f->x + from * f->d, (size_t)f->d * sizeof(float));
         r->x[t * (f->d + 1) + f->d] = 1;
         memcpy(r->q + t * f->n, f->q + from * f->n, (size_t)f->n * sizeof(float));
@@ -196,7 +130,7 @@ static mt_status fit_grad(struct mt_ctx *ctx, struct fit_run *r, int64_t m)
 
 static mt_status fit_all(struct mt_ctx *ctx, struct fit_run *r, double *divergence)
 {
-    const struct mt_softmax_fit *f = r->f;
+    const struct mt_router_sample *f = r->f;
     double sum = 0;
 
     for (int64_t at = 0; at < f->tokens; at += FIT_BATCH) {
@@ -211,40 +145,23 @@ static mt_status fit_all(struct mt_ctx *ctx, struct fit_run *r, double *divergen
 
 static mt_status fit_epochs(struct mt_ctx *ctx, struct fit_run *r)
 {
-    const struct mt_softmax_fit *f = r->f;
+    const struct mt_router_sample *f = r->f;
     struct mt_rng rng;
 
     mt_rng_seed(&rng, 1, 0);
     for (int epoch = 0; epoch < FIT_EPOCHS; epoch++) {
-        mt_rng_shuffle_i32(&rng, r->order, (uint64_t)f->tokens);
+        mt_rng_shuffle_i32(&rng, f->order, (uint64_t)f->tokens);
         for (int64_t at = 0; at < f->tokens; at += FIT_BATCH) {
             int64_t m = f->tokens - at < FIT_BATCH ? f->tokens - at : FIT_BATCH;
             fit_gather(r, at, m);
             MT_TRY(fit_forward(ctx, r, m));
             fit_slope(r, m);
             MT_TRY(fit_grad(ctx, r, m));
-            r->step++;
-            fit_adam(r);
+            mt_adam_step(&r->adam, r->grad, r->w);
         }
         MT_TRY(mt_check_cancel(ctx));
     }
     return MT_OK;
-}
-
-/* Inputs to a mean square of 1, so that one rate suits every model; returns the factor. */
-static float fit_scale(struct mt_softmax_fit *f)
-{
-    int64_t n = f->tokens * f->d;
-    double square = 0;
-
-    for (int64_t i = 0; i < n; i++)
-        square += (double)f->x[i] * (double)f->x[i];
-    if (!(square > 0) || !isfinite(square))
-        return 1;
-    float by = (float)(1 / sqrt(square / (double)n));
-    for (int64_t i = 0; i < n; i++)
-        f->x[i] *= by;
-    return by;
 }
 
 static mt_status fit_room(struct mt_ctx *ctx, struct fit_run *r)
@@ -252,22 +169,19 @@ static mt_status fit_room(struct mt_ctx *ctx, struct fit_run *r)
     size_t n = (size_t)r->f->n, k = (size_t)r->f->d + 1;
     float *all;
 
-    MT_TRY(mt_alloc0(ctx, n, 3 * k * sizeof(float), "router fit", &r->w));
-    r->m1 = r->w + n * k;
-    r->m2 = r->m1 + n * k;
+    MT_TRY(mt_alloc0(ctx, n, k * sizeof(float), "router fit", &r->w));
+    MT_TRY(mt_adam_open(ctx, (int64_t)(n * k), FIT_RATE, &r->adam));
+    r->adam.beta2 = FIT_BETA2;
     MT_TRY(mt_alloc(ctx, n, k * sizeof(*r->grad), "router fit", &r->grad));
     MT_TRY(mt_alloc(ctx, FIT_BATCH, (k + 2 * n) * sizeof(float), "router fit", &all));
     r->x = all;
     r->p = all + FIT_BATCH * k;
     r->q = r->p + FIT_BATCH * n;
-    MT_TRY(mt_alloc(ctx, (size_t)r->f->tokens, sizeof(*r->order), "router fit", &r->order));
-    for (int64_t i = 0; i < r->f->tokens; i++)
-        r->order[i] = (int32_t)i;
     return MT_OK;
 }
 
-mt_status mt_softmax_fit_solve(struct mt_ctx *ctx, struct mt_softmax_fit *f, bool teacher_first,
-                               float *w, float *b, double *before, double *after)
+mt_status mt_softmax_fit(struct mt_ctx *ctx, struct mt_router_sample *f, bool teacher_first,
+                         float *w, float *b, double *before, double *after)
 {
     struct fit_run r = {.f = f, .teacher_first = teacher_first};
     int64_t k = f->d + 1;
@@ -277,7 +191,7 @@ mt_status mt_softmax_fit_solve(struct mt_ctx *ctx, struct mt_softmax_fit *f, boo
     memset(b, 0, (size_t)f->n * sizeof(*b));
     if (f->tokens == 0)
         return MT_OK;
-    float scale = fit_scale(f);
+    float scale = mt_router_sample_scale(f);
     mt_status st = fit_room(ctx, &r);
     if (st == MT_OK)
         st = fit_all(ctx, &r, before);
@@ -297,6 +211,6 @@ mt_status mt_softmax_fit_solve(struct mt_ctx *ctx, struct mt_softmax_fit *f, boo
     mt_free(r.w);
     mt_free(r.grad);
     mt_free(r.x);
-    mt_free(r.order);
+    mt_adam_close(&r.adam);
     return st;
 }

@@ -1,38 +1,28 @@
 /* softmax_fit.h: a linear softmax router fitted to target distributions by gradient steps.
  *
- * Tokens and targets are sampled while they are shown, then W, b minimise the mean divergence of
+ * Of tokens and targets in a sample (router_sample.h): W, b minimise the mean divergence of
  * p = softmax(W x + b) and the targets q, by Adam on shuffled batches from W = 0. FactorLLM's
  * Prior-Approximate loss is KL(p || q), the student first (spec dense_to_moe 4.1, step 4); the
  * other direction is the usual distillation. The same for any thread count.
  *
- * Memory: mt_softmax_fit_bytes. Threads: one caller; products run over the pool.
+ * Memory beside the sample: mt_softmax_fit_bytes. Threads: one caller; products run over the pool.
  */
 #ifndef MT_PASSES_SOFTMAX_FIT_H
 #define MT_PASSES_SOFTMAX_FIT_H
 
-#include "lib/base/ctx.h"
-
-#define MT_SOFTMAX_FIT_TOKENS 8192 /* sampled at most */
+#include "passes/lib/router_sample.h"
 
 /* Probabilities are taken for no less, as the authors do. */
 #define MT_SOFTMAX_FIT_LEAST 1e-7
 
-struct mt_softmax_fit;
-
 uint64_t mt_softmax_fit_bytes(uint64_t d, uint64_t n);
-/* n_tokens: of the whole data set, so that the sample is spread evenly. */
-MT_NODISCARD mt_status mt_softmax_fit_create(struct mt_ctx *ctx, int64_t d, int n, int64_t n_tokens,
-                                             struct mt_softmax_fit **out);
-void mt_softmax_fit_free(struct mt_softmax_fit *f);
-/* True when token number `token` belongs to the sample; then give x[d] and q[n]. */
-bool mt_softmax_fit_wants(const struct mt_softmax_fit *f, int64_t token);
-void mt_softmax_fit_add(struct mt_softmax_fit *f, const float *x, const float *q);
 
-/* w[n, d] and b[n]. *before and *after: the mean divergence with zeros and in the end; a fit that
- * is no better than zeros gives zeros. `teacher_first`: KL(q || p). */
-MT_NODISCARD mt_status mt_softmax_fit_solve(struct mt_ctx *ctx, struct mt_softmax_fit *f,
-                                            bool teacher_first, float *w, float *b, double *before,
-                                            double *after);
+/* w[n, d] and b[n]; the sample's inputs are scaled and its order is shuffled. *before and *after:
+ * the mean divergence with zeros and in the end; a fit that is no better than zeros gives zeros.
+ * `teacher_first`: KL(q || p). */
+MT_NODISCARD mt_status mt_softmax_fit(struct mt_ctx *ctx, struct mt_router_sample *f,
+                                      bool teacher_first, float *w, float *b, double *before,
+                                      double *after);
 
 /* A token's target from its scores: softmax((indicator of the k best) / temp), ties to the lowest
  * index; `soft`: of the scores themselves. best[n] is scratch. */

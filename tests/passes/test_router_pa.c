@@ -46,14 +46,14 @@ T_TEST(divergences_are_zero_only_between_equals)
 T_TEST(targets_that_can_be_met_are_met)
 {
     enum { T = 1000, D = 8, N = 4 };
-    struct mt_softmax_fit *f;
+    struct mt_router_sample f;
     struct mt_rng r;
 
     for (int way = 0; way < 2; way++) {
         float w[N * D], b[N], x[D], q[N];
         double before, after;
         mt_rng_seed(&r, 2, 0);
-        T_OK(t, mt_softmax_fit_create(&t->ctx, D, N, T, &f));
+        T_OK(t, mt_router_sample_open(&t->ctx, D, N, T, &f));
         for (int i = 0; i < T; i++) {
             for (int c = 0; c < D; c++)
                 x[c] = (float)(0.01 * mt_rng_normal(&r));
@@ -66,11 +66,11 @@ T_TEST(targets_that_can_be_met_are_met)
                 q[2] = swap[0];
                 q[3] = swap[1];
             }
-            T_CHECK(t, mt_softmax_fit_wants(f, i));
-            mt_softmax_fit_add(f, x, q);
+            T_CHECK(t, mt_router_sample_wants(&f, i));
+            mt_router_sample_add(&f, x, q);
         }
-        T_OK(t, mt_softmax_fit_solve(&t->ctx, f, way == 1, w, b, &before, &after));
-        mt_softmax_fit_free(f);
+        T_OK(t, mt_softmax_fit(&t->ctx, &f, way == 1, w, b, &before, &after));
+        mt_router_sample_close(&f);
         T_CHECK(t, before > 0.05);
         T_CHECK(t, after < 1e-4);
         for (int kind = 0; kind < 2; kind++) /* the difference of logits is ln(e) = 1 */
