@@ -167,7 +167,7 @@ static mt_status gguf_no_shared(struct mt_ctx *ctx, struct mt_check *c)
 static mt_status gguf_renorm(struct mt_ctx *ctx, struct mt_check *c)
 {
     static const char *const never[] = {"qwen2moe", "olmoe", NULL};
-    static const char *const always[] = {"llama", "qwen3moe", "granitemoe", NULL};
+    static const char *const always[] = {"llama", "qwen3moe", "granitemoe", "ernie4_5-moe", NULL};
     struct gguf_key k;
     bool fixed, said;
 
@@ -184,8 +184,8 @@ static mt_status gguf_renorm(struct mt_ctx *ctx, struct mt_check *c)
 
 static mt_status gguf_fixed_router(struct mt_ctx *ctx, struct mt_check *c)
 {
-    static const char *const softmax[] = {"llama", "qwen2moe",   "qwen3moe",
-                                          "olmoe", "granitemoe", NULL};
+    static const char *const softmax[] = {"llama",      "qwen2moe",     "qwen3moe", "olmoe",
+                                          "granitemoe", "ernie4_5-moe", NULL};
     struct gguf_key k;
     double scale;
     int64_t func;
@@ -272,6 +272,60 @@ static mt_status gguf_scaling(struct mt_ctx *ctx, struct mt_check *c)
                ? MT_OK
                : mt_check_found(ctx, c, k.text, "no scaling is named %s; it is taken for none",
                                 type);
+}
+
+/* What graphs assert before they run. */
+static mt_status gguf_heads(struct mt_ctx *ctx, struct mt_check *c)
+{
+    static const char *const whole[] = {"llama",    "qwen2",        "qwen2moe",   "qwen3",
+                                        "qwen3moe", "olmoe",        "granitemoe", "granite",
+                                        "dots1",    "ernie4_5-moe", NULL};
+    static const char *const equal[] = {"glm4moe", NULL};
+    int64_t hidden, heads, key, value, rot;
+    struct gguf_key k;
+
+    MT_TRY(gguf_arch_key(ctx, c, "embedding_length", &k));
+    if (!gguf_one_of(k.arch, whole) && !gguf_one_of(k.arch, equal))
+        return MT_OK;
+    MT_TRY(mt_gguf_int(ctx, &c->gguf[0], k.text, 0, &hidden));
+    MT_TRY(gguf_arch_key(ctx, c, "attention.head_count", &k));
+    MT_TRY(mt_gguf_int(ctx, &c->gguf[0], k.text, 0, &heads));
+    MT_TRY(gguf_arch_key(ctx, c, "attention.key_length", &k));
+    MT_TRY(mt_gguf_int(ctx, &c->gguf[0], k.text, heads > 0 ? hidden / heads : 0, &key));
+    MT_TRY(gguf_arch_key(ctx, c, "attention.value_length", &k));
+    MT_TRY(mt_gguf_int(ctx, &c->gguf[0], k.text, heads > 0 ? hidden / heads : 0, &value));
+    if (key != value)
+        MT_TRY(mt_check_found(ctx, c, k.text,
+                              "%" PRId64 ", but keys of %" PRId64
+                              ": its code for %s asserts that they are equal",
+                              value, key, k.arch));
+    MT_TRY(gguf_arch_key(ctx, c, "rope.dimension_count", &k));
+    MT_TRY(mt_gguf_int(ctx, &c->gguf[0], k.text, key, &rot));
+    return gguf_one_of(k.arch, equal) || rot == key
+               ? MT_OK
+               : mt_check_found(ctx, c, k.text,
+                                "%" PRId64 " of %" PRId64
+                                ": its code for %s asserts that whole heads rotate",
+                                rot, key, k.arch);
+}
+
+/* Since one function makes the three projections of all architectures, their biases are optional.
+ */
+static mt_status gguf_older(struct mt_ctx *ctx, struct mt_check *c)
+{
+    static const char *const asked[] = {"glm4moe", "qwen2moe", NULL};
+    const struct mt_gguf_record *r;
+    size_t file = 0, at = 0;
+    struct gguf_key k;
+
+    MT_TRY(gguf_arch_key(ctx, c, "block_count", &k));
+    if (!gguf_one_of(k.arch, asked))
+        return MT_OK;
+    while ((r = gguf_next_record(c, &file, &at)) != NULL)
+        if (strcmp(r->name, "blk.0.attn_q.bias") == 0)
+            return MT_OK;
+    return mt_check_found(ctx, c, "blk.0.attn_q.bias", "absent, which older releases refuse in %s",
+                          k.arch);
 }
 
 /* ---- types ---- */
@@ -451,6 +505,10 @@ const struct mt_check_rule mt_check_gguf[] = {
             "export it again from its safetensors", gguf_no_freqs),
     MT_RULE("rope-scaling", "gguf", LLAMA_CPP, WRONG, "a scaling of positions it does not have",
             "use linear, yarn or longrope", gguf_scaling),
+    MT_RULE("head-size", "gguf", LLAMA_CPP, REFUSED, "heads of a size its code does not expect",
+            "export to safetensors instead", gguf_heads),
+    MT_RULE("older-releases", "gguf", LLAMA_CPP, REMARK,
+            "something that older releases do not load", "use a release of 2026", gguf_older),
     MT_RULE("vector-dtype", "gguf", LLAMA_CPP, REFUSED, "norms or biases that are not F32",
             "store vectors in F32", gguf_vector_types),
     MT_RULE("router-dtype", "gguf", LLAMA_CPP, REMARK, "a router that is not F32",

@@ -28,6 +28,10 @@ enum {
     MAY_SELECTION = 1 << 16,
     ROPE_FREQS = 1 << 17, /* rope_freqs.weight may be there */
     NEXTN = 1 << 18,      /* the last nextn_predict_layers predict further tokens */
+    WANT_O_BIAS = 1 << 19,
+    SINKS = 1 << 20,         /* a score per head that has no value */
+    EXPERT_BIASES = 1 << 21, /* and one on the router */
+    HEADS_OF_ROT = 1 << 22,  /* heads are as wide as what rotates */
 };
 
 static const struct tensors_arch {
@@ -44,6 +48,8 @@ static const struct tensors_arch {
     {"olmoe", WANT_OUTPUT | HEADS_OF_HIDDEN | WANT_FULL_NORMS | MOE | EXPERTS_OF_FF},
     {"glm4moe",
      MAY_HEAD_NORMS | POST_NORM | MOE | DENSE_LEAD | SHARED_COUNT | WANT_SELECTION | NEXTN},
+    {"gpt-oss", WANT_OUTPUT | POST_NORM | MOE | WANT_O_BIAS | SINKS | EXPERT_BIASES | HEADS_OF_ROT},
+    {"ernie4_5-moe", O_BIAS | MOE | DENSE_LEAD | SHARED_WIDTH | MAY_SELECTION},
     {"dots1", WANT_OUTPUT | WANT_HEAD_NORMS | MOE | DENSE_LEAD | SHARED_COUNT | MAY_SELECTION},
 };
 
@@ -129,6 +135,8 @@ static mt_status tensors_read_shape(struct tensors *t)
     MT_TRY(tensors_int(t, "attention.value_length", s->heads > 0 ? s->hidden / s->heads : 0,
                        &s->value));
     MT_TRY(tensors_int(t, "rope.dimension_count", s->key, &s->rot));
+    if ((t->flags & HEADS_OF_ROT) != 0)
+        s->key = s->value = s->rot;
     MT_TRY(tensors_int(t, "expert_count", 0, &s->experts));
     MT_TRY(tensors_int(t, "expert_used_count", 0, &s->used));
     MT_TRY(tensors_int(t, "expert_feed_forward_length", s->used > 0 ? s->ff / s->used : 0,
@@ -219,8 +227,11 @@ static mt_status tensors_attention(struct tensors *t, int64_t l)
     MT_TRY(tensors_want_in(t, l, "attn_k.bias", false, k, 0, 0));
     MT_TRY(tensors_want_in(t, l, "attn_v.bias", false, v, 0, 0));
     MT_TRY(tensors_want_in(t, l, "attn_output.weight", true, q, s->hidden, 0));
-    if ((t->flags & O_BIAS) != 0)
-        MT_TRY(tensors_want_in(t, l, "attn_output.bias", false, s->hidden, 0, 0));
+    if ((t->flags & (O_BIAS | WANT_O_BIAS)) != 0)
+        MT_TRY(tensors_want_in(t, l, "attn_output.bias", (t->flags & WANT_O_BIAS) != 0, s->hidden,
+                               0, 0));
+    if ((t->flags & SINKS) != 0)
+        MT_TRY(tensors_want_in(t, l, "attn_sinks.weight", true, s->heads, 0, 0));
     if (norms || (t->flags & MAY_HEAD_NORMS) != 0) {
         MT_TRY(tensors_want_in(t, l, "attn_q_norm.weight", norms, full ? s->hidden : s->key, 0, 0));
         MT_TRY(tensors_want_in(t, l, "attn_k_norm.weight", norms, full ? s->hidden : s->key, 0, 0));
@@ -228,6 +239,16 @@ static mt_status tensors_attention(struct tensors *t, int64_t l)
     return tensors_want_in(
         t, l, (t->flags & POST_NORM) != 0 ? "post_attention_norm.weight" : "ffn_norm.weight", true,
         s->hidden, 0, 0);
+}
+
+static mt_status tensors_expert_biases(struct tensors *t, int64_t l)
+{
+    const struct tensors_shape *s = &t->s;
+
+    MT_TRY(tensors_want_in(t, l, "ffn_gate_inp.bias", true, s->experts, 0, 0));
+    MT_TRY(tensors_want_in(t, l, "ffn_gate_exps.bias", true, s->expert_ff, s->experts, 0));
+    MT_TRY(tensors_want_in(t, l, "ffn_up_exps.bias", true, s->expert_ff, s->experts, 0));
+    return tensors_want_in(t, l, "ffn_down_exps.bias", true, s->hidden, s->experts, 0);
 }
 
 static mt_status tensors_experts(struct tensors *t, int64_t l)
@@ -248,6 +269,8 @@ static mt_status tensors_experts(struct tensors *t, int64_t l)
         MT_TRY(tensors_want_in(t, l, "ffn_up_exps.weight", true, s->hidden, s->expert_ff, e));
     }
     MT_TRY(tensors_want_in(t, l, "ffn_down_exps.weight", true, s->expert_ff, s->hidden, e));
+    if ((t->flags & EXPERT_BIASES) != 0)
+        MT_TRY(tensors_expert_biases(t, l));
     if ((t->flags & SHARED_GATED) != 0)
         MT_TRY(tensors_want_in(t, l, "ffn_gate_inp_shexp.weight", true, s->hidden, 0, 0));
     if ((t->flags & (SHARED_GATED | SHARED_COUNT | SHARED_WIDTH)) == 0 || s->shared_ff == 0)
