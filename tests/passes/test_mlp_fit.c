@@ -4,7 +4,7 @@
 
 #define D 6
 #define N 4
-#define TOKENS 2000
+#define TOKENS 8000
 
 static mt_status sample(struct mt_ctx *ctx, struct mt_router_sample *s)
 {
@@ -16,9 +16,10 @@ static mt_status sample(struct mt_ctx *ctx, struct mt_router_sample *s)
     for (int i = 0; i < TOKENS; i++) {
         for (int c = 0; c < D; c++)
             x[c] = (float)mt_rng_normal(&r);
-        /* Labels no linear router gives: whether two inputs have the same sign. */
+        /* Labels no linear router gives: the sign of an input, turned round where the next one is
+         * larger. (Odd, as two layers without biases are.) */
         for (int e = 0; e < N; e++)
-            q[e] = x[e] * x[(e + 1) % D] > 0 ? 0.9f : 0.1f;
+            q[e] = (x[e] > 0) != (fabsf(x[e + 1]) > 1.5f * fabsf(x[e])) ? 0.9f : 0.1f;
         mt_router_sample_add(s, x, q);
     }
     return MT_OK;
@@ -38,8 +39,8 @@ T_TEST(labels_that_are_not_linear_are_learnt)
     T_OK(t, sample(&t->ctx, &s));
     T_OK(t, mt_mlp_fit(&t->ctx, &s, WIDTH, w1, w2, &before, &after));
     mt_router_sample_close(&s);
-    T_NEAR(t, before, log(2), 1e-6);  /* W2 is zero: every p is one half */
-    T_CHECK(t, after < 0.6 * before); /* the labels' own entropy is 0.325 */
+    T_NEAR(t, before, log(2), 1e-6);   /* W2 is zero: every p is one half */
+    T_CHECK(t, after < 0.65 * before); /* the labels' own entropy is 0.325 */
 }
 
 T_TEST(what_gets_no_better_is_left_alone)
