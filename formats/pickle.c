@@ -51,7 +51,7 @@ mt_status pickle_append(struct pickle_in *in, struct mt_pickle *list, struct mt_
     if (n > l->cap - l->n) {
         size_t cap = l->cap * 2 > l->n + n ? l->cap * 2 : l->n + n;
         struct mt_pickle **more;
-        MT_TRY(mt_arena_alloc(in->ctx, in->arena, cap, sizeof *more, &more));
+        MT_TRY(mt_arena_alloc(in->ctx, in->arena, cap, sizeof(struct mt_pickle *), &more));
         if (l->n > 0)
             memcpy(more, l->v, l->n * sizeof(struct mt_pickle *));
         l->v = more;
@@ -126,8 +126,7 @@ static mt_status pickle_pop(struct pickle_in *in, size_t n, struct mt_pickle ***
     if (n > in->n_stack - floor)
         return pickle_fail(in, MT_E_FORMAT, "takes an object that is not there");
     in->n_stack -= n;
-    if (in->n_stack > 0) /* else it is the bottom, which may not be there yet */
-        *v = in->stack + in->n_stack;
+    *v = in->stack + in->n_stack;
     return MT_OK;
 }
 
@@ -140,8 +139,7 @@ static mt_status pickle_pop_mark(struct pickle_in *in, struct mt_pickle ***v, si
         return pickle_fail(in, MT_E_FORMAT, "goes back to a mark that is not there");
     *n = in->n_stack - in->marks[--in->n_marks];
     in->n_stack -= *n;
-    if (in->n_stack > 0)
-        *v = in->stack + in->n_stack;
+    *v = in->stack + in->n_stack;
     return MT_OK;
 }
 
@@ -289,6 +287,7 @@ static mt_status pickle_stack_global(struct pickle_in *in)
     struct mt_pickle **s, *v;
 
     MT_TRY(pickle_pop(in, 2, &s));
+    mt_assert(s != NULL);
     if (s[0]->kind != MT_PICKLE_STR || s[1]->kind != MT_PICKLE_STR)
         return pickle_fail(in, MT_E_FORMAT, "looks up a name that is no string");
     MT_TRY(pickle_look_up(in, s[0]->text, s[1]->text, &v));
@@ -300,6 +299,7 @@ static mt_status pickle_reduce(struct pickle_in *in)
     struct mt_pickle **s, *v;
 
     MT_TRY(pickle_pop(in, 2, &s));
+    mt_assert(s != NULL);
     MT_TRY(pickle_call(in, s[0], s[1], &v));
     return pickle_push(in, v);
 }
@@ -311,6 +311,7 @@ static mt_status pickle_build(struct pickle_in *in)
     char show[64];
 
     MT_TRY(pickle_pop(in, 2, &s));
+    mt_assert(s != NULL);
     if (s[0]->kind != MT_PICKLE_DICT || s[1]->kind != MT_PICKLE_DICT)
         return pickle_fail(in, MT_E_UNSUPPORTED, "sets the state of %s",
                            mt_pickle_show(s[0], show, sizeof show));
@@ -569,7 +570,10 @@ mt_status mt_pickle_read(struct mt_ctx *ctx, const void *text, size_t n, const c
                        MT_PICKLE_BYTES_MAX);
     in.begin = in.p = in.op = text;
     in.end = in.begin + n;
-    st = pickle_run(&in, root);
+    /* Never NULL, so that a place on the stack always is one. */
+    st = mt_grow(ctx, 0, &in.cap_stack, sizeof(struct mt_pickle *), "a pickle's stack", &in.stack);
+    if (st == MT_OK)
+        st = pickle_run(&in, root);
     mt_free(in.stack);
     mt_free(in.marks);
     mt_free(in.memo);

@@ -133,7 +133,7 @@ static mt_status call_tensor(struct pickle_in *in, const struct mt_pickle_name *
     bool v3 = f->does == PICKLE_TENSOR_V3;
     size_t fixed = v3 ? 7 : 6;
     struct mt_pickle_tensor *t;
-    int n_stride;
+    int n_stride = 0;
 
     if (args->list.n < fixed || args->list.n > fixed + 1 || storage == NULL || offset == NULL ||
         offset->integer < 0 || size == NULL || stride == NULL ||

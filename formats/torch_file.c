@@ -176,6 +176,7 @@ static mt_status torch_add_tensor(const struct torch_file *f, const struct mt_to
     mt_status st;
 
     MT_TRY(torch_storage(f, v->storage, found->name, &e));
+    mt_assert(e != NULL);
     if (!torch_view_fits(v, e->bytes))
         return mt_fail(f->ctx, MT_E_FORMAT,
                        "%s: tensor \"%s\" reaches beyond its storage of %" PRIu64 " bytes",

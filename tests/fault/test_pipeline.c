@@ -105,22 +105,18 @@ static void remove_output(const char *out)
 }
 
 /* Where outputs go: memory, where there is such a place, because a disk takes its time over every
- * flush. malloc'ed; the directory is removed with the outputs. */
-static char *output_path(struct t *t, const char *name)
+ * flush. One of two static buffers. */
+static const char *output_path(struct t *t, const char *name)
 {
-    char path[512];
+    static char paths[2][512];
+    static int next;
+    char *path = paths[next++ % 2];
 
     if (access("/dev/shm", W_OK) == 0)
-        snprintf(path, sizeof path, "/dev/shm/%s-%s", strrchr(t->dir, '/') + 1, name);
+        snprintf(path, sizeof paths[0], "/dev/shm/%s-%s", strrchr(t->dir, '/') + 1, name);
     else
-        snprintf(path, sizeof path, "%s", t_path(t, name));
-    return strdup(path);
-}
-
-static void output_end(char *path)
-{
-    remove_output(path);
-    free(path);
+        snprintf(path, sizeof paths[0], "%s", t_path(t, name));
+    return path;
 }
 
 /* The lowest number that the next open file gets: the same as long as none is left open. */
@@ -243,7 +239,7 @@ T_TEST(every_call_of_a_conversion_fails)
 {
     noise_data(&noise, 2, 64, 4);
     struct job j = conversion(t, &noise.set), first = j;
-    char *want = output_path(t, "want");
+    const char *want = output_path(t, "want");
     int n;
 
     first.out = want;
@@ -252,8 +248,8 @@ T_TEST(every_call_of_a_conversion_fails)
     T_CHECK(t, n > 60);
     j.keep = false;
     every_call_fails(t, &j, want, EIO, 3);
-    output_end((char *)j.out);
-    output_end(want);
+    remove_output(j.out);
+    remove_output(want);
 }
 
 /* The run that goes on fails again, anywhere, and then goes on. */
@@ -261,7 +257,7 @@ T_TEST(every_call_of_a_resumed_conversion_fails)
 {
     noise_data(&noise, 2, 64, 4);
     struct job j = conversion(t, &noise.set), go_on = j, first = j;
-    char *want = output_path(t, "want");
+    const char *want = output_path(t, "want");
     int fd = next_fd(), n_failed = 0;
 
     go_on.flags = MT_OUT_RESUME;
@@ -289,22 +285,22 @@ T_TEST(every_call_of_a_resumed_conversion_fails)
         n_failed += st != MT_OK;
     }
     T_CHECK(t, n_failed > 20);
-    output_end((char *)j.out);
-    output_end(want);
+    remove_output(j.out);
+    remove_output(want);
 }
 
 T_TEST(every_allocation_of_a_conversion_fails)
 {
     noise_data(&noise, 2, 64, 4);
     struct job j = conversion(t, &noise.set), first = j;
-    char *want = output_path(t, "want");
+    const char *want = output_path(t, "want");
 
     first.out = want;
     T_OK(t, job_run(t, &first));
     j.keep = false;
     T_CHECK(t, every_allocation_fails(t, &j, want, 40) > 40);
-    output_end((char *)j.out);
-    output_end(want);
+    remove_output(j.out);
+    remove_output(want);
 }
 
 T_TEST(every_call_and_allocation_of_an_export_fails)
@@ -312,7 +308,7 @@ T_TEST(every_call_and_allocation_of_an_export_fails)
     const char *src = tiny_write(
         t, "src",
         &(struct tiny){.layers = 2, .hidden = 32, .heads = 2, .head_dim = 16, .tokenizer = true});
-    char *want = output_path(t, "want.gguf"), *out = output_path(t, "out.gguf");
+    const char *want = output_path(t, "want.gguf"), *out = output_path(t, "out.gguf");
     struct job j = {.source = src, .out = want, .format = "gguf", .keep = true};
 
     T_OK(t, job_run(t, &j));
@@ -321,23 +317,23 @@ T_TEST(every_call_and_allocation_of_an_export_fails)
     j.keep = false;
     T_CHECK(t, every_call_fails(t, &j, want, EIO, 2) > 10);
     T_CHECK(t, every_allocation_fails(t, &j, want, 200) > 100);
-    output_end(out);
-    output_end(want);
+    remove_output(out);
+    remove_output(want);
 }
 
 /* A checkpoint of torch is mapped and listed, then copied. */
 T_TEST(every_call_and_allocation_of_a_copy_of_a_torch_checkpoint_fails)
 {
-    char *want = output_path(t, "want"), *out = output_path(t, "out");
-    char *src = strdup(t_shipped("torch/llama"));
+    const char *want = output_path(t, "want"), *out = output_path(t, "out");
+    char src[512];
     struct job j = {.source = src, .out = want, .format = "safetensors", .keep = true};
 
+    snprintf(src, sizeof src, "%s", t_shipped("torch/llama"));
     T_OK(t, job_run(t, &j));
     j.out = out;
     T_CHECK(t, every_call_fails(t, &j, want, EIO, 1) > 20);
     j.keep = false;
     T_CHECK(t, every_allocation_fails(t, &j, want, 200) > 100);
-    free(src);
-    output_end(out);
-    output_end(want);
+    remove_output(out);
+    remove_output(want);
 }

@@ -112,7 +112,7 @@ T_TEST(names_are_checked)
 
 T_TEST(circles_and_explosions_end)
 {
-    char *text = malloc(4096);
+    static char text[4096];
     size_t at = 0;
 
     /* A list and a dictionary that hold themselves. */
@@ -120,7 +120,6 @@ T_TEST(circles_and_explosions_end)
     T_FAILS(t, try_tree(t, P("}q\0" KEY("a") "h\0s.")), MT_E_LIMIT, "nest deeper than 64");
     T_FAILS(t, try_tree(t, P("}q\0X\5\0\0\0modelh\0s.")), MT_E_LIMIT, "nest deeper than 64");
     /* Forty lists, each of ten times the one before. */
-    T_CHECK(t, text != NULL);
 #define PUT(s) (memcpy(text + at, s, sizeof(s) - 1), at += sizeof(s) - 1)
     PUT("]q");
     text[at++] = 0;
@@ -135,31 +134,28 @@ T_TEST(circles_and_explosions_end)
     }
     PUT(".");
     T_FAILS(t, try_tree(t, text, at), MT_E_LIMIT, "once shared ones are told apart");
-    free(text);
 }
 
 T_TEST(many_values_are_counted_not_kept)
 {
+    static const char end[] = KEY("t") T1 "u.";
+    static char text[20000];
     size_t n = 0;
-    char *text = malloc(20000);
     struct read r;
 
-    T_CHECK(t, text != NULL);
-    n += (size_t)sprintf(text + n, "}(");
+    text[n++] = '}';
+    text[n++] = '(';
     for (int i = 0; i < 1500; i++) {
-        memcpy(text + n, "M", 1);
-        text[n + 1] = (char)i;
-        text[n + 2] = (char)(i >> 8);
-        text[n + 3] = 'N';
-        n += 4;
+        text[n++] = 'M';
+        text[n++] = (char)i;
+        text[n++] = (char)(i >> 8);
+        text[n++] = 'N';
     }
-    memcpy(text + n, KEY("t"), 6);
-    memcpy(text + n + 6, T1 "u.", sizeof(T1 "u.") - 1);
-    n += 6 + sizeof(T1 "u.") - 1;
+    for (size_t i = 0; i < sizeof end - 1; i++)
+        text[n++] = end[i];
     T_OK(t, read_tree(t, &r, text, n));
     T_EQ_INT(t, r.tree.n, 1);
     T_EQ_INT(t, r.tree.n_notes, MT_TORCH_NOTES_MAX);
     T_EQ_INT(t, r.tree.n_untold, 500);
     read_free(&r);
-    free(text);
 }

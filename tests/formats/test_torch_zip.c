@@ -251,7 +251,7 @@ T_TEST(what_is_no_checkpoint_is_refused_by_name)
         if (strstr(mt_error(&t->ctx), cases[i][1]) == NULL)
             T_FAIL(t, "%s: %s", cases[i][0], mt_error(&t->ctx));
     }
-    memcpy(tar + 257, "ustar", 5);
+    snprintf(tar + 257, 8, "ustar");
     t_write_file(t, t_path(t, "tar.pth"), tar, sizeof tar);
     T_FAILS(t, open_try(t, t_path(t, "tar.pth")), MT_E_UNSUPPORTED, "a tar archive");
     T_FAILS(t, open_try(t, fx_text(t, "a.pt", "version https://git-lfs.github.com/spec/v1\n")),
