@@ -161,5 +161,6 @@ uninstall:
 clean:
 	rm -rf build
 
--include $(LIB_OBJ:.o=.d) $(CMD_SRC:%.c=$(B)/%.d) $(TEST_BIN:=.d) $(TEST_LIB_SRC:%.c=$(B)/%.d)
+-include $(LIB_OBJ:.o=.d) $(CMD_SRC:%.c=$(B)/%.d) $(TEST_BIN:=.d) $(TEST_LIB_SRC:%.c=$(B)/%.d) \
+	$(FUZZ:%=$(B)/tests/fuzz/%.d)
 .SECONDARY:
