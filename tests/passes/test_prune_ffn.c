@@ -18,7 +18,7 @@ static struct mt_model *dense(struct t *t, const struct tiny *o)
 
 T_TEST(keeping_all_neurons_changes_no_logit)
 {
-    static const char *const selects[] = {"magnitude", "wanda", "flap"};
+    static const char *const selects[] = {"magnitude", "wanda", "flap", "obs"};
     struct mt_model *src = dense(t, &(struct tiny){.seed = 1});
     static struct noise_data data;
     char options[64];
@@ -26,7 +26,7 @@ T_TEST(keeping_all_neurons_changes_no_logit)
 
     T_CHECK(t, src != NULL);
     noise_data(&data, 4, 64, 1);
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 4; i++) {
         struct mt_walk_result r;
         snprintf(options, sizeof(options), "width=100%% select=%s", selects[i]);
         T_OK(t, run_pass(&t->ctx, "prune-ffn", options, src, i > 0 ? &data.set : NULL, &r));
@@ -151,7 +151,7 @@ static void kept_is_the_best(struct t *t, const struct mt_model *plan, const str
 
 T_TEST(the_kept_neurons_are_the_best_ones_in_order)
 {
-    static const char *const selects[] = {"magnitude", "wanda", "flap"};
+    static const char *const selects[] = {"magnitude", "wanda", "flap", "obs"};
     struct mt_model *src = dense(t, &(struct tiny){.seed = 3});
     static struct noise_data data;
     static struct layer0 a;
@@ -195,7 +195,7 @@ static mt_status measure(struct mt_ctx *ctx, const struct mt_model *m, const str
 /* In layer 0 what the original model does is what the pruned one is shown. */
 T_TEST(a_profile_stands_in_for_text)
 {
-    static const char *const selects[] = {"magnitude", "wanda", "flap"};
+    static const char *const selects[] = {"magnitude", "wanda", "flap", "obs"};
     struct mt_model *src = dense(t, &(struct tiny){.seed = 3});
     static struct noise_data data;
     static struct layer0 a;
@@ -321,6 +321,87 @@ T_TEST(biases_of_the_source_follow_their_neurons)
     T_OK(t, logits_distance(&t->ctx, "ref", r.plan, src, &d));
     T_CHECK(t, d > 0 && d < 0.2);
     mt_walk_result_free(&r);
+    mt_model_free(src);
+}
+
+/* Numbers of one layer's refit. */
+static double refit_number(const struct mt_walk_result *r, int layer, const char *key)
+{
+    const struct mt_json *l = mt_json_first(mt_json_get(r->manifest, "layers"));
+    double v = NAN;
+
+    for (; layer > 0 && l != NULL; layer--)
+        l = mt_json_next(l);
+    l = mt_json_get(mt_json_get(l, "prune-ffn"), "refit");
+    return mt_json_number(mt_json_get(l, key), &v) ? v : NAN;
+}
+
+/* Held-out errors of layer 0 fall with every refinement: refit, refit with bias, and with the
+ * surgeon's choice they are least. */
+T_TEST(refits_and_the_surgeon_lower_held_out_errors)
+{
+    static const char *const options[] = {"select=wanda refit=none", "select=wanda refit=down",
+                                          "select=obs refit=none", "select=obs",
+                                          "select=obs refit=bias"};
+    struct mt_model *src = dense(t, &(struct tiny){.width = 96, .seed = 31});
+    static struct noise_data data;
+    double before[5], after[5], far[5];
+    char text[64];
+
+    T_CHECK(t, src != NULL);
+    noise_data(&data, 40, 64, 7);
+    for (int i = 0; i < 5; i++) {
+        struct mt_walk_result r;
+        snprintf(text, sizeof(text), "width=50%% %s", options[i]);
+        T_OK(t, run_pass(&t->ctx, "prune-ffn", text, src, &data.set, &r));
+        T_EQ_INT(t, r.plan->ffn[0].width, 48);
+        T_EQ_INT(t, r.plan->ffn[0].out_bias, i == 4);
+        before[i] = refit_number(&r, 0, "error_before");
+        after[i] = refit_number(&r, 0, "error_after");
+        T_OK(t, logits_distance(&t->ctx, "ref", r.plan, src, &far[i]));
+        mt_walk_result_free(&r);
+    }
+    T_CHECK(t, isnan(after[0]) && isnan(after[2]));
+    T_CHECK(t, after[1] < before[1] && after[3] < before[3]);
+    T_CHECK(t, after[3] < after[1]);
+    T_CHECK(t, after[4] < 1.05 * after[3]);
+    T_CHECK(t, far[1] < far[0] && far[3] < far[2]);
+    mt_model_free(src);
+}
+
+/* A neuron that is another's double goes first, and its twin gives for both. */
+T_TEST(a_double_is_dropped_at_no_cost)
+{
+    struct mt_model *src = dense(t, &(struct tiny){.seed = 33}), *twice;
+    static struct noise_data data;
+    struct mt_walk_result r;
+    int32_t idx[W + 8];
+    double d;
+
+    T_CHECK(t, src != NULL);
+    noise_data(&data, 16, 64, 8);
+    for (int j = 0; j < W + 8; j++)
+        idx[j] = j < W ? j : j - W;
+    T_OK(t, mt_model_plan(&t->ctx, src, &twice));
+    for (int l = 0; l < src->hp.n_layers; l++) {
+        const enum mt_role_kind kinds[3] = {MT_ROLE_FFN_GATE, MT_ROLE_FFN_UP, MT_ROLE_FFN_DOWN};
+        twice->ffn[l].width = W + 8;
+        for (int i = 0; i < 3; i++) {
+            struct mt_tensor *from = mt_model_find(src, mt_role(kinds[i], l, MT_EXPERT_NONE)), *to;
+            int64_t shape[2] = {i < 2 ? W + 8 : D, i < 2 ? D : W + 8};
+            mt_model_remove(twice, mt_model_find(twice, from->role));
+            T_OK(t, mt_model_add(&t->ctx, twice, from->role, from->dtype, 2, shape, &to));
+            if (i < 2)
+                T_OK(t, mt_recipe_gather_rows(&t->ctx, twice, to, from, idx, W + 8, 1));
+            else
+                T_OK(t, mt_recipe_gather_cols(&t->ctx, twice, to, from, idx, W + 8, 1));
+        }
+    }
+    T_OK(t, run_pass(&t->ctx, "prune-ffn", "width=48 select=obs", twice, &data.set, &r));
+    T_OK(t, logits_distance(&t->ctx, "ref", r.plan, twice, &d));
+    T_CHECK(t, d < 2e-3);
+    mt_walk_result_free(&r);
+    mt_model_free(twice);
     mt_model_free(src);
 }
 
