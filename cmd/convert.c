@@ -1,5 +1,6 @@
 #include "cmd/cmd.h"
 
+#include "cmd/baseline.h"
 #include "cmd/facts.h"
 #include "cmd/hidden.h"
 #include "cmd/report.h"
@@ -159,8 +160,8 @@ static void convert_close(struct convert *c)
 static mt_status convert_prune(struct mt_ctx *ctx, struct convert *c, const char *select,
                                int64_t width, bool dry, struct mt_walk_result *out)
 {
-    const struct mt_pass *p = mt_pass_find("prune-ffn");
-    struct mt_walk_pass step = {.pass = p};
+    struct cmd_baseline want = {.select = select, .drift = -1};
+    struct mt_walk_pass step;
     const struct mt_walk_opts o = {.source = c->src,
                                    .passes = &step,
                                    .n_passes = 1,
@@ -169,20 +170,12 @@ static mt_status convert_prune(struct mt_ctx *ctx, struct convert *c, const char
                                    .hidden = c->hidden.on ? &c->hidden.h : NULL,
                                    .dry_run = dry};
     char text[24];
-    mt_status st;
-    void *opts;
 
-    mt_assert(p != NULL);
     snprintf(text, sizeof text, "%lld", (long long)width);
-    MT_TRY(mt_alloc0(ctx, 1, p->opts_size, "options", &opts));
-    mt_opt_defaults(p->opts, opts);
-    step.opts = opts;
-    st = mt_opt_set(ctx, p->opts, opts, "width", text);
-    if (st == MT_OK)
-        st = mt_opt_set(ctx, p->opts, opts, "select", select);
-    if (st == MT_OK)
-        st = mt_walk_run(ctx, &o, out);
-    mt_free(opts);
+    want.width = text;
+    MT_TRY(cmd_baseline_step(ctx, &want, &step));
+    mt_status st = mt_walk_run(ctx, &o, out);
+    mt_free((void *)step.opts);
     return st;
 }
 
@@ -201,7 +194,7 @@ static mt_status convert_make_baselines(struct mt_ctx *ctx, struct convert *c,
 {
     int64_t width = convert_equal_width(&result->ffn[0]);
 
-    if (width >= c->src->ffn[0].width)
+    if (!result->ffn[0].moe || width >= c->src->ffn[0].width)
         return MT_OK;
     for (int i = 0; i < CONVERT_BASELINES; i++) {
         mt_log(ctx, MT_LOG_INFO, "for comparison: the original pruned to %lld neurons by %s",
@@ -237,7 +230,8 @@ static mt_status convert_finish_bytes(struct mt_ctx *ctx, void *arg, const struc
     *bytes = 0;
     if (convert_data(c) == NULL || c->o->no_validate)
         return MT_OK;
-    for (int i = 0; i < CONVERT_BASELINES && width < c->src->ffn[0].width && st == MT_OK; i++) {
+    int n_base = plan->ffn[0].moe && width < c->src->ffn[0].width ? CONVERT_BASELINES : 0;
+    for (int i = 0; i < n_base && st == MT_OK; i++) {
         st = convert_prune(ctx, c, convert_baselines[i], width, true, &base[n]);
         if (st == MT_OK) {
             walk = base[n].memory_bytes - before > walk ? base[n].memory_bytes - before : walk;
@@ -502,7 +496,8 @@ static mt_status convert_limit(struct mt_ctx *ctx, const struct convert *c)
 
 static mt_status convert_go(struct mt_ctx *ctx, struct convert *c)
 {
-    const struct mt_walk_pass step = {&mt_pass_convert_ffn, c->a->pass_opts};
+    struct mt_walk_pass step;
+    bool owned;
     struct cmd_report_row rows[2 + CONVERT_BASELINES];
     char source[64], result[64];
     struct mt_walk_opts o = {
@@ -524,7 +519,11 @@ static mt_status convert_go(struct mt_ctx *ctx, struct convert *c)
         .finish_arg = c,
     };
 
-    MT_TRY(mt_walk_run(ctx, &o, &c->walk));
+    MT_TRY(cmd_convert_step(ctx, c->a->pass_opts, &step, &owned));
+    mt_status st = mt_walk_run(ctx, &o, &c->walk);
+    if (owned)
+        mt_free((void *)step.opts);
+    MT_TRY(st);
     c->walked = true;
     int n = convert_rows(c, cmd_model_name(c->a->pos->v[0], source, sizeof source),
                          cmd_model_name(c->o->out, result, sizeof result), rows);

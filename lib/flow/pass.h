@@ -45,6 +45,9 @@ enum mt_pass_needs {
     MT_NEED_DATA = 1u << 4,    /* cannot do without: a walk without a data set is refused before
                                   output is opened, naming the pass and --data. Without this bit the
                                   pass makes do when `observe` is never called. */
+    MT_NEED_DRIFT = 1u << 5,   /* with MT_NEED_STUDENT: what the FFN would have to give beyond the
+                                  source's output for the hidden states to be the source's own behind
+                                  the layer */
 };
 
 /* Activations of one block of tokens (at most MT_OBSERVE_TOKENS_MAX), host fp32, row-major, valid
@@ -60,6 +63,8 @@ struct mt_observation {
     const float *x;   /* [m, hidden] FFN inputs */
     const float *h;   /* [m, D] */
     const float *y;   /* [m, hidden] */
+    /* [m, hidden], by the measure of y; NULL when the student's hidden states are all there is */
+    const float *drift;
 };
 
 struct mt_format;

@@ -38,9 +38,11 @@ struct walk_streams {
     int64_t n_tokens;
     struct mt_runner *source, *edited; /* edited NULL when no pass is sequential */
     struct walk_side teacher, student;
+    bool drift;          /* an observer compares the student with the teacher */
     bool student_at_ffn; /* the student stream stands between attention and FFN of the layer */
     mt_buf x, norm, y, h;
     float *host_x, *host_norm, *host_y, *host_h;
+    float *host_dense, *host_drift; /* a batch of the teacher behind the layer; a block */
 };
 
 struct mt_walk {

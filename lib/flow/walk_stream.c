@@ -43,7 +43,14 @@ static void stream_gather_wants(struct mt_walk *w)
         side->want |= p->needs & data;
         if (p->rounds > side->rounds)
             side->rounds = p->rounds;
+        if ((p->needs & MT_NEED_DRIFT) != 0 && side == &w->s.student && w->o->hidden == NULL) {
+            w->s.drift = true;
+            side->want |= MT_NEED_OUTPUT;
+        }
     }
+    /* The teacher walks along to be compared with, though nobody looks at it. */
+    if (w->s.drift && w->s.teacher.rounds == 0)
+        w->s.teacher.rounds = 1;
 }
 
 /* Most bytes of one layer's records; what a plan that cannot be read back holds evaluated. */
@@ -81,7 +88,8 @@ static uint64_t stream_work_bytes(const struct mt_walk *w)
         }
     }
     return scratch + weights + rows * hidden * (per + sizeof(float)) + 2 * block * hidden * per +
-           block * (uint64_t)s->width_max * per;
+           block * (uint64_t)s->width_max * per +
+           (s->drift ? (rows + block) * hidden * sizeof(float) : 0);
 }
 
 /* Inputs of blocks come from a file: no streams, and blocks run alone. */
@@ -186,6 +194,10 @@ mt_status walk_streams_begin(struct mt_ctx *ctx, struct mt_walk *w, const char *
     MT_TRY(stream_alloc(ctx, s, block * hidden, &s->y, &s->host_y));
     if (s->width_max > 0)
         MT_TRY(stream_alloc(ctx, s, block * (size_t)s->width_max, &s->h, &s->host_h));
+    if (s->drift) {
+        MT_TRY(mt_alloc(ctx, rows, hidden * sizeof(float), "activations", &s->host_dense));
+        MT_TRY(mt_alloc(ctx, block, hidden * sizeof(float), "activations", &s->host_drift));
+    }
     if (s->teacher.x != NULL)
         MT_TRY(stream_embed(ctx, w, s->source, s->teacher.x));
     if (s->student.x != NULL)
@@ -207,6 +219,8 @@ void walk_streams_free(struct mt_walk *w)
     mt_free(s->host_norm);
     mt_free(s->host_y);
     mt_free(s->host_h);
+    mt_free(s->host_dense);
+    mt_free(s->host_drift);
     mt_stream_free(s->teacher.x);
     mt_stream_free(s->student.x);
     mt_runner_close(s->edited);
@@ -245,6 +259,8 @@ static mt_status stream_show(struct mt_ctx *ctx, struct mt_walk *w, bool student
             ob.h = NULL;
         if ((p->needs & MT_NEED_OUTPUT) == 0)
             ob.y = NULL;
+        if ((p->needs & MT_NEED_DRIFT) == 0)
+            ob.drift = NULL;
         MT_TRY(mt_wrap(ctx, p->pass->observe(ctx, p->state, &ob), "%s: layer %d", p->pass->name,
                        all->layer));
     }
@@ -285,6 +301,12 @@ static mt_status stream_block_show(struct mt_ctx *ctx, struct mt_walk *w,
         MT_TRY(ops->download(ctx, s->dev, s->host_y, s->y, n));
         ob->y = s->host_y;
     }
+    if (k->student && s->drift) {
+        float scale = (float)(1 / w->o->source->hp.residual_scale);
+        for (size_t i = 0; i < n; i++)
+            s->host_drift[i] = s->host_drift[i] * scale - s->host_y[i];
+        ob->drift = s->host_drift;
+    }
     return stream_show(ctx, w, k->student, ob);
 }
 
@@ -301,6 +323,13 @@ static mt_status stream_block_step(struct mt_ctx *ctx, struct mt_walk *w,
                                 .token0 = batch->token0 + row,
                                 .n_tokens = s->n_tokens};
 
+    if (k->student && s->drift) {
+        const float *dense = s->host_dense + row * s->hidden;
+        size_t n = (size_t)(m * s->hidden);
+        MT_TRY(s->dev->ops->download(ctx, s->dev, s->host_drift, x, n));
+        for (size_t i = 0; i < n; i++)
+            s->host_drift[i] = dense[i] - s->host_drift[i];
+    }
     MT_TRY(mt_run_ffn_norm(ctx, k->rl, x, m, s->norm));
     MT_TRY(stream_block_show(ctx, w, k, &ob));
     return k->add ? mt_run_add(ctx, s->source, x, s->y, m) : MT_OK;
@@ -332,6 +361,8 @@ static mt_status stream_batch_step(struct mt_ctx *ctx, struct mt_walk *w, struct
     const struct mt_batch *batch = &s->batches.v[b];
 
     MT_TRY(stream_load(ctx, s, side->x, b));
+    if (k->student && s->drift)
+        MT_TRY(mt_stream_get(ctx, s->teacher.x, b, s->host_dense));
     if (attend)
         MT_TRY(mt_run_attn(ctx, k->rl, s->x, &batch->seqs, NULL));
     for (int64_t row = 0; row < batch->tokens && (k->show || k->add); row += s->block) {
@@ -348,7 +379,7 @@ static mt_status stream_teacher(struct mt_ctx *ctx, struct mt_walk *w, struct mt
 {
     struct walk_side *side = &w->s.teacher;
     int rounds = quiet ? 1 : side->rounds;
-    bool onward = layer + 1 < w->n_layers;
+    bool onward = layer + 1 < w->n_layers || w->s.drift;
 
     for (int r = 0; r < rounds; r++) {
         bool last = r + 1 == rounds;

@@ -159,6 +159,9 @@ static mt_status convert_create(struct mt_ctx *ctx, const void *opts, const stru
     struct convert *s;
 
     *state = NULL;
+    if (convert_choose_method(opts) == NULL)
+        return mt_fail(ctx, MT_E_OPTION, "%s is no conversion: use the pass prune-ffn",
+                       MT_CONVERT_PRUNE);
     MT_TRY(mt_alloc0(ctx, 1, sizeof(*s), "convert-ffn", &s));
     s->o = *(const struct mt_convert_opts *)opts;
     mt_status st = convert_setup(ctx, s, src);
@@ -197,6 +200,8 @@ static unsigned convert_needs(const void *state)
         needs |= MT_NEED_INPUTS | MT_NEED_HIDDEN | MT_NEED_STUDENT;
     if (s->rounds[CONVERT_REFIT] > 0)
         needs |= s->refit->needs | MT_NEED_INPUTS | MT_NEED_STUDENT;
+    if (s->rounds[CONVERT_REFIT] > 0 && s->o.drift > 0 && (s->refit->needs & MT_NEED_OUTPUT) != 0)
+        needs |= MT_NEED_DRIFT;
     /* What was asked for by name is not silently left out. */
     if ((s->o.method > 0 && s->method->data) || (s->o.router > 0 && s->router->data) ||
         (s->o.refit > 0 && s->rounds[CONVERT_REFIT] > 0))

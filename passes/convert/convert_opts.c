@@ -55,6 +55,10 @@ const struct mt_opt mt_convert_opt_table[] = {
                 "themselves"),
     MT_OPT_ENUM(struct mt_convert_opts, pa_kl, "pa-kl", 0, "HOW", "router-first",
                 convert_pa_kl_names, "their divergence: KL(router || target), or the reverse"),
+    MT_OPT_STR(struct mt_convert_opts, select, "select", 0, "HOW", "obs",
+               "which neurons method prune-baseline keeps: obs, wanda, flap or magnitude"),
+    MT_OPT_NUM(struct mt_convert_opts, drift, "drift", 0, "B", "0.5", 0, 1,
+               "how much of what earlier layers went astray a refit should bring back"),
     MT_OPT_ENUM(struct mt_convert_opts, arch, "arch", 0, "A", "auto", mt_convert_arch_names,
                 "target architecture; auto: the first that holds the result exactly in the format "
                 "that is written: qwen3_moe for a Qwen3 source without shared experts, else "

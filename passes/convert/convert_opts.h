@@ -10,16 +10,21 @@
 
 struct mt_format;
 
+/* The method that is no conversion: the command runs the pass prune-ffn instead. */
+#define MT_CONVERT_PRUNE "prune-baseline"
+
 struct mt_convert_opts {
     int64_t experts;
     const char *active, *shared, *flatten;
-    int method;    /* index into mt_convert_method_names */
-    int router;    /* index into mt_convert_router_names */
-    int refit;     /* index into mt_convert_refit_names */
-    int partition; /* 0: auto; 1 + enum mt_partition_how */
-    int labels;    /* 0: auto; 1 + enum mt_router_labels */
-    int64_t moves; /* of method best */
-    int scale;     /* enum mt_convert_scale */
+    int method;         /* index into mt_convert_method_names */
+    int router;         /* index into mt_convert_router_names */
+    int refit;          /* index into mt_convert_refit_names */
+    int partition;      /* 0: auto; 1 + enum mt_partition_how */
+    int labels;         /* 0: auto; 1 + enum mt_router_labels */
+    int64_t moves;      /* of method best */
+    const char *select; /* of prune-baseline */
+    double drift;       /* of refit down */
+    int scale;          /* enum mt_convert_scale */
     double pa_temp;
     int pa_targets; /* 0: k-hot; 1: soft */
     int pa_kl;      /* 0: the router first; 1: the target first */

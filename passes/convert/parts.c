@@ -15,12 +15,12 @@
 #define MT_REFIT(file, name)
 const char *const mt_convert_method_names[] = {"auto",
 #include "passes/convert/parts.def"
-                                               NULL};
+                                               MT_CONVERT_PRUNE, NULL};
 #undef MT_METHOD
 #define MT_METHOD(file, name) &mt_convert_##file,
 const struct mt_convert_method *const mt_convert_methods[] = {NULL,
 #include "passes/convert/parts.def"
-                                                              NULL};
+                                                              NULL, NULL};
 #undef MT_METHOD
 #undef MT_ROUTER
 

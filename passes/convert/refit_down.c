@@ -21,6 +21,7 @@ struct down {
     struct mt_refit *refit;
     bool solved;
     float *h; /* [DOWN_BLOCK, n] */
+    float *y; /* [DOWN_BLOCK, hidden] */
 
     /* The block at hand. */
     int64_t m;
@@ -44,7 +45,8 @@ static uint64_t down_memory(const struct mt_convert_at *at)
 {
     uint64_t n = (uint64_t)down_columns(at->shape);
 
-    return mt_refit_bytes(n, (uint64_t)at->shape->hidden) + DOWN_BLOCK * n * 4 +
+    return mt_refit_bytes(n, (uint64_t)at->shape->hidden) +
+           DOWN_BLOCK * (n + (uint64_t)at->shape->hidden) * 4 +
            DOWN_ROWS * (uint64_t)at->shape->width * 4;
 }
 
@@ -56,6 +58,7 @@ static void down_end(void *state)
         return;
     mt_refit_free(s->refit);
     mt_free(s->h);
+    mt_free(s->y);
     mt_free(s);
 }
 
@@ -88,6 +91,7 @@ static mt_status down_begin(struct mt_ctx *ctx, const struct mt_convert_at *at, 
     s->n = down_columns(at->shape);
     s->n_tokens = n_tokens;
     MT_TRY(mt_alloc(ctx, DOWN_BLOCK, (size_t)s->n * sizeof(float), "masked activations", &s->h));
+    MT_TRY(mt_alloc(ctx, DOWN_BLOCK, (size_t)at->shape->hidden * sizeof(float), "targets", &s->y));
     MT_TRY(mt_alloc(ctx, (size_t)at->shape->hidden, (size_t)s->n * sizeof(float), "down_proj",
                     &s->prior));
     mt_status st =
@@ -133,8 +137,15 @@ static mt_status down_block(struct mt_ctx *ctx, struct down *s, const struct mt_
     s->dense = ob->h + t * p->width;
     s->picked = picked + t * p->n_experts;
     MT_TRY(mt_pool_run(ctx, (m + DOWN_ROWS - 1) / DOWN_ROWS, down_mask_job, s));
-    return held_out ? mt_refit_check(ctx, s->refit, m, s->h, ob->y + t * p->hidden)
-                    : mt_refit_add(ctx, s->refit, m, s->h, ob->y + t * p->hidden);
+    const float *y = ob->y + t * p->hidden;
+    if (ob->drift != NULL) {
+        const float *drift = ob->drift + t * p->hidden, by = (float)s->at->o->drift;
+        for (int64_t i = 0; i < m * p->hidden; i++)
+            s->y[i] = y[i] + by * drift[i];
+        y = s->y;
+    }
+    return held_out ? mt_refit_check(ctx, s->refit, m, s->h, y)
+                    : mt_refit_add(ctx, s->refit, m, s->h, y);
 }
 
 static mt_status down_observe(struct mt_ctx *ctx, const struct mt_convert_at *at, void *state,

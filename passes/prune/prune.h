@@ -17,6 +17,7 @@ enum prune_refit { PRUNE_REFIT_AUTO, PRUNE_REFIT_NONE, PRUNE_REFIT_DOWN, PRUNE_R
 struct prune_opts {
     const char *width;
     int select, refit;
+    double drift;
 };
 
 struct prune_layer {

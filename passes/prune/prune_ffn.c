@@ -26,6 +26,8 @@ static const struct mt_opt prune_opt_table[] = {
     MT_OPT_ENUM(struct prune_opts, refit, "refit", 0, "HOW", "auto", prune_refit_names,
                 "fit the kept down columns to the dense output, perhaps with an output bias; "
                 "auto: down for obs, else none"),
+    MT_OPT_NUM(struct prune_opts, drift, "drift", 0, "B", "0.5", 0, 1,
+               "how much of what earlier layers went astray a refit should bring back"),
     MT_OPT_END,
 };
 
@@ -148,11 +150,12 @@ static unsigned prune_needs(const void *state)
 {
     const struct prune *s = state;
 
-    bool sums = prune_wants_sums(s) && !prune_knows_sums(s);
+    bool sums = prune_wants_sums(s) && !prune_knows_sums(s), refits = prune_refits(s);
+    unsigned needs = MT_NEED_HIDDEN | MT_NEED_STUDENT | MT_NEED_DATA;
 
-    return sums || s->o.select == PRUNE_OBS || prune_refits(s)
-               ? MT_NEED_HIDDEN | MT_NEED_STUDENT | MT_NEED_DATA
-               : 0;
+    if (refits && s->o.drift > 0)
+        needs |= MT_NEED_DRIFT;
+    return sums || s->o.select == PRUNE_OBS || refits ? needs : 0;
 }
 
 static int prune_rounds(const void *state)

@@ -12,9 +12,11 @@
 #define FIT_BLOCK 512       /* tokens per check */
 
 struct prune_fit {
-    double *gram;     /* [width, width] */
-    double *diagonal; /* [width] of it: eliminations overwrite all but the strict upper triangle */
-    double *sum;      /* [width] of h */
+    double *gram;      /* [width, width] */
+    double *diagonal;  /* [width] of it: eliminations overwrite all but the strict upper triangle */
+    double *sum;       /* [width] of h */
+    double *drift;     /* [width, hidden] of h with the drift; NULL: none was shown */
+    double *sum_drift; /* [hidden] */
     int64_t tokens;
     float *v;               /* [hidden, width] */
     struct mt_refit *refit; /* after solve */
@@ -33,7 +35,7 @@ uint64_t prune_fit_bytes(const struct prune *s)
                                            FIT_BLOCK * (n + d) * 4
                                      : 0;
 
-    return w * w * 8 + w * 16 + w * d * 4 + (obs > refit ? obs : refit);
+    return w * w * 8 + w * 16 + w * d * (s->o.drift > 0 ? 12 : 4) + (obs > refit ? obs : refit);
 }
 
 static mt_status fit_create(struct mt_ctx *ctx, const struct prune *s, struct prune_fit **out)
@@ -55,9 +57,26 @@ void prune_fit_free(struct prune_fit *f)
     mt_free(f->gram);
     mt_free(f->diagonal);
     mt_free(f->sum);
+    mt_free(f->drift);
+    mt_free(f->sum_drift);
     mt_free(f->v);
     mt_refit_free(f->refit);
     mt_free(f);
+}
+
+static mt_status fit_add_drift(struct mt_ctx *ctx, struct prune *s, int64_t m, const float *h,
+                               const float *drift)
+{
+    size_t w = (size_t)s->width, d = (size_t)s->hidden;
+    struct prune_fit *f = s->fit;
+
+    if (f->drift == NULL)
+        MT_TRY(mt_alloc0(ctx, w, d * sizeof(double), "drift", &f->drift));
+    if (f->sum_drift == NULL)
+        MT_TRY(mt_alloc0(ctx, d, sizeof(double), "drift", &f->sum_drift));
+    struct mt_neuron_sums sums = {.width = s->hidden, .plain = f->sum_drift};
+    MT_TRY(mt_neuron_sums_add(ctx, &sums, m, drift));
+    return mt_cross_add(ctx, m, s->width, s->hidden, h, s->width, drift, s->hidden, f->drift);
 }
 
 mt_status prune_fit_add(struct mt_ctx *ctx, struct prune *s, const struct mt_observation *ob)
@@ -74,6 +93,8 @@ mt_status prune_fit_add(struct mt_ctx *ctx, struct prune *s, const struct mt_obs
         struct mt_neuron_sums sums = {.width = s->width, .plain = s->fit->sum};
         MT_TRY(mt_neuron_sums_add(ctx, &sums, run, ob->h + t * s->width));
         MT_TRY(mt_gram_add(ctx, run, s->width, ob->h + t * s->width, s->width, s->fit->gram));
+        if (ob->drift != NULL)
+            MT_TRY(fit_add_drift(ctx, s, run, ob->h + t * s->width, ob->drift + t * s->hidden));
         s->fit->tokens += run;
     }
     return MT_OK;
@@ -148,11 +169,18 @@ static void fit_columns_apart(const struct prune *s, int64_t n, float *other, fl
     }
 }
 
-/* What kept features leave of the dense output is what the dropped ones gave. */
+/* What kept features leave of the dense output is what the dropped ones gave; and the drift. */
 static mt_status fit_build(struct mt_ctx *ctx, struct prune *s, struct fit_build *b, float *other,
                            double *residual)
 {
+    const struct prune_fit *f = s->fit;
+
     MT_TRY(mt_pool_run(ctx, b->n, fit_build_job, b));
+    for (int64_t i = 0; f->drift != NULL && i < b->n; i++) {
+        const double *drift = i < s->keep ? f->drift + s->kept[i] * s->hidden : f->sum_drift;
+        for (int64_t c = 0; c < s->hidden; c++)
+            residual[i * s->hidden + c] = s->o.drift * drift[c];
+    }
     return mt_normal_residual(ctx, b->n, s->width, s->hidden, b->rows, other, residual);
 }
 
@@ -198,7 +226,7 @@ mt_status prune_fit_solve(struct mt_ctx *ctx, struct prune *s, const struct mt_d
 
 /* h[m, columns] of the kept features, y[m, hidden] of all of them without any bias. */
 static mt_status fit_check_block(struct mt_ctx *ctx, struct prune *s, int64_t m, const float *all,
-                                 float *h, float *y)
+                                 const float *drift, float *h, float *y)
 {
     int64_t n = fit_columns(s);
 
@@ -207,6 +235,8 @@ static mt_status fit_check_block(struct mt_ctx *ctx, struct prune *s, int64_t m,
             h[t * n + i] = i < s->keep ? all[t * s->width + s->kept[i]] : 1;
     MT_TRY(mt_gemm_nt(ctx, m, s->hidden, s->width, 1, all, s->width, s->fit->v, s->width, 0, y,
                       s->hidden));
+    for (int64_t i = 0; drift != NULL && i < m * s->hidden; i++)
+        y[i] += (float)s->o.drift * drift[i];
     return mt_refit_check(ctx, s->fit->refit, m, h, y);
 }
 
@@ -222,7 +252,9 @@ mt_status prune_fit_check(struct mt_ctx *ctx, struct prune *s, const struct mt_o
         run = run < ob->m - t ? run : ob->m - t;
         run = run < FIT_BLOCK ? run : FIT_BLOCK;
         if (held_out)
-            st = fit_check_block(ctx, s, run, ob->h + t * s->width, h, h + FIT_BLOCK * n);
+            st = fit_check_block(ctx, s, run, ob->h + t * s->width,
+                                 ob->drift != NULL ? ob->drift + t * s->hidden : NULL, h,
+                                 h + FIT_BLOCK * n);
     }
     mt_free(h);
     return st;

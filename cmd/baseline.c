@@ -1,0 +1,50 @@
+#include "cmd/baseline.h"
+
+#include "lib/base/mem.h"
+#include "passes/convert/method.h"
+#include "passes/table.h"
+
+#include <stdio.h>
+#include <string.h>
+
+mt_status cmd_baseline_step(struct mt_ctx *ctx, const struct cmd_baseline *b,
+                            struct mt_walk_pass *step)
+{
+    const struct mt_pass *p = mt_pass_find("prune-ffn");
+    char drift[32];
+    void *opts;
+
+    mt_assert(p != NULL);
+    *step = (struct mt_walk_pass){.pass = p};
+    MT_TRY(mt_alloc0(ctx, 1, p->opts_size, "options", &opts));
+    mt_opt_defaults(p->opts, opts);
+    /* Options keep pointers to texts, which the caller's outlive. */
+    mt_status st = mt_opt_set(ctx, p->opts, opts, "width", b->width);
+    if (st == MT_OK)
+        st = mt_opt_set(ctx, p->opts, opts, "select", b->select);
+    if (st == MT_OK && b->refit != NULL)
+        st = mt_opt_set(ctx, p->opts, opts, "refit", b->refit);
+    snprintf(drift, sizeof drift, "%.17g", b->drift);
+    if (st == MT_OK && b->drift >= 0)
+        st = mt_opt_set(ctx, p->opts, opts, "drift", drift);
+    if (st != MT_OK) {
+        mt_free(opts);
+        return st;
+    }
+    step->opts = opts;
+    return MT_OK;
+}
+
+mt_status cmd_convert_step(struct mt_ctx *ctx, const void *pass_opts, struct mt_walk_pass *step,
+                           bool *owned)
+{
+    const struct mt_convert_opts *p = pass_opts;
+    const struct cmd_baseline want = {.width = p->active,
+                                      .select = p->select,
+                                      .refit = mt_convert_refit_names[p->refit],
+                                      .drift = p->drift};
+
+    *owned = strcmp(mt_convert_method_names[p->method], MT_CONVERT_PRUNE) == 0;
+    *step = (struct mt_walk_pass){.pass = mt_pass_find("convert-ffn"), .opts = p};
+    return *owned ? cmd_baseline_step(ctx, &want, step) : MT_OK;
+}
