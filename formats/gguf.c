@@ -1,4 +1,4 @@
-#include "formats/gguf.h"
+#include "formats/gguf_arch.h"
 
 #include "formats/check.h"
 #include "formats/safetensors.h"

@@ -1,6 +1,6 @@
 /* The architectures of llama.cpp that hold one of our families, and what their graphs compute
  * (spec: formats, 4.3; checked against its loader and its logits). */
-#include "formats/gguf.h"
+#include "formats/gguf_arch.h"
 
 #include <math.h>
 #include <stdio.h>

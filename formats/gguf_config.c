@@ -1,5 +1,5 @@
 /* Metadata of a GGUF file as the config.json of the same model. */
-#include "formats/gguf.h"
+#include "formats/gguf_arch.h"
 
 #include <inttypes.h>
 #include <math.h>

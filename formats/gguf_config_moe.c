@@ -1,5 +1,5 @@
 /* Experts, routers and what else a family alone has, from a file's keys to those of its config. */
-#include "formats/gguf.h"
+#include "formats/gguf_arch.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -1,5 +1,5 @@
 /* What a model is, in the keys of its architecture. */
-#include "formats/gguf.h"
+#include "formats/gguf_arch.h"
 
 #include <math.h>
 #include <string.h>
@@ -162,9 +162,15 @@ static int64_t meta_width(const struct mt_model *m, const char *arch)
     return moe->width;
 }
 
-/* llama.cpp's number of the type that most bytes have. */
+/* llama.cpp's number of the type that most bytes have; 1024: guessed. */
 static int meta_file_type(const struct mt_model *m)
 {
+    static const struct {
+        enum mt_dtype dtype;
+        int number;
+    } types[] = {{MT_F32, 0},   {MT_F16, 1},   {MT_BF16, 32}, {MT_Q4_0, 2},   {MT_Q4_1, 3},
+                 {MT_Q5_0, 8},  {MT_Q5_1, 9},  {MT_Q8_0, 7},  {MT_Q2_K, 10},  {MT_Q3_K, 12},
+                 {MT_Q4_K, 15}, {MT_Q5_K, 17}, {MT_Q6_K, 18}, {MT_MXFP4, 38}, {MT_NVFP4, 39}};
     uint64_t bytes[MT_DTYPE_COUNT] = {0};
     enum mt_dtype most = MT_F32;
 
@@ -173,7 +179,10 @@ static int meta_file_type(const struct mt_model *m)
     for (int d = 0; d < MT_DTYPE_COUNT; d++)
         if (bytes[d] > bytes[most])
             most = (enum mt_dtype)d;
-    return most == MT_F32 ? 0 : most == MT_F16 ? 1 : most == MT_BF16 ? 32 : 1024; /* guessed */
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
+        if (types[i].dtype == most)
+            return types[i].number;
+    return 1024;
 }
 
 mt_status mt_gguf_put_model(struct mt_ctx *ctx, const struct mt_model *m, struct mt_gguf_out *o)
@@ -185,7 +194,7 @@ mt_status mt_gguf_put_model(struct mt_ctx *ctx, const struct mt_model *m, struct
     mt_gguf_pair_text(o, NULL, "general.architecture", a->name);
     mt_gguf_pair_text(o, NULL, "general.type", "model");
     mt_gguf_pair_u32(o, NULL, "general.file_type", meta_file_type(m));
-    if (meta_file_type(m) == 1024)
+    if (meta_file_type(m) > 1 && meta_file_type(m) != 32)
         mt_gguf_pair_u32(o, NULL, "general.quantization_version", 2);
     mt_gguf_pair_u32(o, a->name, "block_count", m->hp.n_layers);
     mt_gguf_pair_u32(o, a->name, "context_length", m->hp.max_pos);

@@ -1,5 +1,5 @@
 /* Tensor names of GGUF and what they are (spec: formats, 4.3). */
-#include "formats/gguf.h"
+#include "formats/gguf_arch.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 /* Values that GGUF keeps in another shape than families do: norms with their one, DeepSeek's kv_b
  * in two, MXFP4 in GGML's blocks. */
-#include "formats/gguf.h"
+#include "formats/gguf_arch.h"
 #include "kernels/kernels.h"
 #include "lib/base/mem.h"
 

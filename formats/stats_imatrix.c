@@ -1,6 +1,6 @@
 #include "formats/stats_imatrix.h"
 
-#include "formats/gguf.h"
+#include "formats/gguf_arch.h"
 #include "lib/base/hash.h"
 #include "lib/base/mem.h"
 #include "lib/base/path.h"

@@ -1,5 +1,5 @@
 /* stats_imatrix_write.c: a profile as imatrix.gguf. */
-#include "formats/gguf.h"
+#include "formats/gguf_arch.h"
 #include "formats/stats_imatrix.h"
 #include "lib/base/mem.h"
 #include "lib/base/outdir.h"
