@@ -36,7 +36,7 @@ static mt_status job_walk(struct mt_ctx *ctx, const struct job *j)
                              .keep_on_failure = j->keep};
     struct mt_walk_result r = {0};
     struct mt_model *src = NULL;
-    char opts[4096] = {0};
+    char opts[4096] = {0}, text[128]; /* options point into the text */
     mt_status st = mt_model_open(ctx, mt_formats, j->source, &src);
 
     o.source = src;
@@ -44,7 +44,7 @@ static mt_status job_walk(struct mt_ctx *ctx, const struct job *j)
         mt_assert(p->opts_size <= sizeof opts);
         mt_opt_defaults(p->opts, opts);
         one.opts = opts;
-        char text[128], *rest = text;
+        char *rest = text;
         snprintf(text, sizeof text, "%s", j->options);
         for (char *w = strtok_r(text, " ", &rest); st == MT_OK && w != NULL;
              w = strtok_r(NULL, " ", &rest)) {
