@@ -9,6 +9,8 @@
 #define TREE_DEPTH_MAX 64
 #define TREE_VISITS_MAX ((size_t)1 << 22)
 #define TREE_NAME_MAX 1024u
+#define TREE_TENSORS_MAX ((size_t)1 << 20)
+#define TREE_NAMES_BYTES_MAX ((size_t)100000000)
 
 struct tree {
     struct mt_ctx *ctx;
@@ -16,7 +18,7 @@ struct tree {
     const char *what;
     struct mt_torch_tree *out;
     const struct mt_pickle *picked; /* its tensors are read, under names that begin there */
-    size_t n_visits;
+    size_t n_visits, names_bytes;
     char name[TREE_NAME_MAX]; /* of the value being visited, from the outermost */
     size_t picked_at;         /* where names of tensors begin; SIZE_MAX outside of `picked` */
 };
@@ -135,6 +137,10 @@ static mt_status tree_add_tensor(struct tree *t, const struct mt_pickle *v)
     }
     if (v == t->picked) /* the file is one tensor */
         name = "tensor";
+    t->names_bytes += strlen(name) + 1;
+    if (out->n >= TREE_TENSORS_MAX || t->names_bytes > TREE_NAMES_BYTES_MAX)
+        return mt_fail(t->ctx, MT_E_LIMIT,
+                       "%s: more tensors than a checkpoint has, or longer names", t->what);
     MT_TRY(mt_arena_strndup(t->ctx, t->arena, name, strlen(name), &f.name));
     MT_TRY(mt_grow(t->ctx, out->n, &out->cap, sizeof f, "names of tensors", &out->v));
     out->v[out->n++] = f;

@@ -1,9 +1,11 @@
 """Writes tests/fuzz/seeds: where fuzzing begins, beside tests/data. Hostile files, one per known case.
 
-usage: python scripts/refs/make_fuzz_seeds.py [OUT]     (needs nothing; run it in the root)
+usage: python scripts/refs/make_fuzz_seeds.py [OUT [MODEL...]]     (needs nothing; run it in the root)
 
 safetensors: the cases of the reference library's own tests. gguf: what readers of GGUF fell for.
-config: config.json and tensor names of tests/golden, so that every family is reached.
+config: config.json and tensor names of tests/golden and of each MODEL directory, so that every
+family is reached. The nat-* ones are gpt2, gemma2 and bert of tests/golden as `moetool convert
+--experts 4 --active 2 --shared 1 --arch native` writes them, and a model of unknown family (--ffn).
 """
 
 import glob
@@ -180,7 +182,8 @@ def jsons():
 # ---- config ----
 
 def configs():
-    for path in sorted(glob.glob("tests/golden/*/config.json")):
+    golden = sorted(glob.glob("tests/golden/*/config.json"))
+    for path in golden + [os.path.join(m, "config.json") for m in sys.argv[2:]]:
         name = os.path.basename(os.path.dirname(path))
         with open(path, "rb") as f:
             data = json.dumps(json.loads(f.read()), separators=(",", ":")).encode()

@@ -136,6 +136,35 @@ T_TEST(circles_and_explosions_end)
     T_FAILS(t, try_tree(t, text, at), MT_E_LIMIT, "once shared ones are told apart");
 }
 
+/* One tensor under millions of names. */
+T_TEST(shared_tensors_do_not_multiply_without_end)
+{
+    static const char leaf[] = "](" T1;
+    static char text[4096];
+    size_t n = 0;
+
+    for (size_t i = 0; i < sizeof leaf - 1; i++)
+        text[n++] = leaf[i];
+    text[n++] = 'e';
+    text[n++] = 'q';
+    text[n++] = 0;
+    for (char i = 1; i < 8; i++) {
+        text[n++] = '0';
+        text[n++] = ']';
+        text[n++] = '(';
+        for (int k = 0; k < 12; k++) {
+            text[n++] = 'h';
+            text[n++] = (char)(i - 1);
+        }
+        text[n++] = 'e';
+        text[n++] = 'q';
+        text[n++] = i;
+    }
+    text[n++] = '.';
+    T_FAILS(t, try_tree(t, text, n), MT_E_LIMIT, "more tensors than a checkpoint has");
+    T_CHECK(t, mt_mem_peak(&t->ctx) < (uint64_t)200 << 20);
+}
+
 T_TEST(many_values_are_counted_not_kept)
 {
     static const char end[] = KEY("t") T1 "u.";
