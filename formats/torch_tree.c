@@ -7,7 +7,7 @@
 #include <string.h>
 
 #define TREE_DEPTH_MAX 64
-#define TREE_VISITS_MAX ((size_t)1 << 22)
+#define TREE_VISITS_MAX ((size_t)1 << 24)
 #define TREE_NAME_MAX 1024u
 #define TREE_TENSORS_MAX ((size_t)1 << 20)
 #define TREE_NAMES_BYTES_MAX ((size_t)100000000)
