@@ -11,7 +11,8 @@
 static const char help_about[] =
     "Turns dense language models into Mixture-of-Experts models, and shows how far the result is "
     "from the original. Models are directories as on the Hugging Face hub (config.json and "
-    "safetensors), single files, or Org/Name in the local cache. Output appears whole or not at "
+    "safetensors), single files (safetensors, GGUF, torch), or Org/Name in the local cache. Output "
+    "appears whole or not at "
     "all.";
 
 /* Words of `text` from column `at`, wrapped at HELP_WIDTH; later lines start at `indent`. */
