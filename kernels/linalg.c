@@ -343,3 +343,13 @@ mt_status mt_normal_residual(struct mt_ctx *ctx, int64_t rows, int64_t n, int64_
     MT_TRY(linalg_check_sizes(ctx, rows, n, p));
     return mt_pool_run(ctx, linalg_tiles(rows, RESIDUAL_ROWS) * r.tiles, linalg_residual_job, &r);
 }
+
+void mt_axpy_f64(int64_t n, double a, const double *x, double *y)
+{
+    cblas_daxpy((int)n, a, x, 1, y, 1);
+}
+
+double mt_dot_f64(int64_t n, const double *x, const double *y)
+{
+    return cblas_ddot((int)n, x, 1, y, 1);
+}

@@ -47,4 +47,7 @@ MT_NODISCARD mt_status mt_ridge_solve(struct mt_ctx *ctx, int64_t n, int64_t p, 
 /* b[rows,p] -= a[rows,n] * w[p,n]^T in fp64: what a solution w leaves of normal equations. */
 MT_NODISCARD mt_status mt_normal_residual(struct mt_ctx *ctx, int64_t rows, int64_t n, int64_t p,
                                           const double *a, const float *w, double *b);
+/* y[n] += a x[n] and the sum of x[n] y[n], in fp64, on the calling thread. */
+void mt_axpy_f64(int64_t n, double a, const double *x, double *y);
+double mt_dot_f64(int64_t n, const double *x, const double *y);
 #endif

@@ -38,11 +38,9 @@ static mt_status obs_load_job(struct mt_ctx *ctx, int64_t i, void *arg)
 
 static void obs_score(struct obs *s, int64_t i)
 {
-    double sum = 0;
+    const double *w = s->w + i * s->d;
 
-    for (int64_t c = 0; c < s->d; c++)
-        sum += s->w[i * s->d + c] * s->w[i * s->d + c];
-    s->score[i] = sum / s->p[i * s->n + i];
+    s->score[i] = mt_dot_f64(s->d, w, w) / s->p[i * s->n + i];
 }
 
 /* Row i of P and W without feature q. P of the features left is the inverse of their Gram matrix.
@@ -56,10 +54,8 @@ static mt_status obs_drop_job(struct mt_ctx *ctx, int64_t job, void *arg)
             continue;
         double *p = s->p + i * s->n, *w = s->w + i * s->d, at = p[s->q];
         double share = s->row_p[i];
-        for (int64_t j = 0; j < s->n; j++)
-            p[j] -= at * s->row_p[j];
-        for (int64_t c = 0; c < s->d; c++)
-            w[c] -= share * s->row_w[c];
+        mt_axpy_f64(s->n, -at, s->row_p, p);
+        mt_axpy_f64(s->d, -share, s->row_w, w);
         obs_score(s, i);
     }
     return mt_check_cancel(ctx);

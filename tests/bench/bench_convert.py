@@ -56,11 +56,25 @@ def row(name, c, seconds=None, peak=None):
           f"| {100 * c['top1']:.1f} | {c['parameters_active'] / 1e6:.2f} | {tail} |", flush=True)
 
 
+def rows(share, quick):
+    """(name, options) of a share's rows."""
+    out = [(f"best, {n} experts", ["--experts", n]) for n in (("64",) if quick else ("16", "32", "64"))]
+    if quick:
+        return out
+    out += [(f"cluster + ridge, {n} experts", ["--experts", n, "--partition", "cluster"]) for n in ("8", "64")]
+    if share == "50%":
+        out += [(f"{p} + {r}, 64 experts", ["--experts", "64", "--partition", p, "--router", r])
+                for p in ("cluster", "random", "contiguous") for r in ("centroid", "ridge") if (p, r) != ("cluster", "ridge")]
+        out += [("best without refit, 64 experts", ["--experts", "64", "--refit", "none"]),
+                ("best without moves, 64 experts", ["--experts", "64", "--moves", "0"])]
+    return out
+
+
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--moetool", default=str(ROOT / "build/current/moetool"))
     ap.add_argument("--model", default=str(ROOT / "tests/data/tinymix-dense"))
-    ap.add_argument("--quick", action="store_true", help="cluster + ridge only")
+    ap.add_argument("--quick", action="store_true", help="best with 64 experts only")
     a = ap.parse_args()
     tmp = tempfile.mkdtemp()
     try:
@@ -69,17 +83,12 @@ def main():
             print("| method | KL | perplexity × | same top-1 % | active M | CPU s | peak MiB |")
             print("|---|---|---|---|---|---|---|")
             seen = set()
-            grid = [(n, "cluster", "ridge") for n in ("8", "16", "32", "64")]
-            if share == "50%" and not a.quick:
-                grid += [("64", p, r) for p in ("cluster", "random", "contiguous") for r in ("centroid", "ridge")
-                         if (p, r) != ("cluster", "ridge")]
-            for n, partition, router in grid:
-                j, seconds, peak = convert(a.moetool, a.model, f"{tmp}/out", [
-                    "--experts", n, "--active", share, "--shared", "0", "--partition", partition, "--router", router])
+            for name, options in rows(share, a.quick):
+                j, seconds, peak = convert(a.moetool, a.model, f"{tmp}/out", ["--active", share, "--shared", "0"] + options)
                 cands = j["validation"]["candidates"]
-                row(f"{partition} + {router}, {n} experts", cands[0], seconds, peak)
+                row(name, cands[0], seconds, peak)
                 for c in cands[1:]:
-                    if n == "64" and c["name"] not in seen:
+                    if "64" in options and c["name"] not in seen:
                         seen.add(c["name"])
                         row(f"{c['name']} (as 64 experts)", c)
     finally:
