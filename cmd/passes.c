@@ -1,9 +1,37 @@
 #include "cmd/cmd.h"
 
 #include "lib/base/json.h"
+#include "passes/convert/method.h"
 #include "passes/table.h"
 
 #include <stdio.h>
+#include <string.h>
+
+static void passes_part(const char *name, const char *summary, const char *help)
+{
+    printf("\n%s: %s\n", name, summary);
+    if (help != NULL)
+        cmd_help_text(help);
+}
+
+/* What a conversion is made of. Entry 0 of the tables is "auto". */
+static void passes_convert_parts(void)
+{
+    printf("\nmethods (--method):\n");
+    for (int i = 1; mt_convert_methods[i] != NULL; i++)
+        passes_part(mt_convert_methods[i]->name, mt_convert_methods[i]->summary,
+                    mt_convert_methods[i]->help);
+    passes_part(MT_CONVERT_PRUNE, "no experts: static pruning, the yardstick",
+                "convert then runs the pass prune-ffn: --active is the width that stays.");
+    printf("\nrouters (--router):\n");
+    for (int i = 1; mt_convert_routers[i] != NULL; i++)
+        passes_part(mt_convert_routers[i]->name, mt_convert_routers[i]->summary,
+                    mt_convert_routers[i]->help);
+    printf("\nrefits (--refit):\n");
+    for (int i = 1; mt_convert_refits[i] != NULL; i++)
+        passes_part(mt_convert_refits[i]->name, mt_convert_refits[i]->summary,
+                    mt_convert_refits[i]->help);
+}
 
 static void passes_one(const struct mt_pass *p)
 {
@@ -11,6 +39,8 @@ static void passes_one(const struct mt_pass *p)
     cmd_help_text(p->help);
     printf("\noptions:\n");
     cmd_help_opts(p->opts);
+    if (strcmp(p->name, "convert-ffn") == 0)
+        passes_convert_parts();
 }
 
 static void passes_json_opts(struct mt_json *list, const struct mt_opt *rows)

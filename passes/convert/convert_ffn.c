@@ -424,11 +424,8 @@ const struct mt_pass mt_pass_convert_ffn = {
         "Divides the neurons of every dense FFN among experts of one width, gathered bit for bit, "
         "so that with all experts active the model computes what it did. Zero neurons pad widths "
         "that do not divide.\n\n"
-        "--partition cluster shares the neurons that act most and groups the others by balanced "
-        "k-means on their gate rows with an exact assignment (after MoEfication, arXiv "
-        "2110.01786, and LLaMA-MoE). --router ridge fits, in closed form, which experts "
-        "contribute most (labels from ||V_e h_e||); centroid takes the mean gate row of an "
-        "expert (ExpertWeaver, arXiv 2602.15521).\n\n"
+        "A conversion is a method (which neurons go where), a router and a refit; `moetool passes "
+        "convert-ffn` describes them all.\n\n"
         "Dense experts want weight 1. Formats that normalise weights get the missing factor in "
         "down_proj, and routers are multiplied by 2^-M so that weights become even while the "
         "choice stays; the report tells the remaining error.",
