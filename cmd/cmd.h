@@ -95,6 +95,10 @@ MT_NODISCARD mt_status cmd_open_model(struct mt_ctx *ctx, const char *path, stru
  * hung on m. `path` NULL: none. */
 MT_NODISCARD mt_status cmd_open_profile(struct mt_ctx *ctx, const char *path, struct mt_model *m,
                                         struct mt_profile **out);
+/* Measures such statistics on the windows of `data` (measure.c) and hangs them on m; *given*. */
+MT_NODISCARD mt_status cmd_measure_profile(struct mt_ctx *ctx, const struct cmd_args *a,
+                                           struct mt_model *m, struct mt_device *dev,
+                                           const struct mt_dataset *data, struct mt_profile **out);
 MT_NODISCARD mt_status cmd_open_device(struct mt_ctx *ctx, const struct cmd_args *a,
                                        struct mt_device **dev);
 /* Tokens in a window, by the command's data options and the model's context. */

@@ -2,6 +2,7 @@
  *
  * A pass is a table row and a few hooks. It selects by role and edits a plan (model.h):
  *
+ *   profiles whether statistics of the source must be known before all else
  *   create   reads options and the source model, refuses what cannot work, makes its state
  *   aim      right after create: the format the result will have; NULL when nothing is written.
  *            For passes that choose what to make by what can be written
@@ -75,6 +76,9 @@ struct mt_pass {
     const struct mt_opt *opts;
     size_t opts_size;
 
+    /* With these options `create` looks up in src->profile what happened in each domain of the text.
+     * Who has text and no profile measures one first (profile_run.h). NULL: never. */
+    bool (*profiles)(const void *opts);
     mt_status (*create)(struct mt_ctx *ctx, const void *opts, const struct mt_model *src,
                         void **state);
     mt_status (*aim)(struct mt_ctx *ctx, void *state, const struct mt_model *src,

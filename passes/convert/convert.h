@@ -21,7 +21,8 @@ enum convert_stage { CONVERT_METHOD, CONVERT_ROUTER, CONVERT_REFIT, CONVERT_DONE
 
 struct convert {
     struct mt_convert_opts o;
-    struct mt_moe_shape shape;
+    struct mt_moe_shape shape; /* of the widest layer, where they differ */
+    int64_t active;            /* neurons that act for a token, over all layers */
     const struct mt_convert_method *method;
     const struct mt_convert_router *router;
     const struct mt_convert_refit *refit;
@@ -36,6 +37,7 @@ struct convert {
 
     /* The layer at hand. */
     enum convert_stage stage;
+    struct mt_moe_shape here; /* its shape */
     struct mt_convert_at at;
     const struct mt_model *plan;
     int64_t n_tokens; /* of the data; 0: nothing was shown */
@@ -69,6 +71,9 @@ MT_NODISCARD mt_status convert_make_form(struct mt_ctx *ctx, struct convert *s,
 /* The router that will be stored, linear or not; borrows its arrays. */
 struct mt_router_form convert_stored_form(const struct convert *s);
 
+/* The shape of one layer. */
+MT_NODISCARD mt_status convert_layer_shape(struct mt_ctx *ctx, const struct convert *s, int layer,
+                                           struct mt_moe_shape *out);
 MT_NODISCARD mt_status convert_plan(struct mt_ctx *ctx, struct convert *s, struct mt_model *m);
 /* Sources of all records of the layer. */
 MT_NODISCARD mt_status convert_store(struct mt_ctx *ctx, struct convert *s, struct mt_model *m);

@@ -123,6 +123,7 @@ static void convert_end_layer(struct convert *s)
     mt_split_free(s->division.split);
     mt_free(s->division.scale);
     mt_free(s->division.representative);
+    mt_free(s->division.weight);
     mt_json_free(s->division.facts);
     s->division = (struct mt_convert_division){0};
     mt_free(s->routing.w);
@@ -189,6 +190,13 @@ static mt_status convert_aim(struct mt_ctx *ctx, void *state, const struct mt_mo
     return convert_setup(ctx, s, src);
 }
 
+static bool convert_profiles(const void *opts)
+{
+    const struct mt_convert_opts *o = opts;
+
+    return o->method > 0 && mt_convert_methods[o->method]->profiles;
+}
+
 static unsigned convert_needs(const void *state)
 {
     const struct convert *s = state;
@@ -217,6 +225,12 @@ static int convert_rounds(const void *state)
     return n > 0 ? n : 1;
 }
 
+static uint64_t convert_columns(const struct mt_moe_shape *p)
+{
+    return (uint64_t)(p->n_shared > 0 ? p->shared_width : 0) +
+           (uint64_t)p->n_experts * (uint64_t)p->expert_width;
+}
+
 static uint64_t convert_memory(const void *state, const struct mt_model *m)
 {
     const struct convert *s = state;
@@ -240,7 +254,10 @@ static uint64_t convert_memory(const void *state, const struct mt_model *m)
     if (refit > method)
         method = refit;
     /* Routers and index lists stay with the plan. */
-    return method + 2 * n * d * 4 + (uint64_t)s->shape.n_layers * (n * d * 4 + w * 16);
+    method += 2 * n * d * 4 + (uint64_t)s->shape.n_layers * (n * d * 4 + w * 16);
+    if (s->shape.own_widths)
+        method += convert_columns(&s->shape) * (d * 4 + (uint64_t)s->shape.n_layers * 8);
+    return method;
 }
 
 static mt_status convert_plan_hook(struct mt_ctx *ctx, void *state, struct mt_model *m)
@@ -253,8 +270,7 @@ static mt_status convert_plan_hook(struct mt_ctx *ctx, void *state, struct mt_mo
 static void convert_count_lists(struct mt_layer_numbers *out, const struct mt_split *split,
                                 const unsigned char *seen)
 {
-    int64_t total = ((int64_t)split->n_experts + split->n_shared) * split->expert_width;
-    int64_t entries = 0, distinct = 0;
+    int64_t total = mt_split_entries(split), entries = 0, distinct = 0;
 
     for (int64_t i = 0; i < total; i++)
         entries += split->idx[i] >= 0;
@@ -277,14 +293,14 @@ static mt_status convert_decide(struct mt_ctx *ctx, struct convert *s)
     s->method_state = NULL;
     const struct mt_split *split = s->at.split = s->division.split;
     s->at.representative = s->division.representative;
+    s->at.weight = s->division.weight;
     mt_split_checksum(split, out->lists);
     out->shared = mt_split_shared_width(split);
     out->shared_by = s->division.shared_by;
     out->facts = s->division.facts;
     s->division.facts = NULL;
     MT_TRY(mt_alloc0(ctx, (size_t)split->width, 1, "neurons", &seen));
-    for (int64_t i = 0; i < ((int64_t)split->n_experts + split->n_shared) * split->expert_width;
-         i++)
+    for (int64_t i = 0; i < mt_split_entries(split); i++)
         if (split->idx[i] >= 0)
             seen[split->idx[i]] = 1;
     convert_count_lists(out, split, seen);
@@ -344,9 +360,10 @@ static mt_status convert_begin(struct mt_ctx *ctx, void *state, struct mt_model 
     s->at = (struct mt_convert_at){.o = &s->o,
                                    .labels = s->at.labels,
                                    .src = s->at.src,
-                                   .shape = &s->shape,
+                                   .shape = &s->here,
                                    .dense = &s->dense[layer],
                                    .layer = layer};
+    MT_TRY(convert_layer_shape(ctx, s, layer, &s->here));
     if (s->method->begin != NULL)
         MT_TRY(s->method->begin(ctx, &s->at, &s->method_state));
     return MT_OK;
@@ -433,6 +450,7 @@ const struct mt_pass mt_pass_convert_ffn = {
     .opts_size = sizeof(struct mt_convert_opts),
     .create = convert_create,
     .aim = convert_aim,
+    .profiles = convert_profiles,
     .needs = convert_needs,
     .rounds = convert_rounds,
     .plan = convert_plan_hook,

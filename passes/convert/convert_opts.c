@@ -13,6 +13,9 @@ static const char *const convert_scale_names[] = {"auto", "unit", "E/k", NULL};
 static const char *const convert_pa_target_names[] = {"k-hot", "soft", NULL};
 static const char *const convert_pa_kl_names[] = {"router-first", "target-first", NULL};
 
+/* enum mt_convert_cover */
+static const char *const convert_cover_names[] = {"none", "nearest", NULL};
+
 const char *const mt_convert_arch_names[] = {
     "auto",      "glm4_moe",  "dots1", "granitemoeshared", "granitemoe", "mixtral",
     "qwen3_moe", "qwen2_moe", "olmoe", "native",           NULL};
@@ -24,9 +27,9 @@ const struct mt_opt mt_convert_opt_table[] = {
     MT_OPT_INT(struct mt_convert_opts, experts, "experts", 0, "N", "0", 0, MT_SHAPE_EXPERTS_MAX,
                "routed experts per layer; 0: as many, up to 64, as leave experts a multiple of 32 "
                "neurons wide, a power of two if one does"),
-    MT_OPT_STR(struct mt_convert_opts, active, "active", 0, "K|P%", "50%",
+    MT_OPT_STR(struct mt_convert_opts, active, "active", 0, "K|P%", "auto",
                "routed experts per token, or how much of the FFN's width may act for a token, "
-               "shared experts included"),
+               "shared experts included; auto: 50%, for method readme 1"),
     MT_OPT_STR(struct mt_convert_opts, shared, "shared", 0, "S", "auto",
                "shared experts of the same width; auto: 1 where the target has them"),
     MT_OPT_ENUM(struct mt_convert_opts, partition, "partition", 0, "HOW", "auto",
@@ -59,6 +62,12 @@ const struct mt_opt mt_convert_opt_table[] = {
                "which neurons method prune-baseline keeps: obs, wanda, flap or magnitude"),
     MT_OPT_NUM(struct mt_convert_opts, drift, "drift", 0, "B", "0.5", 0, 1,
                "how much of what earlier layers went astray a refit should bring back"),
+    MT_OPT_NUM(struct mt_convert_opts, keep, "keep", 0, "P", "0.5", 0, 1,
+               "share of the neurons in a domain's mask, of method readme; of those that count as "
+               "active for router overlap"),
+    MT_OPT_ENUM(struct mt_convert_opts, cover, "cover", 0, "HOW", "none", convert_cover_names,
+                "neurons that no domain of method readme takes: none drops them, nearest has them "
+                "always on"),
     MT_OPT_ENUM(struct mt_convert_opts, arch, "arch", 0, "A", "auto", mt_convert_arch_names,
                 "target architecture; auto: the first that holds the result exactly in the format "
                 "that is written: qwen3_moe for a Qwen3 source without shared experts, else "

@@ -30,6 +30,9 @@ struct mt_convert_opts {
     int pa_kl;      /* 0: the router first; 1: the target first */
     int arch;       /* index into mt_convert_arch_names */
 
+    double keep; /* of method readme and router overlap */
+    int cover;   /* enum mt_convert_cover */
+
     const struct mt_format *format; /* no option: what will be written; NULL: a directory */
 };
 
@@ -38,6 +41,12 @@ enum mt_convert_scale {
     MT_CONVERT_SCALE_AUTO, /* what the method is made for */
     MT_CONVERT_SCALE_UNIT,
     MT_CONVERT_SCALE_SHARE, /* E/k (FactorLLM, LLaMA-MoE) */
+};
+
+/* What becomes of neurons that a method leaves out. */
+enum mt_convert_cover {
+    MT_CONVERT_COVER_NONE,
+    MT_CONVERT_COVER_NEAREST, /* they are always on */
 };
 
 extern const struct mt_opt mt_convert_opt_table[];

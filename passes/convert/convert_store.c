@@ -6,15 +6,28 @@
 
 /* ---- plan ---- */
 
+mt_status convert_layer_shape(struct mt_ctx *ctx, const struct convert *s, int layer,
+                              struct mt_moe_shape *out)
+{
+    *out = s->shape;
+    if (s->method->layer_shape == NULL)
+        return MT_OK;
+    return s->method->layer_shape(ctx, &s->o, s->at.src, layer, out);
+}
+
 static mt_status store_plan_layer(struct mt_ctx *ctx, struct convert *s, struct mt_model *m,
                                   int layer)
 {
+    struct mt_moe_shape here;
+
     if (m->ffn[layer].moe || m->ffn[layer].width != s->shape.width)
         return mt_fail(ctx, MT_E_UNSUPPORTED,
                        "convert-ffn must come before passes that change FFNs: run them in a "
                        "second command");
     MT_TRY(mt_dense_ffn_find(ctx, m, layer, &s->dense[layer]));
-    MT_TRY(mt_moe_plan_layer(ctx, &s->shape, &s->dense[layer], m, layer));
+    MT_TRY(convert_layer_shape(ctx, s, layer, &here));
+    MT_TRY(mt_moe_plan_layer(ctx, &here, &s->dense[layer], m, layer));
+    s->active += here.k * here.expert_width + (here.n_shared > 0 ? here.shared_width : 0);
     return s->has_form && !s->near ? mt_router_form_plan(ctx, &s->form, false, m, layer) : MT_OK;
 }
 
@@ -26,6 +39,7 @@ mt_status convert_plan(struct mt_ctx *ctx, struct convert *s, struct mt_model *m
     m->family = mt_family_find(s->shape.target->family);
     if (m->family == NULL)
         return mt_fail(ctx, MT_E_UNSUPPORTED, "family %s is not known", s->shape.target->family);
+    s->active = 0;
     for (int l = 0; l < s->shape.n_layers; l++)
         MT_TRY(mt_wrap(ctx, store_plan_layer(ctx, s, m, l), "layer %d", l));
     /* Refused as soon as later, so that warnings are about what will be written. */
@@ -51,9 +65,8 @@ mt_status convert_plan(struct mt_ctx *ctx, struct convert *s, struct mt_model *m
 static mt_status store_fitted(struct mt_ctx *ctx, const struct convert *s, struct mt_spill *spill,
                               struct mt_tensor *down, int64_t first, float scale)
 {
-    int64_t ld = (s->shape.n_experts + s->shape.n_shared) * s->shape.expert_width;
-
-    return mt_spill_put(ctx, spill, down, s->down.down + first, ld, scale);
+    return mt_spill_put(ctx, spill, down, s->down.down + first, mt_split_entries(s->division.split),
+                        scale);
 }
 
 static mt_status store_expert(struct mt_ctx *ctx, const struct convert *s, struct mt_model *m,
@@ -83,12 +96,12 @@ static mt_status store_experts(struct mt_ctx *ctx, struct convert *s, struct mt_
             scale *= s->division.scale[e];
         if (s->down.gain != NULL)
             scale *= s->down.gain[e];
-        MT_TRY(store_expert(ctx, s, m, spill, e, mt_split_expert(split, e), s->shape.expert_width,
+        MT_TRY(store_expert(ctx, s, m, spill, e, mt_split_expert(split, e), split->expert_width,
                             scale));
     }
-    if (s->shape.n_shared > 0)
+    if (split->shared_width > 0)
         return store_expert(ctx, s, m, spill, MT_EXPERT_SHARED, mt_split_shared(split),
-                            s->shape.shared_width, (float)mt_target_shared_alpha(s->shape.target));
+                            split->shared_width, (float)mt_target_shared_alpha(s->shape.target));
     return MT_OK;
 }
 
@@ -98,11 +111,32 @@ static mt_status store_router(struct mt_ctx *ctx, const struct convert *s, struc
 
     const struct mt_router_form form = convert_stored_form(s);
     MT_TRY(mt_router_form_store(ctx, &form, m, s->at.layer));
-    MT_TRY(mt_moe_set_constants(ctx, &s->shape, m, s->at.layer));
+    MT_TRY(mt_moe_set_constants(ctx, &s->here, m, s->at.layer));
     if (!s->routing.has_bias)
         return MT_OK;
     MT_TRY(mt_model_need(ctx, m, mt_role(MT_ROLE_ROUTER_BIAS, s->at.layer, MT_EXPERT_NONE), &t));
     return mt_source_floats(ctx, m, t, s->routing.bias);
+}
+
+/* The source's columns times the weights of their entries, as a refit would give them. */
+static mt_status store_weighted(struct mt_ctx *ctx, struct convert *s)
+{
+    const struct mt_split *split = s->division.split;
+    const struct mt_dense_ffn *f = &s->dense[s->at.layer];
+    int64_t n = mt_split_entries(split);
+    float *row;
+
+    MT_TRY(mt_alloc(ctx, (size_t)f->hidden, (size_t)n * sizeof(float), "down_proj", &s->down.down));
+    MT_TRY(mt_alloc(ctx, (size_t)f->width, sizeof(*row), "a row of down_proj", &row));
+    mt_status st = MT_OK;
+    for (int64_t r = 0; r < f->hidden && st == MT_OK; r++) {
+        st = mt_tensor_fetch_f32(ctx, f->down, r, 1, row);
+        for (int64_t c = 0; c < n && st == MT_OK; c++)
+            s->down.down[r * n + c] =
+                split->idx[c] >= 0 ? s->division.weight[c] * row[split->idx[c]] : 0;
+    }
+    mt_free(row);
+    return st;
 }
 
 mt_status convert_store(struct mt_ctx *ctx, struct convert *s, struct mt_model *m)
@@ -110,6 +144,8 @@ mt_status convert_store(struct mt_ctx *ctx, struct convert *s, struct mt_model *
     struct mt_spill *spill = NULL;
 
     MT_TRY(store_router(ctx, s, m));
+    if (s->down.down == NULL && s->division.weight != NULL)
+        MT_TRY(store_weighted(ctx, s));
     if (s->down.down == NULL)
         return store_experts(ctx, s, m, NULL);
     MT_TRY(mt_spill_begin(ctx, &spill));

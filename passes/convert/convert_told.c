@@ -63,10 +63,53 @@ static void told_fits(struct mt_ctx *ctx, const struct told_sums *y, struct mt_j
                100 * y->ties);
 }
 
+static void told_shape(struct mt_ctx *ctx, const struct convert *s, double active)
+{
+    const struct mt_moe_shape *p = &s->shape;
+    const char *plural = p->expert_width == 1 ? "" : "s";
+
+    if (p->own_widths)
+        mt_log(ctx, MT_LOG_INFO,
+               "%d of %d experts, each at most %lld neuron%s wide, and %lld shared neurons act for "
+               "a token (%.1f %% of %lld on average)",
+               p->k, p->n_experts, (long long)p->expert_width, plural,
+               (long long)(p->n_shared > 0 ? p->shared_width : 0), 100 * active / (double)p->width,
+               (long long)p->width);
+    else
+        mt_log(ctx, MT_LOG_INFO,
+               "%d of %d experts and %d shared, each %lld neuron%s wide, act for a token (%.1f %% "
+               "of %lld)",
+               p->k, p->n_experts, p->n_shared, (long long)p->expert_width, plural,
+               100 * active / (double)p->width, (long long)p->width);
+}
+
+/* Neurons that were left out, or are there several times. */
+static void told_coverage(struct mt_ctx *ctx, const struct convert *s, struct mt_json *out)
+{
+    double all = (double)s->shape.width * s->shape.n_layers;
+    int64_t dropped = 0, copies = 0;
+
+    for (int l = 0; l < s->shape.n_layers; l++) {
+        dropped += s->numbers[l].dropped;
+        copies += s->numbers[l].copies;
+    }
+    if (dropped > 0) {
+        mt_json_set_num(out, "dropped_share", (double)dropped / all);
+        mt_log(ctx, MT_LOG_INFO, "%.1f %% of the neurons are in no expert",
+               100 * (double)dropped / all);
+    }
+    if (copies > 0) {
+        mt_json_set_num(out, "copied_share", (double)copies / all);
+        mt_log(ctx, MT_LOG_INFO,
+               "experts overlap: %.1f %% more neurons than there are, beside those dropped",
+               100 * (double)copies / all);
+    }
+}
+
 mt_status convert_tell(struct mt_ctx *ctx, const struct convert *s, struct mt_json *out)
 {
     const struct mt_moe_shape *p = &s->shape;
-    int64_t active = p->k * p->expert_width + p->n_shared * p->expert_width;
+    double active = (double)s->active / p->n_layers;
     const struct told_sums y = told_add_up(s);
 
     mt_json_set_str(out, "method", s->method->name);
@@ -78,17 +121,15 @@ mt_status convert_tell(struct mt_ctx *ctx, const struct convert *s, struct mt_js
     mt_json_set_int(out, "active", p->k);
     mt_json_set_int(out, "shared", p->n_shared);
     mt_json_set_int(out, "expert_width", p->expert_width);
+    if (p->own_widths)
+        mt_json_set_int(out, "shared_width", p->n_shared > 0 ? p->shared_width : 0);
     mt_json_set_int(out, "zero_shared_width", p->n_shared == 0 ? p->shared_width : 0);
-    mt_json_set_num(out, "active_share", (double)active / (double)p->width);
+    mt_json_set_num(out, "active_share", active / (double)p->width);
     mt_json_set_int(out, "flatten_max", y.flatten);
     mt_json_set_num(out, "alpha", mt_target_alpha(p->target, p->n_experts, p->k));
     mt_json_set_num(out, "weight_bound_max", y.bound);
-    mt_log(ctx, MT_LOG_INFO,
-           "%d of %d experts and %d shared, each %lld neuron%s wide, act for a token (%.1f %% of "
-           "%lld)",
-           p->k, p->n_experts, p->n_shared, (long long)p->expert_width,
-           p->expert_width == 1 ? "" : "s", 100 * (double)active / (double)p->width,
-           (long long)p->width);
+    told_shape(ctx, s, active);
+    told_coverage(ctx, s, out);
     if (y.near > 0) {
         double share = y.near / p->n_layers;
         mt_json_set_num(out, "nearest_linear_agreement_mean", share);

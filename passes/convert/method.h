@@ -42,6 +42,7 @@ struct mt_convert_at {
     bool observed;                 /* activations were shown to this layer */
     const struct mt_split *split;  /* from `decide` on */
     const int32_t *representative; /* from `decide` on; NULL: the method names none */
+    const float *weight;           /* from `decide` on; of mt_convert_division */
     const float *router;           /* [E, hidden], from `make` on, as it will be stored; NULL: it is
                                       not linear */
     const float *router_bias;      /* [E], selection only; NULL: none */
@@ -53,7 +54,9 @@ struct mt_convert_division {
     float *scale;            /* [E] on each routed expert's output; NULL: 1 */
     int shared_by;           /* enum mt_shared_by */
     int32_t *representative; /* [E] a neuron that speaks for each expert; NULL: none is named */
-    struct mt_json *facts;   /* what else the report should say of this layer; NULL: nothing */
+    float *weight; /* [entries of the lists] on each entry's down column; NULL: 1. For neurons that
+                      several experts hold; contribution norms do not know of it */
+    struct mt_json *facts; /* what else the report should say of this layer; NULL: nothing */
 };
 
 struct mt_convert_method {
@@ -65,9 +68,17 @@ struct mt_convert_method {
     bool data;          /* cannot do without activations */
     unsigned needs;     /* MT_NEED_INPUTS | HIDDEN | OUTPUT: what `observe` reads */
 
+    /* It asks src->profile what neurons did in each domain, before shapes are fixed: the caller
+     * measures that first (mt_pass.profiles). */
+    bool profiles;
+
     /* Shapes of the result: N, k, S, widths, target. NULL: mt_moe_shape_read of the options. */
     mt_status (*shape)(struct mt_ctx *ctx, const struct mt_convert_opts *o,
                        const struct mt_model *src, struct mt_moe_shape *shape);
+    /* Widths of one layer, where they are not the same everywhere (own_widths): *shape is a copy of
+     * the whole's. Only the native layout holds such layers. NULL: all alike. */
+    mt_status (*layer_shape)(struct mt_ctx *ctx, const struct mt_convert_opts *o,
+                             const struct mt_model *src, int layer, struct mt_moe_shape *shape);
     int (*rounds)(const struct mt_convert_at *at); /* NULL: 0, decides without activations */
     uint64_t (*memory)(const struct mt_convert_at *at);
     mt_status (*begin)(struct mt_ctx *ctx, const struct mt_convert_at *at, void **state);

@@ -62,7 +62,7 @@ int mt_convert_name_find(const char *const *names, const char *name)
 struct mt_shape_ask mt_convert_ask(const struct mt_convert_opts *o)
 {
     return (struct mt_shape_ask){.experts = o->experts,
-                                 .active = o->active,
+                                 .active = strcmp(o->active, "auto") == 0 ? "50%" : o->active,
                                  .shared = o->shared,
                                  .arch = mt_convert_arch_names[o->arch],
                                  .format = o->format};

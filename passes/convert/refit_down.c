@@ -32,7 +32,7 @@ struct down {
 
 static int64_t down_columns(const struct mt_moe_shape *p)
 {
-    return ((int64_t)p->n_experts + p->n_shared) * p->expert_width;
+    return (p->n_shared > 0 ? p->shared_width : 0) + p->n_experts * p->expert_width;
 }
 
 static int down_rounds(const struct mt_convert_at *at)
@@ -69,13 +69,15 @@ static mt_status down_prior_job(struct mt_ctx *ctx, int64_t job, void *arg)
     int64_t from = job * DOWN_ROWS;
     int64_t n = f->hidden - from < DOWN_ROWS ? f->hidden - from : DOWN_ROWS;
     const int32_t *idx = s->at->split->idx;
+    const float *weight = s->at->weight;
     float *rows;
 
     MT_TRY(mt_alloc(ctx, (size_t)n, (size_t)f->width * sizeof(*rows), "down_proj rows", &rows));
     mt_status st = mt_tensor_fetch_f32(ctx, f->down, from, n, rows);
     for (int64_t r = 0; st == MT_OK && r < n; r++)
         for (int64_t c = 0; c < s->n; c++)
-            s->prior[(from + r) * s->n + c] = idx[c] >= 0 ? rows[r * f->width + idx[c]] : 0;
+            s->prior[(from + r) * s->n + c] =
+                idx[c] >= 0 ? rows[r * f->width + idx[c]] * (weight != NULL ? weight[c] : 1) : 0;
     mt_free(rows);
     return st;
 }

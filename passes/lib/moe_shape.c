@@ -136,7 +136,7 @@ void mt_moe_shape_tell(struct mt_ctx *ctx, const struct mt_shape_ask *ask,
     if (s->zero_biases)
         mt_log(ctx, MT_LOG_INFO, "%s wants biases on q, k and v: zeros are written",
                s->target->family);
-    if (s->expert_width % MT_SHAPE_BLOCK == 0 && padding == 0)
+    if (s->own_widths || (s->expert_width % MT_SHAPE_BLOCK == 0 && padding == 0))
         return;
     int better = ask->experts == 0 ? 0 : shape_better_count(s);
     if (better > 0)

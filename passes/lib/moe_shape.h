@@ -33,6 +33,7 @@ struct mt_moe_shape {
     int64_t expert_width;   /* I = ceil(width / (N + S)) */
     int64_t shared_width;   /* as stored: S * I, or I zero neurons where the target insists */
     bool zero_biases;       /* on q, k and v, for a target that wants some */
+    bool own_widths;        /* the method's: not made of the source's width; for the widest layer */
     char why[MT_WHY_BYTES]; /* how --arch auto came to the target; empty when it was asked for */
 };
 

@@ -25,22 +25,35 @@ mt_status mt_split_width(struct mt_ctx *ctx, int64_t width, int n_experts, int n
 mt_status mt_split_create(struct mt_ctx *ctx, int64_t width, int n_experts, int n_shared,
                           struct mt_split **out)
 {
-    struct mt_split *s;
     int64_t w = 0;
 
     *out = NULL;
     MT_TRY(mt_split_width(ctx, width, n_experts, n_shared, &w));
+    MT_TRY(mt_split_create_sizes(ctx, width, n_experts, w, n_shared * w, out));
+    (*out)->n_shared = n_shared;
+    return MT_OK;
+}
+
+mt_status mt_split_create_sizes(struct mt_ctx *ctx, int64_t width, int n_experts,
+                                int64_t expert_width, int64_t shared_width, struct mt_split **out)
+{
+    struct mt_split *s;
+
+    *out = NULL;
     MT_TRY(mt_alloc0(ctx, 1, sizeof(*s), "index lists", &s));
-    s->width = width;
-    s->expert_width = w;
-    s->n_experts = n_experts;
-    s->n_shared = n_shared;
-    mt_status st = mt_alloc(ctx, (size_t)n_experts + (size_t)n_shared, (size_t)w * sizeof(*s->idx),
-                            "index lists", &s->idx);
+    *s = (struct mt_split){.width = width,
+                           .expert_width = expert_width,
+                           .n_experts = n_experts,
+                           .n_shared = shared_width > 0,
+                           .shared_width = shared_width};
+    mt_status st =
+        mt_alloc(ctx, (size_t)mt_split_entries(s), sizeof(*s->idx), "index lists", &s->idx);
     if (st != MT_OK) {
         mt_free(s);
         return st;
     }
+    for (int64_t i = 0; i < mt_split_entries(s); i++)
+        s->idx[i] = -1;
     *out = s;
     return MT_OK;
 }
@@ -53,14 +66,19 @@ void mt_split_free(struct mt_split *s)
     mt_free(s);
 }
 
+int64_t mt_split_entries(const struct mt_split *s)
+{
+    return s->shared_width + s->n_experts * s->expert_width;
+}
+
 int64_t mt_split_padding(const struct mt_split *s)
 {
-    return ((int64_t)s->n_experts + s->n_shared) * s->expert_width - s->width;
+    return mt_split_entries(s) - s->width;
 }
 
 int64_t mt_split_shared_width(const struct mt_split *s)
 {
-    return s->n_shared * s->expert_width;
+    return s->shared_width;
 }
 
 const int32_t *mt_split_shared(const struct mt_split *s)
@@ -70,7 +88,7 @@ const int32_t *mt_split_shared(const struct mt_split *s)
 
 const int32_t *mt_split_expert(const struct mt_split *s, int e)
 {
-    return s->idx + (s->n_shared + (int64_t)e) * s->expert_width;
+    return s->idx + s->shared_width + e * s->expert_width;
 }
 
 void mt_split_capacities(const struct mt_split *s, int64_t *cap)
@@ -177,7 +195,7 @@ void mt_split_checksum(const struct mt_split *s, char hex[17])
     char all[65];
 
     mt_sha256_begin(&sha);
-    for (int64_t i = 0; i < ((int64_t)s->n_experts + s->n_shared) * s->expert_width; i++) {
+    for (int64_t i = 0; i < mt_split_entries(s); i++) {
         uint32_t v = (uint32_t)s->idx[i];
         unsigned char le[4] = {(unsigned char)v, (unsigned char)(v >> 8), (unsigned char)(v >> 16),
                                (unsigned char)(v >> 24)};

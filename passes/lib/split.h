@@ -4,6 +4,9 @@
  * width D, the missing neurons are zero ones (index -1), which is exact; they are spread over the
  * routed experts and stand at the end of their lists. Lists are rising. The shared experts are one
  * list, because they are stored as one FFN.
+ *
+ * A split made with mt_split_create_sizes has sizes of its own: lists may leave neurons out and
+ * hold others several times, and what speaks of S, capacities and owners does not apply to it.
  */
 #ifndef MT_PASSES_SPLIT_H
 #define MT_PASSES_SPLIT_H
@@ -16,7 +19,8 @@ struct mt_split {
     int64_t width;        /* D */
     int64_t expert_width; /* I */
     int n_experts, n_shared;
-    int32_t *idx; /* [(S + N) * I]: the shared list, then each expert's */
+    int64_t shared_width; /* S I */
+    int32_t *idx;         /* [shared_width + N I]: the shared list, then each expert's */
 };
 
 #define MT_SPLIT_SHARED (-1) /* owner of a shared neuron */
@@ -28,10 +32,16 @@ MT_NODISCARD mt_status mt_split_width(struct mt_ctx *ctx, int64_t width, int n_e
 /* Lists are not filled yet. End it with mt_split_free. */
 MT_NODISCARD mt_status mt_split_create(struct mt_ctx *ctx, int64_t width, int n_experts,
                                        int n_shared, struct mt_split **out);
+/* Lists of any sizes, all -1. n_shared is 1 when there is a shared list. */
+MT_NODISCARD mt_status mt_split_create_sizes(struct mt_ctx *ctx, int64_t width, int n_experts,
+                                             int64_t expert_width, int64_t shared_width,
+                                             struct mt_split **out);
 void mt_split_free(struct mt_split *s);
 
+int64_t mt_split_entries(const struct mt_split *s); /* of all lists */
+
 int64_t mt_split_padding(const struct mt_split *s);      /* zero neurons in all */
-int64_t mt_split_shared_width(const struct mt_split *s); /* S * I */
+int64_t mt_split_shared_width(const struct mt_split *s); /* of the shared list */
 const int32_t *mt_split_shared(const struct mt_split *s);
 const int32_t *mt_split_expert(const struct mt_split *s, int e); /* I indices */
 /* Real neurons each routed expert takes; cap[N] sums to D - S I. */
