@@ -7,6 +7,17 @@
 #include <stdio.h>
 #include <string.h>
 
+int64_t cmd_baseline_width(const struct mt_model *m)
+{
+    int64_t sum = 0, n = m->hp.n_layers;
+
+    for (int l = 0; l < n; l++) {
+        int64_t rows = m->ffn[l].gated ? 3 : 2;
+        sum += mt_ffn_active_width(&m->ffn[l]) + (m->ffn[l].n_experts + rows - 1) / rows;
+    }
+    return (sum + n - 1) / n;
+}
+
 mt_status cmd_baseline_step(struct mt_ctx *ctx, const struct cmd_baseline *b,
                             struct mt_walk_pass *step)
 {

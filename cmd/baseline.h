@@ -11,6 +11,10 @@ struct cmd_baseline {
     double drift;      /* negative: likewise */
 };
 
+/* The dense width with as many active parameters as layers of m have on average: their neurons
+ * (three rows each when gated, two when plain) and their routers, a row for each expert. */
+int64_t cmd_baseline_width(const struct mt_model *m);
+
 /* step->opts is *given*, by mt_free; NULL on failure. */
 MT_NODISCARD mt_status cmd_baseline_step(struct mt_ctx *ctx, const struct cmd_baseline *b,
                                          struct mt_walk_pass *step);

@@ -115,6 +115,8 @@ static mt_status convert_open(struct mt_ctx *ctx, struct convert *c)
     MT_TRY(cmd_open_device(ctx, c->a, &c->dev));
     MT_TRY(cmd_open_data(ctx, c->a, c->src, &c->a->data->data, &c->data));
     c->has_data = true;
+    if (c->profile == NULL && mt_pass_convert_ffn.profiles(c->a->pass_opts))
+        MT_TRY(cmd_measure_profile(ctx, c->a, c->src, c->dev, &c->data, &c->profile));
     if (c->src->hp.both_ways && c->o->max_kl >= 0)
         return mt_fail(ctx, MT_E_OPTION, "--max-kl: %s models have no logits to compare",
                        c->src->family->name);
@@ -179,20 +181,11 @@ static mt_status convert_prune(struct mt_ctx *ctx, struct convert *c, const char
     return st;
 }
 
-/* The dense width with as many active parameters as a MoE layer has: its neurons (three rows each
- * when gated, two when plain) and its router, a row for each expert. */
-static int64_t convert_equal_width(const struct mt_ffn *f)
-{
-    int64_t rows = f->gated ? 3 : 2;
-
-    return mt_ffn_active_width(f) + (f->n_experts + rows - 1) / rows;
-}
-
 /* Pruned models as large as what acts in the result; what cannot be made is told and left out. */
 static mt_status convert_make_baselines(struct mt_ctx *ctx, struct convert *c,
                                         const struct mt_model *result)
 {
-    int64_t width = convert_equal_width(&result->ffn[0]);
+    int64_t width = cmd_baseline_width(result);
 
     if (!result->ffn[0].moe || width >= c->src->ffn[0].width)
         return MT_OK;
@@ -222,7 +215,7 @@ static mt_status convert_finish_bytes(struct mt_ctx *ctx, void *arg, const struc
     struct mt_walk_result base[CONVERT_BASELINES];
     const struct mt_model *cand[1 + CONVERT_BASELINES] = {plan};
     struct convert *c = arg;
-    int64_t width = convert_equal_width(&plan->ffn[0]);
+    int64_t width = cmd_baseline_width(plan);
     uint64_t before = mt_mem_used(ctx), walk = 0, kept;
     mt_status st = MT_OK;
     int n = 0;

@@ -20,8 +20,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define README_SHARED_MAX 16 /* times the width of an expert, where shared ones are counted in it  \
-                              */
+#define README_SHARED_MAX                                                                          \
+    16 /* times the width of an expert, where shared ones are counted in it                        \
+        */
 
 /* ---- masks ---- */
 
