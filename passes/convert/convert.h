@@ -78,6 +78,8 @@ MT_NODISCARD mt_status convert_plan(struct mt_ctx *ctx, struct convert *s, struc
 /* Sources of all records of the layer. */
 MT_NODISCARD mt_status convert_store(struct mt_ctx *ctx, struct convert *s, struct mt_model *m);
 
+/* Warns where copies will not compute what the source does. */
+void convert_tell_copies(struct mt_ctx *ctx, const struct convert *s);
 MT_NODISCARD mt_status convert_tell(struct mt_ctx *ctx, const struct convert *s,
                                     struct mt_json *out);
 #endif

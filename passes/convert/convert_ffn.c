@@ -98,7 +98,8 @@ static mt_status convert_setup(struct mt_ctx *ctx, struct convert *s, const stru
                                     : mt_moe_shape_read(ctx, &ask, src, p));
     s->norm_offset = src->hp.norm_offset;
     convert_choose_parts(s);
-    if (strcmp(s->router->name, "zero") == 0 && p->k < p->n_experts)
+    /* Of copies any choice is as good. */
+    if (strcmp(s->router->name, "zero") == 0 && p->k < p->n_experts && p->copies == 0)
         return mt_fail(ctx, MT_E_OPTION,
                        "--router zero chooses the same %d of %d experts for every token: use "
                        "ridge or centroid, or --active %d",
@@ -128,6 +129,7 @@ static void convert_end_layer(struct convert *s)
     s->division = (struct mt_convert_division){0};
     mt_free(s->routing.w);
     mt_free(s->routing.bias);
+    mt_json_free(s->routing.facts);
     mt_router_form_free(&s->routing.form);
     mt_router_fit_free(s->near_fit);
     s->near_fit = NULL;
@@ -254,7 +256,8 @@ static uint64_t convert_memory(const void *state, const struct mt_model *m)
     if (refit > method)
         method = refit;
     /* Routers and index lists stay with the plan. */
-    method += 2 * n * d * 4 + (uint64_t)s->shape.n_layers * (n * d * 4 + w * 16);
+    uint64_t lists = w * (s->shape.copies > 0 ? (uint64_t)s->shape.copies : 1);
+    method += 2 * n * d * 4 + (uint64_t)s->shape.n_layers * (n * d * 4 + lists * 16);
     if (s->shape.own_widths)
         method += convert_columns(&s->shape) * (d * 4 + (uint64_t)s->shape.n_layers * 8);
     return method;

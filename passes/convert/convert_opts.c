@@ -29,7 +29,8 @@ const struct mt_opt mt_convert_opt_table[] = {
                "neurons wide, a power of two if one does"),
     MT_OPT_STR(struct mt_convert_opts, active, "active", 0, "K|P%", "auto",
                "routed experts per token, or how much of the FFN's width may act for a token, "
-               "shared experts included; auto: 50%, for method readme 1"),
+               "shared experts included; auto: 50%; for method readme 1 expert, for dino 1 copy, "
+               "for upcycle 2"),
     MT_OPT_STR(struct mt_convert_opts, shared, "shared", 0, "S", "auto",
                "shared experts of the same width; auto: 1 where the target has them"),
     MT_OPT_ENUM(struct mt_convert_opts, partition, "partition", 0, "HOW", "auto",
@@ -44,6 +45,15 @@ const struct mt_opt mt_convert_opt_table[] = {
     MT_OPT_INT(struct mt_convert_opts, moves, "moves", 0, "N", "2", 0, 16,
                "how often method best fits a router and moves neurons to the experts that are "
                "chosen when they matter"),
+    MT_OPT_INT(struct mt_convert_opts, copies, "copies", 0, "N", "0", 0, MT_SHAPE_EXPERTS_MAX,
+               "how many copies of the FFN methods dino and upcycle make; 0: as --experts says, or "
+               "8"),
+    MT_OPT_INT(struct mt_convert_opts, granularity, "granularity", 0, "G", "0", 0,
+               MT_SHAPE_EXPERTS_MAX,
+               "into how many slices they cut each copy; 0: 2 for dino, 1 for upcycle"),
+    MT_OPT_NUM(struct mt_convert_opts, noise, "noise", 0, "X", "0", 0, 1e3,
+               "add noise of X times their size to the rows of router tied: the slices of a copy "
+               "are then no longer chosen together, and the result is not the source any more"),
     MT_OPT_ENUM(struct mt_convert_opts, refit, "refit", 0, "HOW", "auto", mt_convert_refit_names,
                 "what is fitted to the routers' choices; auto: what the method is made for"),
     MT_OPT_ENUM(struct mt_convert_opts, scale, "expert-scale", 0, "HOW", "auto",

@@ -16,15 +16,17 @@ struct mt_format;
 struct mt_convert_opts {
     int64_t experts;
     const char *active, *shared, *flatten;
-    int method;         /* index into mt_convert_method_names */
-    int router;         /* index into mt_convert_router_names */
-    int refit;          /* index into mt_convert_refit_names */
-    int partition;      /* 0: auto; 1 + enum mt_partition_how */
-    int labels;         /* 0: auto; 1 + enum mt_router_labels */
-    int64_t moves;      /* of method best */
-    const char *select; /* of prune-baseline */
-    double drift;       /* of refit down */
-    int scale;          /* enum mt_convert_scale */
+    int method;                  /* index into mt_convert_method_names */
+    int router;                  /* index into mt_convert_router_names */
+    int refit;                   /* index into mt_convert_refit_names */
+    int partition;               /* 0: auto; 1 + enum mt_partition_how */
+    int labels;                  /* 0: auto; 1 + enum mt_router_labels */
+    int64_t moves;               /* of method best */
+    int64_t copies, granularity; /* of methods dino and upcycle; 0: auto */
+    double noise;                /* of router tied */
+    const char *select;          /* of prune-baseline */
+    double drift;                /* of refit down */
+    int scale;                   /* enum mt_convert_scale */
     double pa_temp;
     int pa_targets; /* 0: k-hot; 1: soft */
     int pa_kl;      /* 0: the router first; 1: the target first */

@@ -64,7 +64,9 @@ static mt_status route_bound_logits(struct mt_ctx *ctx, const struct convert *s,
 static mt_status route_flatten(struct mt_ctx *ctx, struct convert *s, struct mt_layer_numbers *out)
 {
     const struct mt_moe_shape *p = &s->shape;
-    bool chosen = s->flatten < 0 && !s->routing.keep_scale;
+    /* Where weights sum to the same for any logits, logits say how copies are mixed. */
+    bool sums = p->copies > 0 && mt_target_sums(&p->use);
+    bool chosen = s->flatten < 0 && !s->routing.keep_scale && !sums;
     int shift = s->flatten >= 0 ? (int)s->flatten : 0;
     double l;
 
@@ -72,7 +74,7 @@ static mt_status route_flatten(struct mt_ctx *ctx, struct convert *s, struct mt_
     if (chosen && isnan(l))
         shift = CONVERT_FLATTEN_MAX / 2;
     while (chosen && !isnan(l) && shift < CONVERT_FLATTEN_MAX &&
-           mt_target_weight_bound(p->target, p->n_experts, p->k, ldexp(l, -shift)) >
+           mt_target_weight_bound(&p->use, p->n_experts, p->k, ldexp(l, -shift)) >
                ROUTE_WEIGHT_ERROR_MAX)
         shift++;
     for (int64_t i = 0; i < p->n_experts * p->hidden; i++)
@@ -80,10 +82,10 @@ static mt_status route_flatten(struct mt_ctx *ctx, struct convert *s, struct mt_
     /* The slope of a sigmoid at 0 is 1/4: there a bias of b / 4 orders experts as logits with
      * intercept b do. Beside logits it is the intercept itself. */
     for (int e = 0; s->routing.has_bias && e < p->n_experts; e++)
-        s->routing.bias[e] = ldexpf(s->routing.bias[e],
-                                    -shift - (p->target->rule.score == MT_SCORE_SIGMOID ? 2 : 0));
+        s->routing.bias[e] =
+            ldexpf(s->routing.bias[e], -shift - (p->use.rule.score == MT_SCORE_SIGMOID ? 2 : 0));
     out->flatten = shift;
-    out->weight_bound = mt_target_weight_bound(p->target, p->n_experts, p->k, ldexp(l, -shift));
+    out->weight_bound = mt_target_weight_bound(&p->use, p->n_experts, p->k, ldexp(l, -shift));
     return MT_OK;
 }
 
@@ -124,7 +126,11 @@ mt_status convert_make_router(struct mt_ctx *ctx, struct convert *s)
     }
     out->router = mt_convert_name_find(mt_convert_router_names,
                                        s->routing.made != NULL ? s->routing.made : maker->name);
-    s->routing.has_bias = s->routing.has_bias && s->shape.target->rule.has_bias;
+    if (out->facts == NULL) {
+        out->facts = s->routing.facts;
+        s->routing.facts = NULL;
+    }
+    s->routing.has_bias = s->routing.has_bias && s->shape.use.rule.has_bias;
     if (s->routing.w != NULL)
         MT_TRY(route_flatten(ctx, s, out));
     s->at.router = s->routing.w;
@@ -132,14 +138,14 @@ mt_status convert_make_router(struct mt_ctx *ctx, struct convert *s)
     if (s->probe == NULL)
         return MT_OK;
     const struct mt_router_form form = convert_stored_form(s);
-    return mt_router_probe_measure(ctx, s->probe, s->shape.target, &form, s->at.router_bias,
+    return mt_router_probe_measure(ctx, s->probe, &s->shape.use, &form, s->at.router_bias,
                                    &out->fit);
 }
 
 mt_status convert_pick(struct mt_ctx *ctx, const struct convert *s, int64_t m, const float *x,
                        unsigned char *picked)
 {
-    const struct mt_pick p = {.rule = &s->shape.target->rule,
+    const struct mt_pick p = {.rule = &s->shape.use.rule,
                               .n = s->shape.n_experts,
                               .k = s->shape.k,
                               .bias = s->at.router_bias};

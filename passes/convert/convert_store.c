@@ -34,7 +34,7 @@ static mt_status store_plan_layer(struct mt_ctx *ctx, struct convert *s, struct 
 mt_status convert_plan(struct mt_ctx *ctx, struct convert *s, struct mt_model *m)
 {
     const struct mt_shape_ask ask = mt_convert_ask(&s->o);
-    double alpha = mt_target_alpha(s->shape.target, s->shape.n_experts, s->shape.k);
+    double alpha = mt_target_alpha(&s->shape.use, s->shape.n_experts, s->shape.k);
 
     m->family = mt_family_find(s->shape.target->family);
     if (m->family == NULL)
@@ -48,13 +48,16 @@ mt_status convert_plan(struct mt_ctx *ctx, struct convert *s, struct mt_model *m
     if (s->o.format != NULL)
         MT_TRY(s->o.format->holds(ctx, m));
     mt_moe_shape_tell(ctx, &ask, &s->shape);
+    convert_tell_copies(ctx, s);
     enum mt_dtype dtype = s->dense[0].down->dtype;
     if (!mt_scale_is_exact(alpha) && (dtype == MT_BF16 || dtype == MT_F16))
         mt_log(ctx, MT_LOG_WARN,
                "%s gives weights that are not 1, so down_proj is multiplied by %d, which rounds in "
                "%s: inexact; --%s with a power of two%s is exact",
                s->shape.target->family, (int)alpha, mt_dtype_name(dtype),
-               s->shape.target->alpha == MT_ALPHA_EXPERTS ? "experts" : "active",
+               s->shape.copies > 0                          ? "granularity"
+               : s->shape.target->alpha == MT_ALPHA_EXPERTS ? "experts"
+                                                            : "active",
                s->shape.why[0] == 0 ? ", or --arch auto where another architecture fits," : "");
     return MT_OK;
 }
@@ -87,7 +90,7 @@ static mt_status store_experts(struct mt_ctx *ctx, struct convert *s, struct mt_
                                struct mt_spill *spill)
 {
     const struct mt_split *split = s->division.split;
-    float alpha = (float)mt_target_alpha(s->shape.target, s->shape.n_experts, s->shape.k);
+    float alpha = (float)mt_target_alpha(&s->shape.use, s->shape.n_experts, s->shape.k);
 
     for (int e = 0; e < s->shape.n_experts; e++) {
         float scale = alpha;

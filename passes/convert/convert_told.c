@@ -33,6 +33,42 @@ static struct told_sums told_add_up(const struct convert *s)
     return y;
 }
 
+void convert_tell_copies(struct mt_ctx *ctx, const struct convert *s)
+{
+    const struct mt_moe_shape *p = &s->shape;
+
+    if (p->copies == 0)
+        return;
+    if (s->o.noise > 0)
+        mt_log(ctx, MT_LOG_WARN,
+               "--noise parts the slices of a copy, so the result does not start as the source");
+    if (!mt_target_sums(&p->use))
+        mt_log(ctx, MT_LOG_WARN,
+               "%s takes expert weights from a softmax over all experts, so the result is the "
+               "source only about as nearly as routers are flat; mixtral, qwen3_moe, granitemoe, "
+               "glm4_moe and native hold copies exactly",
+               mt_target_name(p->target));
+}
+
+/* Experts that are alike cannot be told apart by an oracle: only weights say something. */
+static void told_copies(struct mt_ctx *ctx, const struct convert *s, const struct told_sums *y,
+                        struct mt_json *out)
+{
+    const struct mt_moe_shape *p = &s->shape;
+
+    mt_json_set_int(out, "copies", p->copies);
+    mt_json_set_int(out, "granularity", p->granules);
+    if (y->measured > 0) {
+        mt_json_set_num(out, "weight_error_max", y->error);
+        mt_json_set_num(out, "ties_max", y->ties);
+    }
+    if (!mt_target_sums(&p->use) || s->o.noise > 0)
+        return;
+    mt_log(ctx, MT_LOG_INFO,
+           "%d copies%s: the result computes what the source does, until it is trained", p->copies,
+           p->granules > 1 ? ", whose slices are chosen together" : "");
+}
+
 static void told_fits(struct mt_ctx *ctx, const struct told_sums *y, struct mt_json *out)
 {
     if (y->refitted > 0) {
@@ -126,10 +162,11 @@ mt_status convert_tell(struct mt_ctx *ctx, const struct convert *s, struct mt_js
     mt_json_set_int(out, "zero_shared_width", p->n_shared == 0 ? p->shared_width : 0);
     mt_json_set_num(out, "active_share", active / (double)p->width);
     mt_json_set_int(out, "flatten_max", y.flatten);
-    mt_json_set_num(out, "alpha", mt_target_alpha(p->target, p->n_experts, p->k));
+    mt_json_set_num(out, "alpha", mt_target_alpha(&p->use, p->n_experts, p->k));
     mt_json_set_num(out, "weight_bound_max", y.bound);
     told_shape(ctx, s, active);
-    told_coverage(ctx, s, out);
+    if (p->copies == 0)
+        told_coverage(ctx, s, out);
     if (y.near > 0) {
         double share = y.near / p->n_layers;
         mt_json_set_num(out, "nearest_linear_agreement_mean", share);
@@ -138,8 +175,11 @@ mt_status convert_tell(struct mt_ctx *ctx, const struct convert *s, struct mt_js
                "to it, which makes %.0f %% of its choices; --arch native keeps it",
                mt_target_name(p->target), s->router->name, 100 * share);
     }
-    if (p->k < p->n_experts)
+    if (p->k < p->n_experts && (p->copies == 0 || !mt_target_sums(&p->use)))
         mt_log(ctx, MT_LOG_INFO, "expert weights differ from 1 by at most %.2g", y.bound);
-    told_fits(ctx, &y, out);
+    if (p->copies > 0)
+        told_copies(ctx, s, &y, out);
+    else
+        told_fits(ctx, &y, out);
     return MT_OK;
 }

@@ -97,6 +97,7 @@ struct mt_convert_routing {
     bool keep_scale;            /* logits matter as they are: no flattening */
     struct mt_router_form form; /* of a maker that has `form`: open, and w is NULL */
     const char *made; /* the maker that did it in the end, when it was another; NULL: this one */
+    struct mt_json *facts; /* what else the report should say of this layer; NULL: nothing */
 };
 
 struct mt_convert_router {

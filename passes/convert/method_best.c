@@ -105,7 +105,7 @@ static mt_status best_earn(struct mt_ctx *ctx, const struct mt_convert_at *at, s
                            const struct mt_observation *ob)
 {
     const struct mt_moe_shape *p = at->shape;
-    const struct mt_pick pick = {.rule = &p->target->rule, .n = p->n_experts, .k = p->k};
+    const struct mt_pick pick = {.rule = &p->use.rule, .n = p->n_experts, .k = p->k};
     unsigned char *picked;
 
     MT_TRY(mt_alloc(ctx, (size_t)ob->m, (size_t)p->n_experts, "choices", &picked));

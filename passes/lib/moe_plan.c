@@ -60,7 +60,7 @@ mt_status mt_moe_plan_layer(struct mt_ctx *ctx, const struct mt_moe_shape *s,
 
     MT_TRY(mt_model_add(ctx, m, mt_role(MT_ROLE_ROUTER, layer, MT_EXPERT_NONE), MT_F32, 2, router,
                         &t));
-    if (to->rule.has_bias)
+    if (s->use.rule.has_bias)
         MT_TRY(mt_model_add(ctx, m, mt_role(MT_ROLE_ROUTER_BIAS, layer, MT_EXPERT_NONE), MT_F32, 1,
                             router, &t));
     for (int e = 0; e < s->n_experts; e++)
@@ -87,7 +87,7 @@ mt_status mt_moe_plan_layer(struct mt_ctx *ctx, const struct mt_moe_shape *s,
     ffn->k = s->k;
     ffn->shared_width = s->shared_width;
     ffn->shared_gated = s->shared_width > 0 && to->shared_gated;
-    ffn->rule = to->rule;
+    ffn->rule = s->use.rule;
     return MT_OK;
 }
 
@@ -121,8 +121,8 @@ mt_status mt_moe_set_expert(struct mt_ctx *ctx, const struct mt_moe_shape *s,
                             const struct mt_dense_ffn *f, struct mt_model *m, int layer, int expert,
                             const int32_t *idx, int64_t n)
 {
-    double scale = expert == MT_EXPERT_SHARED ? mt_target_shared_alpha(s->target)
-                                              : mt_target_alpha(s->target, s->n_experts, s->k);
+    double scale = expert == MT_EXPERT_SHARED ? mt_target_shared_alpha(&s->use)
+                                              : mt_target_alpha(&s->use, s->n_experts, s->k);
     struct mt_tensor *down;
 
     MT_TRY(mt_moe_set_inner(ctx, f, m, expert, idx, n));
@@ -143,7 +143,7 @@ mt_status mt_moe_set_constants(struct mt_ctx *ctx, const struct mt_moe_shape *s,
 {
     const enum mt_role_kind kinds[] = {MT_ROLE_FFN_GATE, MT_ROLE_FFN_UP, MT_ROLE_FFN_DOWN};
 
-    if (s->target->rule.has_bias)
+    if (s->use.rule.has_bias)
         MT_TRY(plan_fill(ctx, m, mt_role(MT_ROLE_ROUTER_BIAS, layer, MT_EXPERT_NONE), 0));
     if (s->shared_width > 0 && s->target->shared_gated)
         MT_TRY(plan_fill(ctx, m, mt_role(MT_ROLE_SHARED_GATE, layer, MT_EXPERT_NONE),

@@ -123,7 +123,8 @@ static int shape_auto_count(const struct mt_moe_shape *s)
 void mt_moe_shape_tell(struct mt_ctx *ctx, const struct mt_shape_ask *ask,
                        const struct mt_moe_shape *s)
 {
-    int64_t padding = ((int64_t)s->n_experts + s->n_shared) * s->expert_width - s->width;
+    int64_t padding = ((int64_t)s->n_experts + s->n_shared) * s->expert_width -
+                      s->width * (s->copies > 0 ? s->copies : 1);
     char hint[64] = "";
 
     if (s->why[0] != 0)
@@ -138,7 +139,7 @@ void mt_moe_shape_tell(struct mt_ctx *ctx, const struct mt_shape_ask *ask,
                s->target->family);
     if (s->own_widths || (s->expert_width % MT_SHAPE_BLOCK == 0 && padding == 0))
         return;
-    int better = ask->experts == 0 ? 0 : shape_better_count(s);
+    int better = ask->experts == 0 || s->copies > 0 ? 0 : shape_better_count(s);
     if (better > 0)
         snprintf(hint, sizeof(hint), "; --experts %d would fit", better);
     if (s->expert_width % MT_SHAPE_BLOCK != 0)
@@ -162,12 +163,20 @@ mt_status mt_moe_shape_for(struct mt_ctx *ctx, const struct mt_shape_ask *ask,
     s->hidden = src->hp.hidden;
     s->width = src->ffn[0].width;
     s->n_experts = (int)ask->experts;
+    s->copies = ask->copies;
+    s->granules = ask->granules;
     s->zero_biases = target->qkv_biased && !src->hp.qkv_bias;
-    MT_TRY(shape_read_shared(ctx, ask, target, &s->n_shared));
-    if (s->n_experts == 0)
-        s->n_experts = shape_auto_count(s);
-    MT_TRY(mt_split_width(ctx, s->width, s->n_experts, s->n_shared, &s->expert_width));
+    if (s->copies > 0) {
+        s->n_experts = s->copies * s->granules;
+        MT_TRY(mt_split_width(ctx, s->width, s->granules, 0, &s->expert_width));
+    } else {
+        MT_TRY(shape_read_shared(ctx, ask, target, &s->n_shared));
+        if (s->n_experts == 0)
+            s->n_experts = shape_auto_count(s);
+        MT_TRY(mt_split_width(ctx, s->width, s->n_experts, s->n_shared, &s->expert_width));
+    }
     MT_TRY(shape_read_active(ctx, ask->active, s));
+    s->use = s->copies > 0 ? mt_target_for_copies(target, s->granules, s->k) : *target;
     s->shared_width = s->n_shared * s->expert_width;
     if (s->shared_width == 0 && target->shared_required)
         s->shared_width = s->expert_width;

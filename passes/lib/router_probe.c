@@ -87,6 +87,7 @@ static void probe_token(const struct mt_router_probe *p, const struct mt_target 
     double gap_min = sigmoid ? 6e-8 : 2.4e-7;
     double alpha = mt_target_alpha(target, p->n, p->k);
     int32_t *mine = picks, *oracle = picks + p->n;
+    double sum = 0;
 
     mt_router_apply(&target->rule, logits, bias, p->n, p->k, mine, weight);
     mt_top_k(norms, p->n, p->k, oracle);
@@ -96,10 +97,14 @@ static void probe_token(const struct mt_router_probe *p, const struct mt_target 
             y->agree += mine[i] == oracle[j];
         y->router_energy += nm * nm;
         y->oracle_energy += no * no;
-        y->weight_error = fmax(y->weight_error, fabs(weight[i] * alpha - 1));
+        sum += weight[i] * alpha;
+        if (target->granules == 0)
+            y->weight_error = fmax(y->weight_error, fabs(weight[i] * alpha - 1));
         y->load_router[mine[i]]++;
         y->load_oracle[oracle[i]]++;
     }
+    if (target->granules > 0)
+        y->weight_error = fmax(y->weight_error, fabs(sum / target->granules - 1));
     for (int e = 0; bias != NULL && e < p->n; e++)
         logits[e] = (sigmoid ? 1 / (1 + exp(-logits[e])) : logits[e]) + bias[e];
     double last = INFINITY, next = -INFINITY;

@@ -32,7 +32,8 @@ struct mt_router_quality {
     int64_t tokens;      /* 0: nothing was sampled, the rest is 0 too */
     double agreement;    /* share of the router's picks that the oracle picks too */
     double captured;     /* squared norm of the picked experts, relative to the oracle's picks */
-    double weight_error; /* largest |weight * alpha - 1| of a picked expert */
+    double weight_error; /* largest |weight * alpha - 1| of a picked expert; for copies, that of the
+                            weights' sum, relative to G */
     double ties;         /* share of tokens whose k-th and next logit differ by less than fp32
                             scores tell apart after flattening */
     double load_oracle_max, load_router_max; /* busiest expert's share of picks, times n */

@@ -71,9 +71,35 @@ int64_t mt_split_entries(const struct mt_split *s)
     return s->shared_width + s->n_experts * s->expert_width;
 }
 
+mt_status mt_split_repeat(struct mt_ctx *ctx, const struct mt_split *one, int copies,
+                          struct mt_split **out)
+{
+    size_t n = (size_t)one->n_experts * (size_t)one->expert_width;
+    struct mt_split *s;
+
+    *out = NULL;
+    mt_assert(one->n_shared == 0 && copies >= 1);
+    MT_TRY(mt_alloc0(ctx, 1, sizeof(*s), "index lists", &s));
+    *s = *one;
+    s->n_experts = one->n_experts * copies;
+    mt_status st = mt_alloc(ctx, (size_t)copies, n * sizeof(*s->idx), "index lists", &s->idx);
+    if (st != MT_OK) {
+        mt_free(s);
+        return st;
+    }
+    for (int g = 0; g < copies; g++)
+        memcpy(s->idx + (size_t)g * n, one->idx, n * sizeof(*s->idx));
+    *out = s;
+    return MT_OK;
+}
+
 int64_t mt_split_padding(const struct mt_split *s)
 {
-    return mt_split_entries(s) - s->width;
+    int64_t n = 0;
+
+    for (int64_t i = 0; i < mt_split_entries(s); i++)
+        n += s->idx[i] < 0;
+    return n;
 }
 
 int64_t mt_split_shared_width(const struct mt_split *s)

@@ -7,6 +7,7 @@
  *
  * A split made with mt_split_create_sizes has sizes of its own: lists may leave neurons out and
  * hold others several times, and what speaks of S, capacities and owners does not apply to it.
+ * Lists of copies (mt_split_repeat) are such ones, with I of one copy.
  */
 #ifndef MT_PASSES_SPLIT_H
 #define MT_PASSES_SPLIT_H
@@ -39,6 +40,10 @@ MT_NODISCARD mt_status mt_split_create_sizes(struct mt_ctx *ctx, int64_t width, 
 void mt_split_free(struct mt_split *s);
 
 int64_t mt_split_entries(const struct mt_split *s); /* of all lists */
+/* The lists of `one`, which has no shared neurons, `copies` times: expert g n + e is expert e of
+ * copy g. */
+MT_NODISCARD mt_status mt_split_repeat(struct mt_ctx *ctx, const struct mt_split *one, int copies,
+                                       struct mt_split **out);
 
 int64_t mt_split_padding(const struct mt_split *s);      /* zero neurons in all */
 int64_t mt_split_shared_width(const struct mt_split *s); /* of the shared list */

@@ -17,7 +17,7 @@ struct choice_one {
 
 bool mt_target_exact(const struct mt_moe_shape *s)
 {
-    return mt_scale_is_exact(mt_target_alpha(s->target, s->n_experts, s->k));
+    return mt_scale_is_exact(mt_target_alpha(&s->use, s->n_experts, s->k));
 }
 
 static void choice_ffn(const struct mt_moe_shape *s, struct mt_ffn *f)
@@ -28,7 +28,7 @@ static void choice_ffn(const struct mt_moe_shape *s, struct mt_ffn *f)
     f->k = s->k;
     f->shared_width = s->shared_width;
     f->shared_gated = s->shared_width > 0 && s->target->shared_gated;
-    f->rule = s->target->rule;
+    f->rule = s->use.rule;
     f->layer_bias = f->out_bias;
     f->out_bias = false;
 }
@@ -64,16 +64,21 @@ static void choice_order(const struct mt_model *src, const struct mt_shape_ask *
         /* Without shared experts the plainest come earlier. */
         {"glm4_moe", "mixtral", "dots1", "qwen3_moe", "granitemoe", "granitemoeshared", "qwen2_moe",
          "olmoe", "native"},
+        /* Copies share nothing. */
+        {"mixtral", "qwen3_moe", "granitemoe", "glm4_moe", "dots1", "granitemoeshared", "qwen2_moe",
+         "olmoe", "native"},
     };
-    bool none = strcmp(ask->shared, "0") == 0, shared = !none && strcmp(ask->shared, "auto") != 0;
+    bool copies = ask->copies > 0, none = strcmp(ask->shared, "0") == 0;
+    bool shared = !copies && !none && strcmp(ask->shared, "auto") != 0;
+    const char *const *names = order[copies ? 2 : none];
     bool qwen3 = !shared && strcmp(src->family->name, "qwen3") == 0;
 
     *n = 0;
     if (qwen3)
         all[(*n)++].target = mt_target_find("qwen3_moe");
     for (size_t i = 0; i < sizeof(order[0]) / sizeof(order[0][0]); i++)
-        if (!qwen3 || strcmp(order[none][i], "qwen3_moe") != 0)
-            all[(*n)++].target = mt_target_find(order[none][i]);
+        if (!qwen3 || strcmp(names[i], "qwen3_moe") != 0)
+            all[(*n)++].target = mt_target_find(names[i]);
 }
 
 /* What a refusal says of the thing refused, without who refuses and who else could. */
@@ -103,6 +108,10 @@ static mt_status choice_judge(struct mt_ctx *ctx, const struct mt_shape_ask *ask
         snprintf(one->reason, sizeof(one->reason), "no shared experts");
         return MT_OK;
     }
+    if (s->copies > 0 && !mt_target_sums(&s->use)) {
+        snprintf(one->reason, sizeof(one->reason), "expert weights that do not sum to one");
+        return MT_OK;
+    }
     st = mt_target_holds(ctx, s, src, ask->format);
     if (st == MT_E_UNSUPPORTED) {
         choice_reason(one->target->family, mt_error(ctx), one->reason, sizeof(one->reason));
@@ -112,7 +121,7 @@ static mt_status choice_judge(struct mt_ctx *ctx, const struct mt_shape_ask *ask
     one->verdict = mt_target_exact(s) ? CHOICE_EXACT : CHOICE_ROUNDS;
     if (one->verdict == CHOICE_ROUNDS)
         snprintf(one->reason, sizeof(one->reason), "would round down_proj (times %g)",
-                 mt_target_alpha(one->target, s->n_experts, s->k));
+                 mt_target_alpha(&s->use, s->n_experts, s->k));
     return MT_OK;
 }
 

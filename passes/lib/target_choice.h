@@ -4,7 +4,8 @@
  * the source does (mt_family.can_hold), whose file format has a place for it (mt_format.holds), and
  * whose factors in down_proj are powers of two, so that no weight is rounded (spec formats, 3.4).
  * When factors round everywhere, the first that holds the rest. The order: qwen3_moe for a Qwen3
- * source when no shared experts are asked for, then those with shared experts and free counts. The
+ * source when no shared experts are asked for, then those with shared experts and free counts; for
+ * copies of whole FFNs (moe_shape.h) those that need no shared expert and sum weights to one. The
  * native layout comes last: it holds everything, but only moetool loads it.
  *
  * With a directory most sources become glm4_moe; in a GGUF file llama3's frequencies leave

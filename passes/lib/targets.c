@@ -70,8 +70,33 @@ const struct mt_target *mt_target_find(const char *name)
     return NULL;
 }
 
+struct mt_target mt_target_for_copies(const struct mt_target *t, int granules, int k)
+{
+    struct mt_target use = *t;
+
+    use.granules = granules;
+    if (t->rule.unit && k != granules) {
+        use.rule = (struct mt_router_rule){.score = MT_SCORE_SOFTMAX,
+                                           .renorm = true,
+                                           .scale = granules,
+                                           .n_group = 1,
+                                           .topk_group = 1};
+    } else if (t->rule.score == MT_SCORE_SIGMOID) {
+        use.rule.renorm = true;
+        use.rule.scale = granules;
+    }
+    return use;
+}
+
+bool mt_target_sums(const struct mt_target *t)
+{
+    return t->rule.unit || t->rule.renorm || t->rule.score == MT_SCORE_SOFTMAX_TOPK;
+}
+
 double mt_target_alpha(const struct mt_target *t, int n, int k)
 {
+    if (t->granules > 0 && t->alpha != MT_ALPHA_ONE)
+        return t->alpha == MT_ALPHA_ACTIVE ? t->granules : (double)n * t->granules / k;
     return t->alpha == MT_ALPHA_ONE ? 1 : t->alpha == MT_ALPHA_ACTIVE ? k : n;
 }
 
@@ -84,7 +109,7 @@ double mt_target_weight_bound(const struct mt_target *t, int n, int k, double l)
 {
     int parts = t->alpha == MT_ALPHA_ACTIVE ? k : n;
 
-    if (t->rule.unit)
+    if (t->rule.unit || (t->granules > 0 && mt_target_sums(t)))
         return 0;
     /* 2 sigmoid(z) - 1 = tanh(z / 2). */
     if (t->alpha == MT_ALPHA_ONE)
