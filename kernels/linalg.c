@@ -353,3 +353,55 @@ double mt_dot_f64(int64_t n, const double *x, const double *y)
 {
     return cblas_ddot((int)n, x, 1, y, 1);
 }
+
+/* LAPACK gives ascending values and vectors as columns of a column-major matrix, which are rows of
+ * ours. */
+static void eigen_order(int64_t n, double *a, double *w)
+{
+    for (int64_t i = 0; i < n / 2; i++) {
+        double value = w[i];
+        w[i] = w[n - 1 - i];
+        w[n - 1 - i] = value;
+        for (int64_t c = 0; c < n; c++) {
+            double x = a[i * n + c];
+            a[i * n + c] = a[(n - 1 - i) * n + c];
+            a[(n - 1 - i) * n + c] = x;
+        }
+    }
+    for (int64_t i = 0; i < n; i++) {
+        int64_t top = 0;
+        for (int64_t c = 1; c < n; c++)
+            if (fabs(a[i * n + c]) > fabs(a[i * n + top]))
+                top = c;
+        for (int64_t c = 0; a[i * n + top] < 0 && c < n; c++)
+            if (c != top)
+                a[i * n + c] = -a[i * n + c];
+        a[i * n + top] = fabs(a[i * n + top]);
+    }
+}
+
+mt_status mt_symmetric_eigen(struct mt_ctx *ctx, int64_t n, double *a, double *w)
+{
+    /* Sizes as dsyevd wants them; its own query returns them as floating-point numbers. */
+    int64_t lwork = 1 + 6 * n + 2 * n * n, liwork = 3 + 5 * n;
+    double *work;
+    int *iwork = NULL;
+
+    for (int64_t i = 0; i < n * n; i++)
+        if (!isfinite(a[i]))
+            return mt_fail(ctx, MT_E_NUMERIC,
+                           "a matrix for eigenvectors has NaN or infinity in it");
+    if (lwork > INT_MAX)
+        return mt_fail(ctx, MT_E_LIMIT, "a matrix of %lld rows is too large for eigenvectors",
+                       (long long)n);
+    MT_TRY(mt_alloc(ctx, (size_t)lwork, sizeof(*work), "eigenvectors", &work));
+    mt_status st = mt_alloc(ctx, (size_t)liwork, sizeof(*iwork), "eigenvectors", &iwork);
+    if (st == MT_OK && LAPACKE_dsyevd_work(LAPACK_COL_MAJOR, 'V', 'L', (int)n, a, (int)n, w, work,
+                                           (int)lwork, iwork, (int)liwork) != 0)
+        st = mt_fail(ctx, MT_E_NUMERIC, "eigenvectors did not converge");
+    if (st == MT_OK)
+        eigen_order(n, a, w);
+    mt_free(work);
+    mt_free(iwork);
+    return st;
+}

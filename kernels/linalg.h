@@ -44,6 +44,9 @@ MT_NODISCARD mt_status mt_cross_add(struct mt_ctx *ctx, int64_t m, int64_t n, in
  * solved again. */
 MT_NODISCARD mt_status mt_ridge_solve(struct mt_ctx *ctx, int64_t n, int64_t p, double *a,
                                       double lambda, double *b);
+/* Eigenvectors of symmetric a[n,n], as rows of a, by falling eigenvalue; w[n] gets the values. The
+ * sign of a row is such that its largest element (the first of equals) is positive. One thread. */
+MT_NODISCARD mt_status mt_symmetric_eigen(struct mt_ctx *ctx, int64_t n, double *a, double *w);
 /* b[rows,p] -= a[rows,n] * w[p,n]^T in fp64: what a solution w leaves of normal equations. */
 MT_NODISCARD mt_status mt_normal_residual(struct mt_ctx *ctx, int64_t rows, int64_t n, int64_t p,
                                           const double *a, const float *w, double *b);

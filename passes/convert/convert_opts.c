@@ -60,6 +60,8 @@ const struct mt_opt mt_convert_opt_table[] = {
                 convert_scale_names,
                 "what routed experts' outputs are multiplied by; auto: E/k for factorllm and "
                 "llama-moe, else unit"),
+    MT_OPT_INT(struct mt_convert_opts, router_rank, "router-rank", 0, "R", "16", 1, 65536,
+               "rows of router spectral for each expert and side; no more than the expert's width"),
     MT_OPT_NUM(struct mt_convert_opts, pa_temp, "pa-temp", 0, "T", "1", 1e-3, 1e3,
                "temperature of the targets of routers pa and contribution"),
     MT_OPT_ENUM(struct mt_convert_opts, pa_targets, "pa-targets", 0, "HOW", "k-hot",

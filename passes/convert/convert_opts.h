@@ -27,6 +27,7 @@ struct mt_convert_opts {
     const char *select;          /* of prune-baseline */
     double drift;                /* of refit down */
     int scale;                   /* enum mt_convert_scale */
+    int64_t router_rank;         /* of router spectral */
     double pa_temp;
     int pa_targets; /* 0: k-hot; 1: soft */
     int pa_kl;      /* 0: the router first; 1: the target first */

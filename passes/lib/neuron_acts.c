@@ -7,13 +7,14 @@
 #include <math.h>
 #include <string.h>
 
-#define ACTS_TILE 256 /* neurons */
-#define ACTS_ROWS 64  /* tokens per job */
+#define ACTS_TILE 256      /* neurons */
+#define ACTS_ROWS 64       /* tokens per job */
+#define ACTS_SLOPE_AT 1e-6 /* nearer to zero the quotient is the one here */
 
 struct acts {
     const struct mt_dense_ffn *f;
     enum mt_router_fn fn;
-    bool product, unit;
+    bool product, slope, unit;
     int64_t m, d, j0, n; /* the tile: neurons [j0, j0 + n) */
     float *rows;         /* [ACTS_TILE, d] */
     float *gate, *up;    /* [m, ACTS_TILE] products of the tile */
@@ -64,6 +65,9 @@ static mt_status acts_job(struct mt_ctx *ctx, int64_t job, void *arg)
         for (int64_t j = 0; j < a->n; j++) {
             double g = (double)a->gate[t * ACTS_TILE + j] + (double)a->bias[j];
             double h = mt_router_fn(a->fn, g);
+            if (a->slope)
+                h = fabs(g) > ACTS_SLOPE_AT ? h / g
+                                            : mt_router_fn(a->fn, ACTS_SLOPE_AT) / ACTS_SLOPE_AT;
             if (a->product)
                 h *= (double)a->up[t * ACTS_TILE + j] + (double)a->bias[ACTS_TILE + j];
             a->out[t * a->f->width + a->j0 + j] = (float)h;
@@ -94,6 +98,7 @@ mt_status mt_neuron_acts(struct mt_ctx *ctx, const struct mt_dense_ffn *f, enum 
     struct acts a = {.f = f,
                      .fn = (enum mt_router_fn)((int)MT_ROUTER_FN_SILU + (int)act),
                      .product = what == MT_NEURON_PRODUCT && f->gate != NULL,
+                     .slope = what == MT_NEURON_SLOPE,
                      .unit = unit,
                      .m = m,
                      .d = f->hidden,

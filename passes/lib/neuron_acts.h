@@ -12,6 +12,7 @@
 
 enum mt_neuron_act {
     MT_NEURON_GATE,    /* act(g_j . x), without the up row; of a plain FFN act(w_j . x) */
+    MT_NEURON_SLOPE,   /* act(z) / z of that: how open the gate is; 1/2 at z = 0 for SiLU */
     MT_NEURON_PRODUCT, /* act(g_j . x) (u_j . x) */
 };
 

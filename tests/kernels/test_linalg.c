@@ -228,3 +228,35 @@ T_TEST(threads_change_no_bit)
     free(two);
     free(four);
 }
+
+T_TEST(eigenvectors_rebuild_the_matrix)
+{
+    enum { N = 37 };
+    static double a[N * N], v[N * N], w[N];
+    struct mt_rng r;
+
+    mt_rng_seed(&r, 5, 0);
+    for (int i = 0; i < N; i++)
+        for (int j = 0; j <= i; j++)
+            a[i * N + j] = a[j * N + i] = mt_rng_normal(&r);
+    memcpy(v, a, sizeof(a));
+    T_OK(t, mt_symmetric_eigen(&t->ctx, N, v, w));
+    for (int i = 0; i < N; i++) {
+        int top = 0;
+        if (i > 0)
+            T_CHECK(t, w[i] <= w[i - 1]);
+        for (int j = 0; j < N; j++) {
+            double dot = 0, sum = 0;
+            for (int k = 0; k < N; k++) {
+                dot += v[i * N + k] * v[j * N + k];
+                sum += v[k * N + i] * w[k] * v[k * N + j];
+            }
+            T_NEAR(t, dot, i == j ? 1 : 0, 1e-12);
+            T_NEAR(t, sum, a[i * N + j], 1e-11);
+            top = fabs(v[i * N + j]) > fabs(v[i * N + top]) ? j : top;
+        }
+        T_CHECK(t, v[i * N + top] > 0);
+    }
+    v[3] = NAN;
+    T_FAILS(t, mt_symmetric_eigen(&t->ctx, N, v, w), MT_E_NUMERIC, "NaN");
+}
