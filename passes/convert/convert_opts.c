@@ -16,6 +16,9 @@ static const char *const convert_pa_kl_names[] = {"router-first", "target-first"
 /* enum mt_convert_cover */
 static const char *const convert_cover_names[] = {"none", "nearest", NULL};
 
+/* enum mt_convert_widths */
+static const char *const convert_width_names[] = {"fill", "pad", NULL};
+
 const char *const mt_convert_arch_names[] = {
     "auto",      "glm4_moe",  "dots1", "granitemoeshared", "granitemoe", "mixtral",
     "qwen3_moe", "qwen2_moe", "olmoe", "native",           NULL};
@@ -80,6 +83,10 @@ const struct mt_opt mt_convert_opt_table[] = {
     MT_OPT_ENUM(struct mt_convert_opts, cover, "cover", 0, "HOW", "none", convert_cover_names,
                 "neurons that no domain of method readme takes: none drops them, nearest has them "
                 "always on"),
+    MT_OPT_ENUM(struct mt_convert_opts, widths, "widths", 0, "HOW", "fill", convert_width_names,
+                "how method readme makes layers of one width where the architecture wants that: "
+                "fill shares as many neurons everywhere, those of most domains first; pad adds "
+                "zero neurons (always with --cover nearest)"),
     MT_OPT_ENUM(struct mt_convert_opts, arch, "arch", 0, "A", "auto", mt_convert_arch_names,
                 "target architecture; auto: the first that holds the result exactly in the format "
                 "that is written: qwen3_moe for a Qwen3 source without shared experts, else "

@@ -36,6 +36,8 @@ struct mt_convert_opts {
     double keep; /* of method readme and router overlap */
     int cover;   /* enum mt_convert_cover */
 
+    int widths; /* enum mt_convert_widths */
+
     const struct mt_format *format; /* no option: what will be written; NULL: a directory */
 };
 
@@ -50,6 +52,12 @@ enum mt_convert_scale {
 enum mt_convert_cover {
     MT_CONVERT_COVER_NONE,
     MT_CONVERT_COVER_NEAREST, /* they are always on */
+};
+
+/* Where layers would want widths of their own and the target has one for all. */
+enum mt_convert_widths {
+    MT_CONVERT_WIDTHS_FILL, /* the mean; lists are chosen to fit */
+    MT_CONVERT_WIDTHS_PAD,  /* the widest; zero neurons fill up */
 };
 
 extern const struct mt_opt mt_convert_opt_table[];

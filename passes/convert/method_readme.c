@@ -5,7 +5,8 @@
  * A domain's mask holds the share --keep of the neurons with the largest sum of |h_j| over its
  * tokens, in the original model. What all masks share is always on; an expert is the rest of its
  * domain's mask. So experts of one layer are equally wide, but layers differ: the native layout has
- * them as they are, where other targets have one width for all layers zero neurons fill up. Targets
+ * them as they are. Other targets have one width for all layers: either the mean (--widths fill),
+ * and what most masks hold is shared, or the widest, filled up with zero neurons (pad). Targets
  * without shared experts get each mask whole.
  *
  * Masks decide shapes, so they come from statistics that are there before the conversion begins.
@@ -46,20 +47,31 @@ static mt_status readme_importance(struct mt_ctx *ctx, const struct mt_model *sr
     return MT_OK;
 }
 
-static mt_status readme_masks(struct mt_ctx *ctx, const struct mt_convert_opts *o,
-                              const struct mt_model *src, int layer, struct mt_domain_masks **out)
+/* *importance [n, width], unless NULL, and masks are *given*. */
+static mt_status readme_masks_and(struct mt_ctx *ctx, const struct mt_convert_opts *o,
+                                  const struct mt_model *src, int layer,
+                                  struct mt_domain_masks **out, double **importance)
 {
     int n = mt_profile_n_domains(src->profile);
     int64_t width = src->ffn[layer].width;
-    double *importance;
+    double *v;
 
-    MT_TRY(mt_alloc(ctx, (size_t)n, (size_t)width * sizeof(*importance), "importance of neurons",
-                    &importance));
-    mt_status st = readme_importance(ctx, src, layer, importance);
+    MT_TRY(mt_alloc(ctx, (size_t)n, (size_t)width * sizeof(*v), "importance of neurons", &v));
+    mt_status st = readme_importance(ctx, src, layer, v);
     if (st == MT_OK)
-        st = mt_domain_masks_make(ctx, importance, n, width, mt_domain_keep(o->keep, width), out);
-    mt_free(importance);
+        st = mt_domain_masks_make(ctx, v, n, width, mt_domain_keep(o->keep, width), out);
+    if (st == MT_OK && importance != NULL) {
+        *importance = v;
+        return MT_OK;
+    }
+    mt_free(v);
     return mt_wrap(ctx, st, "layer %d", layer);
+}
+
+static mt_status readme_masks(struct mt_ctx *ctx, const struct mt_convert_opts *o,
+                              const struct mt_model *src, int layer, struct mt_domain_masks **out)
+{
+    return readme_masks_and(ctx, o, src, layer, out, NULL);
 }
 
 /* ---- shapes ---- */
@@ -106,31 +118,50 @@ static mt_status readme_check(struct mt_ctx *ctx, const struct mt_convert_opts *
     return MT_OK;
 }
 
+static bool readme_is_native(const struct mt_moe_shape *s)
+{
+    return strcmp(mt_target_name(s->target), "native") == 0;
+}
+
 static int64_t readme_round_up(int64_t n)
 {
     return (n + MT_SHAPE_BLOCK - 1) / MT_SHAPE_BLOCK * MT_SHAPE_BLOCK;
 }
 
-/* One width for all layers, in whole blocks. Where the shared expert must be a multiple of the
- * others, as many times as lets the fewest neurons act. */
-static mt_status readme_fit_target(struct mt_ctx *ctx, const struct mt_convert_opts *o,
-                                   const struct mt_model *src, struct readme_widths w,
-                                   struct mt_moe_shape *s)
+/* Whether widths are chosen rather than those of masks. What no mask holds has its place in padded
+ * lists only. */
+static bool readme_fills(const struct mt_convert_opts *o, const struct mt_moe_shape *s)
 {
-    int64_t best = INT64_MAX;
+    return o->widths == MT_CONVERT_WIDTHS_FILL && o->cover == MT_CONVERT_COVER_NONE &&
+           s->target->shared && !readme_is_native(s);
+}
 
-    s->expert_width = readme_round_up(w.expert);
+/* Whether the target takes a shared expert of any width, or only multiples of the others'. */
+static mt_status readme_any_shared(struct mt_ctx *ctx, const struct mt_convert_opts *o,
+                                   const struct mt_model *src, const struct mt_moe_shape *s,
+                                   bool *any)
+{
+    struct mt_moe_shape odd = *s;
+
+    odd.n_shared = 1;
+    odd.expert_width = 2 * MT_SHAPE_BLOCK;
+    odd.shared_width = 3 * MT_SHAPE_BLOCK;
+    mt_status st = mt_target_holds(ctx, &odd, src, o->format);
+    *any = st == MT_OK;
+    return st == MT_E_UNSUPPORTED ? MT_OK : st;
+}
+
+/* The widest layer's, in whole blocks. Where the shared expert must be a multiple of the others, as
+ * many times as lets the fewest neurons act. */
+static void readme_pad(struct readme_widths w, bool any, struct mt_moe_shape *s)
+{
+    int64_t best = INT64_MAX, least = readme_round_up(w.expert);
+
+    s->expert_width = least;
     s->shared_width = readme_round_up(w.shared);
-    if (w.shared == 0) {
-        s->shared_width = s->target->shared_required ? s->expert_width : 0;
-        return MT_OK;
-    }
-    mt_status st = mt_target_holds(ctx, s, src, o->format);
-    if (st != MT_E_UNSUPPORTED)
-        return st;
-    for (int n = 1; n <= README_SHARED_MAX; n++) {
+    for (int n = 1; !any && n <= README_SHARED_MAX; n++) {
         int64_t width = readme_round_up((w.shared + n - 1) / n);
-        width = width < readme_round_up(w.expert) ? readme_round_up(w.expert) : width;
+        width = width < least ? least : width;
         if ((s->k + n) * width >= best)
             continue;
         best = (s->k + n) * width;
@@ -138,6 +169,51 @@ static mt_status readme_fit_target(struct mt_ctx *ctx, const struct mt_convert_o
         s->n_shared = n;
         s->shared_width = n * width;
     }
+}
+
+/* As many neurons as a mask has, shared as many of them as masks share on average, in whole blocks.
+ * Where the shared expert must be a multiple of the others, the nearest such division. */
+static void readme_fill_widths(int64_t keep, double shared, bool any, struct mt_moe_shape *s)
+{
+    int64_t least = MT_SHAPE_BLOCK < keep / 4 ? MT_SHAPE_BLOCK : 1;
+    int64_t blocks = llround(shared / (double)least);
+
+    s->shared_width = (blocks < 1 ? 1 : blocks) * least;
+    s->expert_width = (keep - s->shared_width + least - 1) / least * least;
+    if (s->expert_width < least)
+        s->expert_width = least;
+    for (int n = 1, best = 0; !any && n <= README_SHARED_MAX; n++) {
+        double off = fabs(n / (n + 1.0) - shared / (double)keep);
+        if (best > 0 && off >= fabs(best / (best + 1.0) - shared / (double)keep))
+            continue;
+        best = n;
+        s->n_shared = n;
+        s->expert_width = ((keep + n) / (n + 1) + least - 1) / least * least;
+        s->shared_width = n * s->expert_width;
+    }
+    /* Rounding up must not ask for more neurons than there are. */
+    while (s->shared_width + s->expert_width > s->width && s->expert_width > 1) {
+        s->expert_width--;
+        s->shared_width = any ? s->shared_width : s->n_shared * s->expert_width;
+    }
+}
+
+static mt_status readme_fit_target(struct mt_ctx *ctx, const struct mt_convert_opts *o,
+                                   const struct mt_model *src, struct readme_widths most,
+                                   double shared, struct mt_moe_shape *s)
+{
+    bool any;
+
+    if (most.shared == 0) {
+        s->expert_width = readme_round_up(most.expert);
+        s->shared_width = s->target->shared_required ? s->expert_width : 0;
+        return MT_OK;
+    }
+    MT_TRY(readme_any_shared(ctx, o, src, s, &any));
+    if (readme_fills(o, s))
+        readme_fill_widths(mt_domain_keep(o->keep, s->width), shared, any, s);
+    else
+        readme_pad(most, any, s);
     return MT_OK;
 }
 
@@ -148,11 +224,6 @@ static int readme_active(const char *share, const struct mt_moe_shape *s, struct
     double k = round((neurons - (double)sum.shared) / (double)sum.expert);
 
     return (int)fmin(fmax(k, 1), s->n_experts);
-}
-
-static bool readme_is_native(const struct mt_moe_shape *s)
-{
-    return strcmp(mt_target_name(s->target), "native") == 0;
 }
 
 static mt_status readme_shape(struct mt_ctx *ctx, const struct mt_convert_opts *o,
@@ -184,7 +255,9 @@ static mt_status readme_shape(struct mt_ctx *ctx, const struct mt_convert_opts *
     s->shared_width = most.shared;
     if (strchr(ask.active, '%') != NULL)
         s->k = readme_active(ask.active, s, sum);
-    return readme_is_native(s) ? MT_OK : readme_fit_target(ctx, o, src, most, s);
+    return readme_is_native(s)
+               ? MT_OK
+               : readme_fit_target(ctx, o, src, most, (double)sum.shared / s->n_layers, s);
 }
 
 static mt_status readme_layer_shape(struct mt_ctx *ctx, const struct mt_convert_opts *o,
@@ -213,9 +286,9 @@ static bool readme_is_shared(const struct mt_convert_opts *o, const struct mt_do
     return holders == m->n || (holders == 0 && o->cover == MT_CONVERT_COVER_NEAREST);
 }
 
-/* The shared list takes what is shared, or without one every expert does. */
-static void readme_fill(const struct mt_convert_opts *o, const struct mt_domain_masks *m,
-                        bool has_shared, struct mt_split *split)
+/* The masks as they are. The shared list takes what is shared, or without one every expert does. */
+static void readme_lists(const struct mt_convert_opts *o, const struct mt_domain_masks *m,
+                         bool has_shared, struct mt_split *split)
 {
     for (int e = -1; e < m->n; e++) {
         int32_t *list = split->idx + (e < 0 ? 0 : split->shared_width + e * split->expert_width);
@@ -259,6 +332,21 @@ static mt_status readme_weigh(struct mt_ctx *ctx, const struct mt_moe_shape *p,
     return st;
 }
 
+/* How much of the masks experts hold together with what is shared. */
+static double readme_held(const struct mt_domain_masks *m, const struct mt_split *split)
+{
+    int64_t held = 0;
+
+    for (int e = 0; e < m->n; e++) {
+        const int32_t *list = mt_split_expert(split, e);
+        for (int64_t i = 0; i < split->shared_width; i++)
+            held += split->idx[i] >= 0 && m->in[e * m->width + split->idx[i]];
+        for (int64_t i = 0; i < split->expert_width; i++)
+            held += list[i] >= 0 && m->in[e * m->width + list[i]];
+    }
+    return (double)held / (double)(m->n * m->keep);
+}
+
 static mt_status readme_tell(struct mt_ctx *ctx, const struct mt_convert_at *at,
                              const struct mt_domain_masks *m, struct mt_convert_division *out)
 {
@@ -272,6 +360,7 @@ static mt_status readme_tell(struct mt_ctx *ctx, const struct mt_convert_at *at,
     mt_json_set_int(j, "mask", m->keep);
     mt_json_set_int(j, "common", m->common);
     mt_json_set_int(j, "in_no_mask", m->dropped);
+    mt_json_set_num(j, "masks_held", readme_held(m, out->split));
     list = mt_json_set_array(j, "overlap");
     for (int a = 0; a < m->n; a++) {
         row = mt_json_new_array();
@@ -289,13 +378,18 @@ static mt_status readme_decide(struct mt_ctx *ctx, const struct mt_convert_at *a
 {
     const struct mt_moe_shape *p = at->shape;
     struct mt_domain_masks *m;
+    double *importance;
 
     (void)state;
-    MT_TRY(readme_masks(ctx, at->o, at->src, at->layer, &m));
+    MT_TRY(readme_masks_and(ctx, at->o, at->src, at->layer, &m, &importance));
     mt_status st = mt_split_create_sizes(ctx, p->width, p->n_experts, p->expert_width,
                                          p->n_shared > 0 ? p->shared_width : 0, &out->split);
+    if (st == MT_OK && readme_fills(at->o, p) && p->n_shared > 0)
+        st = mt_domain_fill(ctx, m, importance, p->shared_width, p->expert_width, out->split->idx);
+    else if (st == MT_OK)
+        readme_lists(at->o, m, p->target->shared, out->split);
+    mt_free(importance);
     if (st == MT_OK) {
-        readme_fill(at->o, m, p->target->shared, out->split);
         if (out->split->shared_width > 0)
             out->shared_by = MT_SHARED_BY_ACTIVATIONS;
         st = readme_weigh(ctx, p, out->split, out);
@@ -314,7 +408,10 @@ const struct mt_convert_method mt_convert_method_readme = {
         "NAME=FILE, or the domains of --profile): a domain's mask holds the share --keep of the "
         "neurons with the largest mean |h_j| in it, what all masks share is always on, an expert "
         "is the rest of its mask, and one expert acts (--active). Neurons in no mask are dropped, "
-        "or with --cover nearest always on. The paper routes once for all layers by a network "
+        "or with --cover nearest always on. Masks share more in one layer than in another, which "
+        "only "
+        "the native layout can hold (--arch native); for other architectures --widths makes all "
+        "layers alike. The paper routes once for all layers by a network "
         "over token ids, which has to be trained; here each layer has a linear router.",
     .router = "ridge",
     .refit = "none",

@@ -35,4 +35,13 @@ void mt_domain_masks_free(struct mt_domain_masks *m); /* NULL is fine */
 int mt_domain_masks_holders(const struct mt_domain_masks *m, int64_t j);
 /* Neurons that masks a and b share; keep when a is b. */
 int64_t mt_domain_masks_overlap(const struct mt_domain_masks *m, int a, int b);
+
+/* Lists of given widths in the spirit of the masks, for formats that want all layers alike: idx
+ * [shared + n * expert], rising within each list. Shared are the neurons that most masks hold, and
+ * of those equally often held the ones with the largest importance as a share of each domain's sum;
+ * expert i has the most important ones of domain i among the rest. When `shared` is `common` and
+ * the widths add up to `keep`, these are the masks. shared + expert <= width. */
+MT_NODISCARD mt_status mt_domain_fill(struct mt_ctx *ctx, const struct mt_domain_masks *m,
+                                      const double *importance, int64_t shared, int64_t expert,
+                                      int32_t *idx);
 #endif

@@ -64,6 +64,63 @@ T_TEST(masks_and_their_algebra_are_those_of_brute_force)
     }
 }
 
+/* Lists of any widths: shared are those of most masks, an expert has its domain's best of the rest.
+ */
+static void lists_are_the_best(struct t *t, const struct mt_domain_masks *m, const double *v,
+                               int64_t shared, int64_t expert, const int32_t *idx)
+{
+    for (int i = -1; i < m->n; i++) {
+        const int32_t *list = i < 0 ? idx : idx + shared + i * expert;
+        int64_t n = i < 0 ? shared : expert;
+        unsigned char mine[WIDTH_MAX] = {0}, taken[WIDTH_MAX] = {0};
+        for (int64_t r = 0; r < n; r++) {
+            if (r > 0 && list[r] <= list[r - 1])
+                t_fail(t, __FILE__, __LINE__, "a list does not rise");
+            mine[list[r]] = 1;
+        }
+        for (int64_t r = 0; i >= 0 && r < shared; r++)
+            taken[idx[r]] = 1;
+        for (int64_t a = 0; a < m->width; a++)
+            for (int64_t b = 0; b < m->width; b++) {
+                bool better = i < 0 ? mt_domain_masks_holders(m, b) > mt_domain_masks_holders(m, a)
+                                    : v[i * m->width + b] > v[i * m->width + a];
+                if (mine[a] && (taken[a] || (!mine[b] && !taken[b] && better)))
+                    t_fail(t, __FILE__, __LINE__, "list %d has %d and not %d", i, (int)a, (int)b);
+            }
+    }
+}
+
+T_TEST(lists_of_given_widths_take_the_best)
+{
+    double v[DOMAINS_MAX * WIDTH_MAX];
+    int32_t idx[(DOMAINS_MAX + 1) * WIDTH_MAX];
+    struct mt_domain_masks *m;
+    struct mt_rng r;
+
+    mt_rng_seed(&r, 6, 0);
+    for (int i = 0; i < 100 && !t->failed; i++) {
+        int64_t width = 2 + (int64_t)mt_rng_below(&r, WIDTH_MAX - 1);
+        int n = 1 + (int)mt_rng_below(&r, DOMAINS_MAX);
+        int64_t shared = (int64_t)mt_rng_below(&r, (uint64_t)width);
+        int64_t expert = (int64_t)mt_rng_below(&r, (uint64_t)(width - shared + 1));
+        for (int64_t j = 0; j < n * width; j++)
+            v[j] = (double)mt_rng_below(&r, 9);
+        T_OK(t, mt_domain_masks_make(&t->ctx, v, n, width, mt_domain_keep(0.5, width), &m));
+        T_OK(t, mt_domain_fill(&t->ctx, m, v, shared, expert, idx));
+        lists_are_the_best(t, m, v, shared, expert, idx);
+        /* With the masks' own widths they are the masks. */
+        T_OK(t, mt_domain_fill(&t->ctx, m, v, m->common, m->keep - m->common, idx));
+        for (int d = 0; d < n; d++)
+            for (int64_t j = 0; j < m->keep; j++)
+                T_CHECK(t,
+                        m->in[d * width +
+                              (j < m->common
+                                   ? idx[j]
+                                   : idx[m->common + d * (m->keep - m->common) + j - m->common])]);
+        mt_domain_masks_free(m);
+    }
+}
+
 /* The authors' code compares by > and takes one less. */
 T_TEST(exactly_as_many_are_kept_as_asked_for)
 {

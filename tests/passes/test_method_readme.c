@@ -143,7 +143,8 @@ T_TEST(all_experts_are_the_dense_model_when_none_is_dropped_or_doubled)
     disjoint(&d, 48, 8);
     T_CHECK(t, domains_open(t, src, DOMAINS, &d));
     for (size_t i = 0; i < sizeof(targets) / sizeof(*targets) && !t->failed; i++) {
-        snprintf(options, sizeof(options), "method=readme keep=0.375 active=4 arch=%s", targets[i]);
+        snprintf(options, sizeof(options), "method=readme keep=0.375 active=4 widths=pad arch=%s",
+                 targets[i]);
         all_active_is_dense(t, src, options);
     }
     mt_model_free(src);
@@ -260,8 +261,9 @@ T_TEST(an_expert_and_what_is_shared_are_its_mask_bit_for_bit)
     T_CHECK(t, domains_open(t, src, DOMAINS, &d));
     for (size_t i = 0; i < 2 * sizeof(targets) / sizeof(*targets); i++) {
         bool covered = i % 2 != 0;
-        snprintf(options, sizeof(options), "method=readme router=centroid arch=%s cover=%s",
-                 targets[i / 2], covered ? "nearest" : "none");
+        snprintf(options, sizeof(options),
+                 "method=readme router=centroid widths=pad arch=%s cover=%s", targets[i / 2],
+                 covered ? "nearest" : "none");
         T_OK(t, run_pass(&t->ctx, "convert-ffn", options, src, NULL, &r));
         T_EQ_INT(t, r.plan->ffn[0].k, 1);
         for (int l = 0; l < src->hp.n_layers; l++)
@@ -290,11 +292,45 @@ T_TEST(layers_are_as_wide_as_their_masks_only_in_the_native_layout)
     T_EQ_INT(t, f[1].width, 1);
     T_EQ_INT(t, f[1].shared_width, 24);
     mt_walk_result_free(&r);
-    T_OK(t, run_pass(&t->ctx, "convert-ffn", "method=readme arch=glm4_moe router=centroid", src,
-                     NULL, &r));
+    T_OK(t, run_pass(&t->ctx, "convert-ffn",
+                     "method=readme arch=glm4_moe widths=pad router=centroid", src, NULL, &r));
     T_EQ_INT(t, r.plan->ffn[0].width, r.plan->ffn[1].width);
     T_EQ_INT(t, r.plan->ffn[0].shared_width, r.plan->ffn[1].shared_width);
     mt_walk_result_free(&r);
+    mt_model_free(src);
+    mt_profile_free(d.p);
+}
+
+/* Targets of one width get as many neurons as a mask has, none of them zero. */
+T_TEST(lists_fill_the_widths_of_other_targets)
+{
+    struct mt_model *src = toy(t, &(struct toy){.seed = 15});
+    struct domains d = {0};
+    struct mt_walk_result r;
+    char options[128];
+
+    T_CHECK(t, src != NULL);
+    at_random(&d, 48, 8);
+    T_CHECK(t, domains_open(t, src, DOMAINS, &d));
+    for (size_t i = 1; i < sizeof(targets) / sizeof(*targets); i++) {
+        snprintf(options, sizeof(options), "method=readme router=centroid arch=%s", targets[i]);
+        T_OK(t, run_pass(&t->ctx, "convert-ffn", options, src, NULL, &r));
+        for (int l = 0; l < src->hp.n_layers && strcmp(targets[i], "mixtral") != 0; l++) {
+            const struct mt_ffn *f = &r.plan->ffn[l];
+            T_EQ_INT(t, f->width + f->shared_width, 24);
+            for (int e = 0; e < DOMAINS; e++) {
+                int seen[WIDTH_MAX] = {0}, n = 0;
+                T_CHECK(t, find_neurons(t, src, r.plan, l, e, seen));
+                T_CHECK(t, find_neurons(t, src, r.plan, l, MT_EXPERT_SHARED, seen));
+                for (int j = 0; j < 48; j++) {
+                    T_CHECK(t, seen[j] <= 1);
+                    n += seen[j];
+                }
+                T_EQ_INT(t, n, 24);
+            }
+        }
+        mt_walk_result_free(&r);
+    }
     mt_model_free(src);
     mt_profile_free(d.p);
 }
