@@ -4,11 +4,14 @@
 #include "cmd/table.h"
 #include "lib/base/path.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 enum report_line {
     REPORT_KL,
+    REPORT_PAIRED,
+    REPORT_INTERVAL,
     REPORT_KL_P99,
     REPORT_KL_MAX,
     REPORT_PPL,
@@ -27,6 +30,8 @@ enum report_line {
 
 static const char *const report_labels[REPORT_LINES] = {
     [REPORT_KL] = "KL to the original, mean",
+    [REPORT_PAIRED] = "KL less that of the first",
+    [REPORT_INTERVAL] = "95 % interval of that",
     [REPORT_KL_P99] = "KL, 99 % of tokens below",
     [REPORT_KL_MAX] = "KL, worst token",
     [REPORT_PPL] = "perplexity",
@@ -92,6 +97,19 @@ static void report_measured(struct mt_ctx *ctx, struct cmd_table *t, enum report
         cmd_table_cell(ctx, t, "%d", w.dead);
 }
 
+static void report_paired(struct mt_ctx *ctx, struct cmd_table *t, enum report_line line,
+                          const struct mt_paired *p)
+{
+    if (p == NULL)
+        cmd_table_cell(ctx, t, "%s", "");
+    else if (line == REPORT_PAIRED)
+        cmd_table_cell(ctx, t, "%+.3g", p->mean);
+    else if (isnan(p->low))
+        cmd_table_cell(ctx, t, "-");
+    else
+        cmd_table_cell(ctx, t, "%+.3g to %+.3g", p->low, p->high);
+}
+
 static void report_cell(struct mt_ctx *ctx, struct cmd_table *t, enum report_line line,
                         const struct cmd_report_row *row, const struct mt_compare_report *any)
 {
@@ -107,12 +125,23 @@ static void report_cell(struct mt_ctx *ctx, struct cmd_table *t, enum report_lin
         cmd_table_cell(ctx, t, "%s", cmd_format_count(size.ffn_params_active, b, sizeof b));
     else if (line == REPORT_BYTES)
         cmd_table_cell(ctx, t, "%s", mt_format_bytes(size.bytes, b, sizeof b));
+    else if (line == REPORT_PAIRED || line == REPORT_INTERVAL)
+        report_paired(ctx, t, line, row->paired);
     else if (row->r != NULL)
         report_measured(ctx, t, line, row->r);
     else if (line == REPORT_PPL)
         cmd_table_cell(ctx, t, "%.4g", any->ppl_ref);
     else
         cmd_table_cell(ctx, t, "%s", "");
+}
+
+static bool report_any_paired(const struct cmd_report_row *rows, int n)
+{
+    for (int i = 1; i < n; i++) {
+        if (rows[i].paired != NULL)
+            return true;
+    }
+    return false;
 }
 
 static bool report_any_moe(const struct cmd_report_row *rows, int n)
@@ -146,7 +175,7 @@ mt_status cmd_report_table(struct mt_ctx *ctx, const struct cmd_report_row *rows
                            const struct mt_dataset *data)
 {
     char align[CMD_TABLE_COLS_MAX + 1] = "l";
-    bool moe = report_any_moe(rows, n);
+    bool moe = report_any_moe(rows, n), paired = report_any_paired(rows, n);
     struct cmd_table t;
 
     mt_assert(n >= 2 && n < CMD_TABLE_COLS_MAX);
@@ -157,6 +186,7 @@ mt_status cmd_report_table(struct mt_ctx *ctx, const struct cmd_report_row *rows
         cmd_table_cell(ctx, &t, "%s", rows[i].name);
     for (int line = 0; line < REPORT_LINES; line++) {
         if ((!moe && (line == REPORT_LOAD || line == REPORT_DEAD)) ||
+            (!paired && (line == REPORT_PAIRED || line == REPORT_INTERVAL)) ||
             (rows[1].r == NULL && line < REPORT_PARAMS))
             continue;
         cmd_table_cell(ctx, &t, "%s", report_labels[line]);
@@ -269,6 +299,17 @@ static void report_json_candidate(struct mt_json *o, const struct mt_compare_rep
     report_json_layers(o, r);
 }
 
+static void report_json_paired(struct mt_json *o, const struct cmd_report_row *first,
+                               const struct mt_paired *p)
+{
+    struct mt_json *j = mt_json_set_object(o, "kl_less_first");
+
+    mt_json_set_str(j, "first", first->name);
+    mt_json_set_num(j, "mean", p->mean);
+    mt_json_set_num(j, "low", p->low);
+    mt_json_set_num(j, "high", p->high);
+}
+
 void cmd_report_json(struct mt_json *out, const struct cmd_report_row *rows, int n,
                      const struct mt_dataset *data)
 {
@@ -285,6 +326,8 @@ void cmd_report_json(struct mt_json *out, const struct cmd_report_row *rows, int
     for (int i = 1; i < n; i++) {
         o = mt_json_add_object(list);
         report_json_model(o, &rows[i]);
+        if (rows[i].paired != NULL)
+            report_json_paired(o, &rows[1], rows[i].paired);
         report_json_candidate(o, rows[i].r, data);
     }
 }

@@ -6,12 +6,13 @@
 #define MT_CMD_REPORT_H
 
 #include "lib/base/json.h"
-#include "lib/run/compare.h"
+#include "lib/run/paired.h"
 
 struct cmd_report_row {
     const char *name; /* column title */
     const struct mt_model *m;
     const struct mt_compare_report *r; /* NULL for the reference; NULL for all: sizes only */
+    const struct mt_paired *paired;    /* KL less that of rows[1]; NULL: not told */
 };
 
 /* rows[0] is the reference; at most 10 candidates. `data` names the domains. */

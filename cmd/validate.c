@@ -1,7 +1,9 @@
 #include "cmd/cmd.h"
 
+#include "cmd/per_token.h"
 #include "cmd/report.h"
 #include "lib/base/mem.h"
+#include "lib/base/outdir.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -10,11 +12,18 @@
 
 struct validate_opts {
     double max_kl;
+    const char *per_token;
+    bool force;
 };
 
 static const struct mt_opt validate_opt_table[] = {
     MT_OPT_NUM(struct validate_opts, max_kl, "max-kl", 0, "X", "-1", -1, 1e9,
                "exit with code 3 when the mean KL of a candidate is larger (default: no limit)"),
+    MT_OPT_STR(
+        struct validate_opts, per_token, "per-token", 0, "FILE", NULL,
+        "write the KL of every predicted token, a row for each, a column for each candidate, "
+        "separated by tabs"),
+    MT_OPT_BOOL(struct validate_opts, force, "force", 0, "replace an existing FILE"),
     MT_OPT_END,
 };
 
@@ -25,9 +34,19 @@ struct validate {
     struct mt_dataset data;
     struct mt_compare_report reports[VALIDATE_MAX];
     bool compared;
+    struct mt_paired paired[VALIDATE_MAX]; /* against the first candidate */
     char names[VALIDATE_MAX + 1][64];
     struct cmd_report_row rows[VALIDATE_MAX + 1];
 };
+
+/* What would fail only after the work. */
+static mt_status validate_probe(struct mt_ctx *ctx, const struct validate_opts *o)
+{
+    if (o->per_token == NULL)
+        return MT_OK;
+    return mt_outdir_probe(ctx, o->per_token,
+                           MT_OUT_FILE | (o->force ? (unsigned)MT_OUT_FORCE : 0));
+}
 
 static mt_status validate_open(struct mt_ctx *ctx, const struct cmd_args *a, struct validate *v)
 {
@@ -70,7 +89,20 @@ static mt_status validate_compare(struct mt_ctx *ctx, const struct cmd_args *a, 
             .r = i == 0 ? NULL : &v->reports[i - 1],
         };
     }
+    for (int i = 1; i < v->n; i++) {
+        MT_TRY(mt_paired(ctx, v->reports[i].kl, v->reports[0].kl, &v->data,
+                         (uint64_t)a->common->seed, &v->paired[i]));
+        v->rows[i + 1].paired = &v->paired[i];
+    }
     return MT_OK;
+}
+
+static mt_status validate_per_token(struct mt_ctx *ctx, const struct validate_opts *o,
+                                    const struct validate *v)
+{
+    return o->per_token != NULL
+               ? cmd_per_token_write(ctx, o->per_token, o->force, v->rows, v->n + 1, &v->data)
+               : MT_OK;
 }
 
 static mt_status validate_print(struct mt_ctx *ctx, const struct cmd_args *a,
@@ -119,9 +151,13 @@ static mt_status validate_run(struct mt_ctx *ctx, const struct cmd_args *a)
     struct validate v = {.n = a->pos->n - 1};
     mt_status st;
 
-    st = validate_open(ctx, a, &v);
+    st = validate_probe(ctx, a->opts);
+    if (st == MT_OK)
+        st = validate_open(ctx, a, &v);
     if (st == MT_OK)
         st = validate_compare(ctx, a, &v);
+    if (st == MT_OK)
+        st = validate_per_token(ctx, a->opts, &v);
     if (st == MT_OK)
         st = validate_print(ctx, a, &v);
     if (st == MT_OK)
@@ -134,6 +170,8 @@ static const struct cmd_example validate_examples[] = {
     {"validate dense moe --data held-out.jsonl", "how far moe is from dense"},
     {"validate dense moe-a moe-b --data a=a.txt --data b=b.txt --json",
      "two candidates, for scripts"},
+    {"validate dense moe-a moe-b --data held-out.jsonl --samples 0",
+     "is moe-b closer than moe-a? all there is of the text, for a narrow interval"},
     {"validate dense moe --data held-out.jsonl --max-kl 0.1 --quiet",
      "exit code 3 when it is too far"},
     {NULL, NULL},
@@ -149,6 +187,10 @@ const struct cmd_command mt_cmd_validate = {
         "(mean with standard error, 99th percentile, worst), perplexity, and how often the most "
         "likely next token is the same. By layer: relative error of the FFN on the reference's "
         "input, drift of the hidden state, load of the experts.\n\n"
+        "Of several candidates each is also compared with the first: the difference of their mean "
+        "KL, negative where it is closer than the first, with a 95 % interval of a paired "
+        "bootstrap "
+        "over windows.\n\n"
         "Use text the candidate was not calibrated on; validate warns when it sees the same.",
     .examples = validate_examples,
     .opts = validate_opt_table,
