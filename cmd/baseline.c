@@ -30,7 +30,9 @@ mt_status cmd_baseline_step(struct mt_ctx *ctx, const struct cmd_baseline *b,
     MT_TRY(mt_alloc0(ctx, 1, p->opts_size, "options", &opts));
     mt_opt_defaults(p->opts, opts);
     /* Options keep pointers to texts, which the caller's outlive. */
-    mt_status st = mt_opt_set(ctx, p->opts, opts, "width", b->width);
+    mt_status st = MT_OK;
+    if (strcmp(b->width, "auto") != 0)
+        st = mt_opt_set(ctx, p->opts, opts, "width", b->width);
     if (st == MT_OK)
         st = mt_opt_set(ctx, p->opts, opts, "select", b->select);
     if (st == MT_OK && b->refit != NULL)

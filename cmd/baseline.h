@@ -5,7 +5,7 @@
 #include "lib/flow/walk.h"
 
 struct cmd_baseline {
-    const char *width; /* "512" neurons or "50%" */
+    const char *width; /* "512" neurons or "50%"; "auto": the pass's own default */
     const char *select;
     const char *refit; /* NULL: the pass's own default */
     double drift;      /* negative: likewise */

@@ -196,7 +196,9 @@ static bool convert_profiles(const void *opts)
 {
     const struct mt_convert_opts *o = opts;
 
-    return o->method > 0 && mt_convert_methods[o->method]->profiles;
+    /* prune-baseline is a name only, behind the methods. */
+    return o->method > 0 && mt_convert_methods[o->method] != NULL &&
+           mt_convert_methods[o->method]->profiles;
 }
 
 static unsigned convert_needs(const void *state)

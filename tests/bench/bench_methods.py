@@ -38,11 +38,13 @@ ROWS = [
     ("prune-baseline", None, "none", ["--select", "flap"]),
     ("prune-baseline", None, "down", ["--select", "wanda"]),
     ("prune-baseline", None, "down", ["--select", "obs"]),
+    ("best", None, None, ["--shared", "quarter"]),  # of what acts
     ("best", "features", None, []),
     ("best", None, "none", []),
     ("partition", None, None, []),
     ("partition", None, "down", []),
     ("partition", "centroid", None, []),
+    ("partition", "spectral", None, []),
     ("partition", None, None, ["--partition", "contiguous"]),
     ("factorllm", None, None, []),
     ("factorllm", "contribution", None, []),
@@ -63,6 +65,7 @@ ROWS = [
     ("uoe", None, None, []),
     ("uoe", None, "down", []),
     ("readme", None, None, []),
+    ("readme", "overlap", None, []),
     ("readme", None, "down", []),
 ]
 OWN_ROUTER = {"best": "ridge", "partition": "ridge", "factorllm": "pa", "llama-moe": "random", "moefication": "mlp",
@@ -202,7 +205,9 @@ def convert_options(m, row, share, experts):
     elif method == "readme":
         options = ["--keep", str(share / 100), "--arch", "native"]
     else:
-        options = ["--experts", str(experts), "--active", f"{share}%", "--shared", "0", "--arch", "native"]
+        shared = round(experts * share / 400) if "quarter" in extra else 0
+        options = ["--experts", str(experts - shared), "--active", f"{share}%", "--shared", str(shared), "--arch", "native"]
+        extra = [] if "quarter" in extra else extra
     options += ["--method", method] if "--partition" not in extra else []
     options += ["--router", router] if router else []
     options += ["--refit", refit] if refit else []
@@ -267,6 +272,8 @@ def paired(a, b):
 def row_name(row, m):
     method, router, refit, extra = row
     name = method if "--partition" not in extra else "partition, contiguous"
+    if "quarter" in extra:
+        name += ", a quarter of what acts shared"
     if method == "prune-baseline":
         name = "pruned: " + extra[-1]
         router = None

@@ -7,4 +7,6 @@ expect grep -q '"error_after"' y/moetool.json
 if grep -q '"closer"' j.txt; then exit 98; fi
 moetool convert "$DENSE" -o z --method prune-baseline --active 300 --select magnitude --refit none --quiet >/dev/null
 expect grep -q '"intermediate_size": *300' z/config.json
+moetool convert "$DENSE" -o half --method prune-baseline --select magnitude --refit none --quiet >/dev/null
+expect grep -q '"intermediate_size": *512' half/config.json
 fails 2 "moetool: convert: select=x: expected *" moetool convert "$DENSE" -o w --method prune-baseline --select x
