@@ -2,6 +2,7 @@
 
 #include "cmd/baseline.h"
 #include "cmd/facts.h"
+#include "cmd/from.h"
 #include "cmd/hidden.h"
 #include "cmd/report.h"
 #include "formats/table.h"
@@ -23,7 +24,7 @@ extern const struct mt_pass mt_pass_convert_ffn;
 struct convert_opts {
     struct cmd_blocks blocks;
     const char *hidden, *out, *profile;
-    struct mt_strlist eval_data;
+    struct mt_strlist eval_data, from;
     int format;
     const char *max_shard_size;
     double max_kl;
@@ -43,6 +44,10 @@ static const struct mt_opt convert_opt_table[] = {
     MT_OPT_STR(struct convert_opts, profile, "profile", 0, "FILE", NULL,
                "statistics from `moetool profile`, an imatrix or scores in JSON: what they tell "
                "is not measured again"),
+    MT_OPT_LIST(
+        struct convert_opts, from, "from", 0, "[NAME=]MODEL",
+        "another fine-tune of the same base, whose FFNs become experts of --method upcycle; "
+        "may be given several times. NAME: that of its text, --data NAME=FILE"),
     MT_OPT_LIST(struct convert_opts, eval_data, "eval-data", 0, "[NAME=]FILE",
                 "text to validate on, as --data (default: the text of --data)"),
     MT_OPT_BOOL(struct convert_opts, no_validate, "no-validate", 0,
@@ -65,6 +70,7 @@ struct convert {
     const struct cmd_args *a;
     const struct convert_opts *o;
     struct mt_model *src;
+    struct cmd_from from;
     struct mt_profile *profile; /* NULL: none */
     struct mt_device *dev;
     uint64_t shard_bytes;
@@ -98,6 +104,7 @@ static const struct mt_dataset *convert_data(const struct convert *c)
 static mt_status convert_open(struct mt_ctx *ctx, struct convert *c)
 {
     MT_TRY(cmd_hidden_open(ctx, c->o->hidden, c->a->pos->v[0], &c->o->blocks, &c->hidden, &c->src));
+    MT_TRY(cmd_from_open(ctx, &c->o->from, &c->o->blocks, c->src, &c->from));
     MT_TRY(cmd_open_profile(ctx, c->o->profile, c->src, &c->profile));
     if (c->hidden.on) {
         if (c->a->data->data.n > 0 || c->o->eval_data.n > 0 || c->o->max_kl >= 0)
@@ -115,7 +122,7 @@ static mt_status convert_open(struct mt_ctx *ctx, struct convert *c)
     MT_TRY(cmd_open_device(ctx, c->a, &c->dev));
     MT_TRY(cmd_open_data(ctx, c->a, c->src, &c->a->data->data, &c->data));
     c->has_data = true;
-    if (c->profile == NULL && mt_pass_convert_ffn.profiles(c->a->pass_opts))
+    if (c->profile == NULL && mt_pass_convert_ffn.profiles(c->a->pass_opts, c->src))
         MT_TRY(cmd_measure_profile(ctx, c->a, c->src, c->dev, &c->data, &c->profile));
     if (c->src->hp.both_ways && c->o->max_kl >= 0)
         return mt_fail(ctx, MT_E_OPTION, "--max-kl: %s models have no logits to compare",
@@ -154,6 +161,7 @@ static void convert_close(struct convert *c)
         mt_device_close(c->dev);
     mt_profile_free(c->profile);
     mt_model_free(c->src);
+    cmd_from_free(&c->from);
 }
 
 /* ---- validation, before the output gets its name ---- */

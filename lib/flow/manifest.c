@@ -175,6 +175,30 @@ static mt_status manifest_history(struct mt_ctx *ctx, struct mt_json *source,
     return st;
 }
 
+static mt_status manifest_siblings(struct mt_ctx *ctx, struct mt_json *m,
+                                   const struct mt_model *src)
+{
+    struct mt_json *list, *o;
+    char hex[65];
+
+    if (src->n_siblings == 0)
+        return MT_OK;
+    list = mt_json_set_array(m, "siblings");
+    for (int i = 0; i < src->n_siblings; i++) {
+        const struct mt_sibling *s = &src->siblings[i];
+        MT_TRY(mt_model_identity(ctx, s->m, hex));
+        o = mt_json_add_object(list);
+        mt_json_set_str(o, "name", s->name);
+        mt_json_set_str(o, "identity", hex);
+        if (s->m->model_type != NULL)
+            mt_json_set_str(o, "model_type", s->m->model_type);
+        if (s->m->format != NULL)
+            mt_json_set_str(o, "format", s->m->format);
+        manifest_sizes(o, s->m);
+    }
+    return MT_OK;
+}
+
 mt_status mt_manifest_new(struct mt_ctx *ctx, const struct mt_manifest_in *in, struct mt_json **out)
 {
     const struct mt_model *src = in->opts->source, *plan = in->plan;
@@ -194,6 +218,8 @@ mt_status mt_manifest_new(struct mt_ctx *ctx, const struct mt_manifest_in *in, s
         mt_json_set_str(o, "format", src->format);
     manifest_sizes(o, src);
     st = manifest_history(ctx, o, src);
+    if (st == MT_OK)
+        st = manifest_siblings(ctx, m, src);
     manifest_passes(m, in->opts);
     /* Seeds beyond 2^53 do not survive a JSON number. */
     snprintf(seed, sizeof seed, "%" PRIu64, mt_ctx_seed(ctx));

@@ -5,6 +5,7 @@
  *
  *   moetool   version
  *   source    identity, model_type, format, sizes; `history`: what the source's own manifest says
+ *   siblings  [{name, identity, model_type, format, sizes}], of further models; absent without
  *   passes    name and every option value; `report` of each
  *   seed, blas (only when activations were computed), device
  *   data      sha256, windows, tokens, domains; absent when nothing was calibrated

@@ -78,7 +78,7 @@ struct mt_pass {
 
     /* With these options `create` looks up in src->profile what happened in each domain of the text.
      * Who has text and no profile measures one first (profile_run.h). NULL: never. */
-    bool (*profiles)(const void *opts);
+    bool (*profiles)(const void *opts, const struct mt_model *src);
     mt_status (*create)(struct mt_ctx *ctx, const void *opts, const struct mt_model *src,
                         void **state);
     mt_status (*aim)(struct mt_ctx *ctx, void *state, const struct mt_model *src,

@@ -331,6 +331,11 @@ static mt_status plan_key(struct mt_ctx *ctx, struct mt_walk *w)
 
     MT_TRY(mt_journal_key_add(ctx, &w->key, "moetool", MT_VERSION));
     MT_TRY(mt_journal_key_add(ctx, &w->key, "source model", w->identity));
+    for (int i = 0; i < w->o->source->n_siblings; i++) {
+        const struct mt_sibling *s = &w->o->source->siblings[i];
+        MT_TRY(mt_model_identity(ctx, s->m, hex));
+        MT_TRY(mt_journal_key_add(ctx, &w->key, s->name, hex));
+    }
     MT_TRY(plan_key_passes(ctx, w));
     if (w->o->source->profile != NULL) {
         mt_profile_identity(w->o->source->profile, hex);
@@ -357,10 +362,11 @@ static mt_status plan_key(struct mt_ctx *ctx, struct mt_walk *w)
 }
 
 /* The output must not replace what it is made from: --force would remove the only original. */
-static mt_status plan_not_source(struct mt_ctx *ctx, const struct mt_walk_opts *o)
+static mt_status plan_not_model(struct mt_ctx *ctx, const struct mt_walk_opts *o,
+                                const struct mt_model *m)
 {
-    for (size_t i = 0; i < o->source->n_maps; i++) {
-        const char *path = o->source->maps[i]->path;
+    for (size_t i = 0; i < m->n_maps; i++) {
+        const char *path = m->maps[i]->path;
         size_t n = (size_t)(mt_path_base(path) - path);
         char *dir;
         MT_TRY(mt_alloc(ctx, n + 3, 1, "a path", &dir));
@@ -372,6 +378,14 @@ static mt_status plan_not_source(struct mt_ctx *ctx, const struct mt_walk_opts *
             return mt_fail(ctx, MT_E_OPTION,
                            "%s is the model that is read; write to another directory", o->out_path);
     }
+    return MT_OK;
+}
+
+static mt_status plan_not_source(struct mt_ctx *ctx, const struct mt_walk_opts *o)
+{
+    MT_TRY(plan_not_model(ctx, o, o->source));
+    for (int i = 0; i < o->source->n_siblings; i++)
+        MT_TRY(plan_not_model(ctx, o, o->source->siblings[i].m));
     return MT_OK;
 }
 

@@ -124,6 +124,12 @@ struct mt_flaws {
     struct mt_flaw v[MT_FLAWS_MAX]; /* the first; more end the verification */
 };
 
+/* Another model handed to passes beside the source: a fine-tune of the same base. */
+struct mt_sibling {
+    const char *name; /* by which texts and messages know it */
+    const struct mt_model *m;
+};
+
 struct mt_model {
     struct mt_arena arena;
     const char *path;               /* as the user gave it */
@@ -143,6 +149,9 @@ struct mt_model {
     /* Statistics the caller hands to passes beside the weights (lib/flow/profile.h), checked to be
      * of this model; borrowed. NULL: none, also in plans, whose source has them. */
     const struct mt_profile *profile;
+    /* More models the caller hands to passes that make one of several; borrowed. None in plans. */
+    const struct mt_sibling *siblings;
+    int n_siblings;
     /* For who tells what is wrong with a model: set by mt_model_be_lenient before binding, which
      * then lists flaws instead of failing. */
     struct mt_flaws *flaws;

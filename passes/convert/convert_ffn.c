@@ -7,6 +7,7 @@
  * (method.h has the parts). All scales go into the routed down_proj (targets.h).
  */
 #include "lib/base/mem.h"
+#include "lib/flow/profile.h"
 #include "passes/convert/convert.h"
 #include "passes/lib/router_fit.h"
 
@@ -44,6 +45,25 @@ static int convert_part_rounds(int (*rounds)(const struct mt_convert_at *),
     return rounds != NULL ? rounds(at) : 0;
 }
 
+static bool convert_knows(const struct mt_profile *p, const char *domain)
+{
+    for (int i = 0; i < mt_profile_n_domains(p); i++)
+        if (strcmp(mt_profile_domain(p, i), domain) == 0)
+            return true;
+    return false;
+}
+
+/* Whether each of several models has text of its own. */
+static bool convert_has_domains(const struct convert *s)
+{
+    const struct mt_model *src = s->at.src;
+    bool all = src->profile != NULL && src->n_siblings > 0;
+
+    for (int c = 0; all && c < s->shape.copies; c++)
+        all = convert_knows(src->profile, mt_convert_copy_name(src, &s->o, c));
+    return all;
+}
+
 /* The parts, and how often each wants to see a layer. With all experts acting there is nothing to
  * choose and nothing to make good for. */
 static void convert_choose_parts(struct convert *s)
@@ -52,7 +72,9 @@ static void convert_choose_parts(struct convert *s)
     int router = s->o.router, refit = s->o.refit;
 
     if (router == 0)
-        router = mt_convert_name_find(mt_convert_router_names, all ? "zero" : s->method->router);
+        router = mt_convert_name_find(mt_convert_router_names, convert_has_domains(s) ? "domain"
+                                                               : all                  ? "zero"
+                                                                     : s->method->router);
     if (refit == 0)
         refit = mt_convert_name_find(mt_convert_refit_names, all ? "none" : s->method->refit);
     mt_assert(router > 0 && refit > 0);
@@ -91,6 +113,11 @@ static mt_status convert_setup(struct mt_ctx *ctx, struct convert *s, const stru
     s->at = (struct mt_convert_at){.o = &s->o, .src = src, .shape = p};
     s->method = convert_choose_method(&s->o);
     s->at.labels = (enum mt_router_labels)(s->o.labels > 0 ? s->o.labels - 1 : s->method->labels);
+    if (src->n_siblings > 0 && strcmp(s->method->name, "upcycle") != 0)
+        return mt_fail(ctx, MT_E_OPTION,
+                       "--from: only --method upcycle makes experts of several models");
+    if (s->o.without_base && src->n_siblings == 0)
+        return mt_fail(ctx, MT_E_OPTION, "--without-base needs --from: models to be experts");
     convert_aim_at_form(s);
     const struct mt_shape_ask ask = mt_convert_ask(&s->o);
     MT_TRY(convert_read_flatten(ctx, s));
@@ -192,13 +219,15 @@ static mt_status convert_aim(struct mt_ctx *ctx, void *state, const struct mt_mo
     return convert_setup(ctx, s, src);
 }
 
-static bool convert_profiles(const void *opts)
+static bool convert_profiles(const void *opts, const struct mt_model *src)
 {
     const struct mt_convert_opts *o = opts;
+    bool domain = strcmp(mt_convert_router_names[o->router], "domain") == 0;
 
     /* prune-baseline is a name only, behind the methods. */
-    return o->method > 0 && mt_convert_methods[o->method] != NULL &&
-           mt_convert_methods[o->method]->profiles;
+    return (o->method > 0 && mt_convert_methods[o->method] != NULL &&
+            mt_convert_methods[o->method]->profiles) ||
+           (src->n_siblings > 0 && (o->router == 0 || domain));
 }
 
 static unsigned convert_needs(const void *state)

@@ -18,6 +18,8 @@ static const char *const convert_cover_names[] = {"none", "nearest", NULL};
 
 /* enum mt_convert_widths */
 static const char *const convert_width_names[] = {"fill", "pad", NULL};
+static const char *const convert_out_bias_names[] = {"layer", "experts", NULL};
+static const char *const convert_attention_names[] = {"average", "first", NULL};
 
 const char *const mt_convert_arch_names[] = {
     "auto",      "glm4_moe",  "dots1", "granitemoeshared", "granitemoe", "mixtral",
@@ -57,6 +59,18 @@ const struct mt_opt mt_convert_opt_table[] = {
     MT_OPT_NUM(struct mt_convert_opts, noise, "noise", 0, "X", "0", 0, 1e3,
                "add noise of X times their size to the rows of router tied: the slices of a copy "
                "are then no longer chosen together, and the result is not the source any more"),
+    MT_OPT_ENUM(
+        struct mt_convert_opts, out_bias, "out-bias", 0, "WHERE", "layer", convert_out_bias_names,
+        "where dino and upcycle leave a bias on the FFN's output, in the native layout: once "
+        "in the layer, or divided by --granularity in every expert"),
+    MT_OPT_ENUM(
+        struct mt_convert_opts, attention, "attention", 0, "HOW", "average",
+        convert_attention_names,
+        "with --from, what becomes of all that is not in FFNs: the mean over the models that "
+        "are experts, or what the first has"),
+    MT_OPT_BOOL(
+        struct mt_convert_opts, without_base, "without-base", 0,
+        "with --from, MODEL itself is no expert: it only gives what --attention first takes"),
     MT_OPT_ENUM(struct mt_convert_opts, refit, "refit", 0, "HOW", "auto", mt_convert_refit_names,
                 "what is fitted to the routers' choices; auto: what the method is made for"),
     MT_OPT_ENUM(struct mt_convert_opts, scale, "expert-scale", 0, "HOW", "auto",

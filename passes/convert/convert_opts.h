@@ -24,6 +24,9 @@ struct mt_convert_opts {
     int64_t moves;               /* of method best */
     int64_t copies, granularity; /* of methods dino and upcycle; 0: auto */
     double noise;                /* of router tied */
+    int out_bias;                /* 0: once in the layer; 1: in each expert */
+    int attention;               /* of several models; 0: their mean; 1: the first's */
+    bool without_base;           /* of several models: the first is no expert */
     const char *select;          /* of prune-baseline */
     double drift;                /* of refit down */
     int scale;                   /* enum mt_convert_scale */

@@ -1,5 +1,6 @@
 #include "lib/base/mem.h"
 #include "passes/convert/convert.h"
+#include "passes/lib/siblings.h"
 #include "passes/lib/spill.h"
 
 #include <string.h>
@@ -42,6 +43,8 @@ mt_status convert_plan(struct mt_ctx *ctx, struct convert *s, struct mt_model *m
     s->active = 0;
     for (int l = 0; l < s->shape.n_layers; l++)
         MT_TRY(mt_wrap(ctx, store_plan_layer(ctx, s, m, l), "layer %d", l));
+    if (s->at.src->n_siblings > 0 && s->o.attention == 0)
+        MT_TRY(mt_siblings_mean(ctx, s->at.src, !s->o.without_base, m));
     /* Refused as soon as later, so that warnings are about what will be written. */
     if (m->family->can_hold != NULL)
         MT_TRY(m->family->can_hold(ctx, m));
@@ -77,7 +80,12 @@ static mt_status store_expert(struct mt_ctx *ctx, const struct convert *s, struc
                               float scale)
 {
     const struct mt_dense_ffn *f = &s->dense[s->at.layer];
+    struct mt_dense_ffn own;
     struct mt_tensor *down;
+
+    if (s->shape.copies > 0)
+        MT_TRY(mt_convert_copy_ffn(ctx, &s->at, expert / s->shape.granules, &own, &f));
+    MT_TRY(mt_moe_set_bias(ctx, &s->here, f, m, expert));
 
     MT_TRY(mt_moe_set_inner(ctx, f, m, expert, idx, n));
     MT_TRY(mt_model_need(ctx, m, mt_role(MT_ROLE_FFN_DOWN, s->at.layer, expert), &down));

@@ -62,6 +62,12 @@ static void told_copies(struct mt_ctx *ctx, const struct convert *s, const struc
         mt_json_set_num(out, "weight_error_max", y->error);
         mt_json_set_num(out, "ties_max", y->ties);
     }
+    if (s->at.src->n_siblings > 0) {
+        mt_json_set_int(out, "models", p->copies);
+        mt_log(ctx, MT_LOG_INFO, "experts are the FFNs of %d models; all else is %s", p->copies,
+               s->o.attention == 0 ? "their mean" : "that of the first");
+        return;
+    }
     if (!mt_target_sums(&p->use) || s->o.noise > 0)
         return;
     mt_log(ctx, MT_LOG_INFO,

@@ -159,6 +159,14 @@ extern const struct mt_convert_refit *const mt_convert_refits[];
 /* Index of a name; -1 when there is none. */
 int mt_convert_name_find(const char *const *names, const char *name);
 
+/* By which name copy c of several models knows its text: the sibling's, or "base". */
+const char *mt_convert_copy_name(const struct mt_model *src, const struct mt_convert_opts *o,
+                                 int c);
+/* The FFN's records that copy c is made of: dense, or those of a sibling in `own`. */
+MT_NODISCARD mt_status mt_convert_copy_ffn(struct mt_ctx *ctx, const struct mt_convert_at *at,
+                                           int c, struct mt_dense_ffn *own,
+                                           const struct mt_dense_ffn **out);
+
 /* What moe_shape.h is asked, from the options. */
 struct mt_shape_ask mt_convert_ask(const struct mt_convert_opts *o);
 #endif

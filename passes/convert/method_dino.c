@@ -7,16 +7,61 @@
  * copy have one router row, so that they are chosen together until training parts them; then many
  * more combinations can be chosen for the same active parameters. Slices are the same in all
  * copies. For both, the weights of the chosen experts must sum to G (targets.h).
+ *
+ * With siblings (fine-tunes of one base) every model is a copy, as in mergekit's mixtures.
  */
 #include "lib/base/mem.h"
 #include "passes/convert/method.h"
 #include "passes/lib/partition.h"
+#include "passes/lib/siblings.h"
 
 #include <stdio.h>
 #include <string.h>
 
 #define COPIES_AUTO 8
 #define COPIES_ACTIVE_AUTO 2 /* of upcycle, copies that act for a token */
+
+/* Models that become experts. */
+static int copies_models(const struct mt_convert_opts *o, const struct mt_model *src)
+{
+    return src->n_siblings + !o->without_base;
+}
+
+const char *mt_convert_copy_name(const struct mt_model *src, const struct mt_convert_opts *o, int c)
+{
+    int i = c - !o->without_base;
+
+    return i < 0 ? "base" : src->siblings[i].name;
+}
+
+mt_status mt_convert_copy_ffn(struct mt_ctx *ctx, const struct mt_convert_at *at, int c,
+                              struct mt_dense_ffn *own, const struct mt_dense_ffn **out)
+{
+    int i = c - !at->o->without_base;
+
+    *out = at->dense;
+    if (at->src->n_siblings == 0 || i < 0)
+        return MT_OK;
+    *out = own;
+    return mt_dense_ffn_find(ctx, at->src->siblings[i].m, at->layer, own);
+}
+
+static mt_status copies_of_models(struct mt_ctx *ctx, const struct mt_convert_opts *o,
+                                  const struct mt_model *src, struct mt_shape_ask *ask)
+{
+    int n = copies_models(o, src);
+
+    MT_TRY(mt_siblings_check(ctx, src, o->attention == 0));
+    if ((o->copies > 0 && o->copies != n) ||
+        (o->experts > 0 && o->experts != (int64_t)n * ask->granules))
+        return mt_fail(ctx, MT_E_OPTION,
+                       "%s %lld: every model is one copy, which makes %d here: leave it out",
+                       o->copies > 0 ? "--copies" : "--experts",
+                       (long long)(o->copies > 0 ? o->copies : o->experts), n);
+    ask->copies = n;
+    ask->expert_bias = true;
+    return MT_OK;
+}
 
 static mt_status copies_count(struct mt_ctx *ctx, const struct mt_convert_opts *o,
                               struct mt_shape_ask *ask)
@@ -39,7 +84,8 @@ static mt_status copies_count(struct mt_ctx *ctx, const struct mt_convert_opts *
 static mt_status copies_refuse(struct mt_ctx *ctx, const struct mt_convert_opts *o, int64_t g)
 {
     const char *router = mt_convert_router_names[o->router];
-    bool ties = o->router == 0 || strcmp(router, "tied") == 0 || strcmp(router, "zero") == 0;
+    bool ties = o->router == 0 || strcmp(router, "tied") == 0 || strcmp(router, "zero") == 0 ||
+                strcmp(router, "domain") == 0;
 
     if (strcmp(o->shared, "auto") != 0 && strcmp(o->shared, "0") != 0)
         return mt_fail(ctx, MT_E_OPTION,
@@ -51,6 +97,11 @@ static mt_status copies_refuse(struct mt_ctx *ctx, const struct mt_convert_opts 
             "--router %s: the slices of a copy must have one row, or copies would not be "
             "chosen as a whole; leave it out, or use --granularity 1",
             router);
+    if (o->router > 0 && mt_convert_routers[o->router]->norms)
+        return mt_fail(ctx, MT_E_OPTION,
+                       "--router %s learns which experts contribute most, and copies contribute "
+                       "alike: leave it out",
+                       router);
     if (o->refit > 0 && strcmp(mt_convert_refit_names[o->refit], "none") != 0)
         return mt_fail(ctx, MT_E_OPTION,
                        "--refit %s: whole copies act, so there is nothing to make good for",
@@ -70,7 +121,8 @@ static mt_status copies_shape(struct mt_ctx *ctx, const struct mt_convert_opts *
 
     MT_TRY(copies_refuse(ctx, o, granules));
     ask.granules = (int)granules;
-    MT_TRY(copies_count(ctx, o, &ask));
+    ask.expert_bias = o->out_bias == 1;
+    MT_TRY(src->n_siblings > 0 ? copies_of_models(ctx, o, src, &ask) : copies_count(ctx, o, &ask));
     if (active > ask.copies)
         active = ask.copies;
     /* A share of the width says nothing here: what acts is whole copies. */
@@ -120,6 +172,10 @@ static mt_status copies_decide(struct mt_ctx *ctx, const struct mt_convert_at *a
     struct mt_split *one;
 
     (void)state;
+    if (p->copies > 1 && at->src->n_siblings > 0 && at->o->partition - 1 > MT_PARTITION_RANDOM)
+        return mt_fail(ctx, MT_E_OPTION,
+                       "--partition cluster: neurons of several models are cut by one list; use "
+                       "contiguous or random");
     MT_TRY(mt_partition_ffn(ctx,
                             at->o->partition > 0 ? (enum mt_partition_how)(at->o->partition - 1)
                                                  : MT_PARTITION_CONTIGUOUS,
@@ -152,7 +208,10 @@ const struct mt_convert_method mt_convert_method_upcycle = {
         "upcycle (Sparse Upcycling, arXiv 2212.05055) makes every expert a copy of the whole FFN "
         "and leaves routers random for the training that follows; --active of them act, with "
         "weights that sum to one, so the result computes what the source does. --granularity "
-        "above 1 cuts copies as dino does.",
+        "above 1 cuts copies as dino does. With --from MODEL the experts are several fine-tunes of "
+        "one "
+        "base instead, MODEL itself the first of them, and everything else is their mean "
+        "(--attention).",
     .router = "tied",
     .refit = "none",
     .shape = upcycle_shape,

@@ -1,5 +1,7 @@
 #include "passes/lib/moe_plan.h"
 
+#include "lib/base/mem.h"
+
 /* The part of a matrix or of a bias that an expert gets; none where the source has none. */
 static mt_status plan_part(struct mt_ctx *ctx, struct mt_model *m, const struct mt_tensor *from,
                            int expert, int rank, const int64_t *shape)
@@ -24,6 +26,8 @@ static mt_status plan_expert(struct mt_ctx *ctx, const struct mt_moe_shape *s,
     MT_TRY(plan_part(ctx, m, f->gate_bias, expert, 1, in));
     MT_TRY(plan_part(ctx, m, f->up, expert, 2, in));
     MT_TRY(plan_part(ctx, m, f->up_bias, expert, 1, in));
+    if (s->expert_bias)
+        MT_TRY(plan_part(ctx, m, f->down_bias, expert, 1, out));
     return plan_part(ctx, m, f->down, expert, 2, out);
 }
 
@@ -76,12 +80,14 @@ mt_status mt_moe_plan_layer(struct mt_ctx *ctx, const struct mt_moe_shape *s,
     plan_unlist(m, f->up);
     plan_unlist(m, f->up_bias);
     plan_unlist(m, f->down);
+    if (s->expert_bias)
+        plan_unlist(m, f->down_bias);
     if (s->zero_biases)
         MT_TRY(plan_zero_biases(ctx, m, layer));
     ffn->moe = true;
-    /* It belongs to the layer and stays where it is: experts would add it as often as they act. */
-    ffn->layer_bias = ffn->out_bias;
-    ffn->out_bias = false;
+    /* It belongs to the layer and stays where it is: parts would add it as often as they act. */
+    ffn->layer_bias = ffn->out_bias && !s->expert_bias;
+    ffn->out_bias = ffn->out_bias && s->expert_bias;
     ffn->width = s->expert_width;
     ffn->n_experts = s->n_experts;
     ffn->k = s->k;
@@ -115,6 +121,27 @@ mt_status mt_moe_set_inner(struct mt_ctx *ctx, const struct mt_dense_ffn *f, str
     MT_TRY(plan_gather(ctx, m, f->gate_bias, expert, idx, n));
     MT_TRY(plan_gather(ctx, m, f->up, expert, idx, n));
     return plan_gather(ctx, m, f->up_bias, expert, idx, n);
+}
+
+mt_status mt_moe_set_bias(struct mt_ctx *ctx, const struct mt_moe_shape *s,
+                          const struct mt_dense_ffn *f, struct mt_model *m, int expert)
+{
+    struct mt_role role;
+    struct mt_tensor *t;
+    int32_t *all;
+
+    if (!s->expert_bias || f->down_bias == NULL)
+        return MT_OK;
+    role = f->down_bias->role;
+    role.expert = expert;
+    MT_TRY(mt_model_need(ctx, m, role, &t));
+    MT_TRY(mt_alloc(ctx, (size_t)s->hidden, sizeof(*all), "output bias", &all));
+    for (int64_t i = 0; i < s->hidden; i++)
+        all[i] = (int32_t)i;
+    mt_status st =
+        mt_recipe_gather_cols(ctx, m, t, f->down_bias, all, s->hidden, 1.0F / (float)s->granules);
+    mt_free(all);
+    return st;
 }
 
 mt_status mt_moe_set_expert(struct mt_ctx *ctx, const struct mt_moe_shape *s,

@@ -22,6 +22,11 @@ MT_NODISCARD mt_status mt_moe_set_expert(struct mt_ctx *ctx, const struct mt_moe
                                          const struct mt_dense_ffn *f, struct mt_model *m,
                                          int layer, int expert, const int32_t *idx, int64_t n);
 
+/* With expert_bias: the expert's part of the output bias. */
+MT_NODISCARD mt_status mt_moe_set_bias(struct mt_ctx *ctx, const struct mt_moe_shape *s,
+                                       const struct mt_dense_ffn *f, struct mt_model *m,
+                                       int expert);
+
 /* That, but for its down_proj: gate and up rows and their biases. */
 MT_NODISCARD mt_status mt_moe_set_inner(struct mt_ctx *ctx, const struct mt_dense_ffn *f,
                                         struct mt_model *m, int expert, const int32_t *idx,

@@ -165,6 +165,7 @@ mt_status mt_moe_shape_for(struct mt_ctx *ctx, const struct mt_shape_ask *ask,
     s->n_experts = (int)ask->experts;
     s->copies = ask->copies;
     s->granules = ask->granules;
+    s->expert_bias = ask->expert_bias && src->ffn[0].out_bias;
     s->zero_biases = target->qkv_biased && !src->hp.qkv_bias;
     if (s->copies > 0) {
         s->n_experts = s->copies * s->granules;

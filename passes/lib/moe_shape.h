@@ -27,6 +27,7 @@ struct mt_shape_ask {
     /* Experts are `copies` copies of the whole FFN, each cut into `granules` slices, as many as
      * that makes; `experts` and `shared` are not looked at. copies 0: parts of the FFN. */
     int copies, granules;
+    bool expert_bias; /* each expert gets the FFN's output bias (over granules), not the layer */
 };
 
 struct mt_moe_shape {
@@ -34,11 +35,12 @@ struct mt_moe_shape {
     struct mt_target use; /* it, with the rule and the alpha that these experts want */
     int copies, granules; /* 0: experts are parts of the FFN */
     int n_layers, n_experts, n_shared, k;
-    int64_t hidden, width;  /* of the source */
-    int64_t expert_width;   /* I = ceil(width / (N + S)); of copies ceil(width / granules) */
-    int64_t shared_width;   /* as stored: S * I, or I zero neurons where the target insists */
-    bool zero_biases;       /* on q, k and v, for a target that wants some */
-    bool own_widths;        /* the method's: not made of the source's width; for the widest layer */
+    int64_t hidden, width; /* of the source */
+    int64_t expert_width;  /* I = ceil(width / (N + S)); of copies ceil(width / granules) */
+    int64_t shared_width;  /* as stored: S * I, or I zero neurons where the target insists */
+    bool expert_bias;      /* each expert has the FFN's output bias, over granules, not the layer */
+    bool zero_biases;      /* on q, k and v, for a target that wants some */
+    bool own_widths;       /* the method's: not made of the source's width; for the widest layer */
     char why[MT_WHY_BYTES]; /* how --arch auto came to the target; empty when it was asked for */
 };
 

@@ -29,8 +29,8 @@ static void choice_ffn(const struct mt_moe_shape *s, struct mt_ffn *f)
     f->shared_width = s->shared_width;
     f->shared_gated = s->shared_width > 0 && s->target->shared_gated;
     f->rule = s->use.rule;
-    f->layer_bias = f->out_bias;
-    f->out_bias = false;
+    f->layer_bias = f->out_bias && !s->expert_bias;
+    f->out_bias = f->out_bias && s->expert_bias;
 }
 
 mt_status mt_target_holds(struct mt_ctx *ctx, const struct mt_moe_shape *s,
