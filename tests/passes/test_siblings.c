@@ -311,9 +311,6 @@ T_TEST(wrong_partners_are_refused)
         {{.family = "qwen2"}, "qwen2, but"},
         {{.mlp_biases = true}, "has no"},
         {{.kv_heads = 4}, "k_proj is 32 x 32, but 16 x 32"},
-        {{.config = "\"rope_theta\": 500"}, "rotary positions"},
-        {{.config = "\"rms_norm_eps\": 0.01"}, "norms"},
-        {{.config = "\"hidden_act\": \"gelu\""}, "another activation"},
         {{.family = "mixtral"}, "mixtral, but"},
     };
     struct mt_model *m = tiny_open(t, tiny_write(t, "m", &(struct tiny){.seed = 1})), *other;
@@ -334,6 +331,21 @@ T_TEST(wrong_partners_are_refused)
         mt_model_free(other);
     }
     sibling.m = other = tiny_open(t, tiny_write(t, "y", &(struct tiny){.seed = 2}));
+    T_CHECK(t, other != NULL);
+    other->hp.rope.theta *= 2;
+    T_FAILS(t, run_pass(&t->ctx, "convert-ffn", "method=upcycle", m, NULL, &r), MT_E_OPTION,
+            "different rotary positions");
+    T_OK(t, run_pass(&t->ctx, "convert-ffn", "method=upcycle attention=first", m, NULL, &r));
+    mt_walk_result_free(&r);
+    other->hp.rope = m->hp.rope;
+    other->hp.norm_eps *= 2;
+    T_FAILS(t, run_pass(&t->ctx, "convert-ffn", "method=upcycle", m, NULL, &r), MT_E_OPTION,
+            "different norms");
+    other->hp.norm_eps = m->hp.norm_eps;
+    other->ffn[1].act = MT_ACT_GELU;
+    T_FAILS(t, run_pass(&t->ctx, "convert-ffn", "method=upcycle", m, NULL, &r), MT_E_OPTION,
+            "layer 1 is of another kind");
+    other->ffn[1].act = m->ffn[1].act;
     T_FAILS(t, run_pass(&t->ctx, "convert-ffn", "method=dino", m, NULL, &r), MT_E_OPTION, "--from");
     T_FAILS(t, run_pass(&t->ctx, "convert-ffn", "method=upcycle experts=5", m, NULL, &r),
             MT_E_OPTION, "every model is one copy");
