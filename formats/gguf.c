@@ -1,6 +1,7 @@
 #include "formats/gguf_arch.h"
 
 #include "formats/check.h"
+#include "formats/gguf_vocab.h"
 #include "formats/safetensors.h"
 #include "lib/base/mem.h"
 #include "lib/base/path.h"
@@ -293,6 +294,25 @@ static mt_status gguf_bind(struct mt_ctx *ctx, struct gguf *o)
     return m->family->write_config != NULL ? m->family->write_config(ctx, m, m->config) : MT_OK;
 }
 
+/* Directories get files of what this one carries, unless such files lie beside it. */
+static void gguf_make_tokenizer(struct mt_model *m, const struct mt_gguf *g)
+{
+    static const struct mt_made made[] = {
+        {"tokenizer.json", mt_gguf_tokenizer_json},
+        {"tokenizer_config.json", mt_gguf_tokenizer_config},
+    };
+
+    if (mt_gguf_find(g, "tokenizer.ggml.tokens") == NULL &&
+        mt_gguf_find(g, "tokenizer.huggingface.json") == NULL)
+        return;
+    for (size_t i = 0; i < m->n_sidecars; i++)
+        if (strcmp(m->sidecars[i].name, made[0].name) == 0 ||
+            strcmp(m->sidecars[i].name, made[1].name) == 0)
+            return;
+    m->made = made;
+    m->n_made = sizeof made / sizeof *made;
+}
+
 static mt_status gguf_fill(struct mt_ctx *ctx, struct gguf *o, const char *path, bool bind)
 {
     size_t n_records = 0, dir_n = (size_t)(mt_path_base(path) - path);
@@ -313,6 +333,7 @@ static mt_status gguf_fill(struct mt_ctx *ctx, struct gguf *o, const char *path,
     if (dir_n > 0)
         MT_TRY(mt_arena_strndup(ctx, &m->arena, path, dir_n, &dir));
     MT_TRY(mt_hf_read_tokenizer(ctx, m, dir)); /* files that lie beside the weights */
+    gguf_make_tokenizer(m, o->list[0]);
     if (bind && n_records > 0 && o->arch != NULL)
         MT_TRY(gguf_bind(ctx, o));
     else

@@ -2,6 +2,7 @@
 
 #include "formats/gguf.h"
 
+#include "lib/base/json.h"
 #include "lib/base/map.h"
 #include "lib/base/mem.h"
 
@@ -134,48 +135,74 @@ static mt_status vocab_ggml(struct mt_ctx *ctx, struct gguf_vocab *s)
     return MT_OK;
 }
 
+/* The header, and *json where the file holds a whole tokenizer.json; else the vocabulary. */
 static mt_status vocab_open(struct mt_ctx *ctx, struct gguf_vocab *s, const char *path,
-                            struct mt_tokenizer **out)
+                            const struct mt_gguf_pair **json)
 {
-    const struct mt_gguf_pair *json;
-
+    mt_arena_init(&s->arena);
     MT_TRY(mt_map_open(ctx, path, &s->map));
     MT_TRY(mt_wrap(ctx, mt_gguf_header_read(ctx, s->map, &s->arena, &s->g), "%s", path));
-    json = mt_gguf_find(&s->g, "tokenizer.huggingface.json");
-    if (json != NULL && json->type == MT_GGUF_STRING)
-        return mt_tokenizer_parse(ctx, (const char *)json->at, (size_t)json->n, path, out);
+    *json = mt_gguf_find(&s->g, "tokenizer.huggingface.json");
+    if (*json != NULL && (*json)->type == MT_GGUF_STRING)
+        return MT_OK;
+    *json = NULL;
     s->v.what = path;
-    MT_TRY(mt_wrap(ctx, vocab_ggml(ctx, s), "%s", path));
-    return mt_tokenizer_from_vocab(ctx, &s->v, out);
+    return mt_wrap(ctx, vocab_ggml(ctx, s), "%s", path);
+}
+
+static void vocab_close(struct gguf_vocab *s)
+{
+    mt_free(s->tokens);
+    mt_free(s->merges);
+    mt_free(s->scores);
+    mt_free(s->types);
+    mt_gguf_header_free(&s->g);
+    mt_map_close(s->map);
+    mt_arena_free(&s->arena);
 }
 
 mt_status mt_tokenizer_open_gguf(struct mt_ctx *ctx, const char *path, struct mt_tokenizer **out)
 {
     struct gguf_vocab s = {0};
-    mt_status st;
+    const struct mt_gguf_pair *json = NULL;
+    mt_status st = vocab_open(ctx, &s, path, &json);
 
     *out = NULL;
-    mt_arena_init(&s.arena);
-    st = vocab_open(ctx, &s, path, out);
-    mt_free(s.tokens);
-    mt_free(s.merges);
-    mt_free(s.scores);
-    mt_free(s.types);
-    mt_gguf_header_free(&s.g);
-    mt_map_close(s.map);
-    mt_arena_free(&s.arena);
+    if (st == MT_OK && json != NULL)
+        st = mt_tokenizer_parse(ctx, (const char *)json->at, (size_t)json->n, path, out);
+    else if (st == MT_OK)
+        st = mt_tokenizer_from_vocab(ctx, &s.v, out);
+    vocab_close(&s);
     return st;
 }
 
-/* ---- the chat template ---- */
-
 static mt_status chat_copy(struct mt_ctx *ctx, const void *text, size_t n, char **out)
 {
-    MT_TRY(mt_alloc(ctx, n + 1, 1, "chat template", out));
+    MT_TRY(mt_alloc(ctx, n + 1, 1, "text of a tokenizer", out));
     memcpy(*out, text, n);
     (*out)[n] = '\0';
     return MT_OK;
 }
+
+mt_status mt_gguf_tokenizer_json(struct mt_ctx *ctx, const char *path, char **text, size_t *n)
+{
+    struct gguf_vocab s = {0};
+    const struct mt_gguf_pair *json = NULL;
+    mt_status st = vocab_open(ctx, &s, path, &json);
+
+    *text = NULL;
+    *n = 0;
+    if (st == MT_OK && json != NULL) {
+        *n = (size_t)json->n;
+        st = chat_copy(ctx, json->at, *n, text);
+    } else if (st == MT_OK) {
+        st = mt_vocab_to_json(ctx, &s.v, text, n);
+    }
+    vocab_close(&s);
+    return st;
+}
+
+/* ---- the chat template ---- */
 
 /* The text of the token that `key` names. */
 static mt_status chat_token(struct mt_ctx *ctx, const struct gguf_vocab *s, const char *key,
@@ -212,10 +239,7 @@ mt_status mt_gguf_chat_read(struct mt_ctx *ctx, const char *path, struct mt_gguf
     *out = (struct mt_gguf_chat){0};
     mt_arena_init(&s.arena);
     st = mt_wrap(ctx, chat_read(ctx, &s, path, out), "%s", path);
-    mt_free(s.tokens);
-    mt_gguf_header_free(&s.g);
-    mt_map_close(s.map);
-    mt_arena_free(&s.arena);
+    vocab_close(&s);
     if (st != MT_OK)
         mt_gguf_chat_free(out);
     return st;
@@ -227,4 +251,31 @@ void mt_gguf_chat_free(struct mt_gguf_chat *c)
     mt_free(c->bos);
     mt_free(c->eos);
     *c = (struct mt_gguf_chat){0};
+}
+
+static void chat_set(struct mt_json *j, const char *key, const char *text)
+{
+    if (text != NULL && text[0] != '\0')
+        mt_json_set_str(j, key, text);
+}
+
+mt_status mt_gguf_tokenizer_config(struct mt_ctx *ctx, const char *path, char **text, size_t *n)
+{
+    struct mt_gguf_chat c;
+    struct mt_json *j;
+    mt_status st;
+
+    *text = NULL;
+    *n = 0;
+    MT_TRY(mt_gguf_chat_read(ctx, path, &c));
+    j = mt_json_new_object();
+    mt_json_set_str(j, "tokenizer_class", "PreTrainedTokenizerFast");
+    mt_json_set_bool(j, "clean_up_tokenization_spaces", false);
+    chat_set(j, "bos_token", c.bos);
+    chat_set(j, "eos_token", c.eos);
+    chat_set(j, "chat_template", c.template_text);
+    st = mt_json_print(ctx, j, text, n);
+    mt_json_free(j);
+    mt_gguf_chat_free(&c);
+    return st;
 }

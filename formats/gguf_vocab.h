@@ -12,6 +12,14 @@
 MT_NODISCARD mt_status mt_tokenizer_open_gguf(struct mt_ctx *ctx, const char *path,
                                               struct mt_tokenizer **out);
 
+/* For a directory made of the file: tokenizer.json (lib/text/tokenizer.h, mt_vocab_to_json), and
+ * the special tokens and the chat template as tokenizer_config.json; *given*, NUL-ended. Statuses
+ * as above. */
+MT_NODISCARD mt_status mt_gguf_tokenizer_json(struct mt_ctx *ctx, const char *path, char **text,
+                                              size_t *n);
+MT_NODISCARD mt_status mt_gguf_tokenizer_config(struct mt_ctx *ctx, const char *path, char **text,
+                                                size_t *n);
+
 /* tokenizer.chat_template and the texts of BOS and EOS; *given* by mt_alloc, NULL where the file
  * has none. */
 struct mt_gguf_chat {

@@ -1,3 +1,4 @@
+#include "lib/base/mem.h"
 #include "lib/base/path.h"
 #include "lib/base/pool.h"
 #include "lib/flow/walk_state.h"
@@ -202,6 +203,32 @@ static mt_status output_copy_sidecars(struct mt_ctx *ctx, struct mt_walk *w)
     return MT_OK;
 }
 
+/* A vocabulary that is not known here is no reason to lose the weights. */
+static mt_status output_make(struct mt_ctx *ctx, struct mt_walk *w, const struct mt_made *made)
+{
+    char *text = NULL;
+    size_t n = 0;
+    mt_status st = made->make(ctx, w->o->source->path, &text, &n);
+
+    if (st == MT_OK)
+        st = mt_outdir_text(ctx, w->out, made->name, text, n);
+    else if (st == MT_E_ABSENT || st == MT_E_FORMAT || st == MT_E_UNSUPPORTED) {
+        mt_log(ctx, MT_LOG_WARN, "no %s is written: %s", made->name, mt_error(ctx));
+        st = MT_OK;
+    }
+    mt_free(text);
+    return st;
+}
+
+static mt_status output_make_all(struct mt_ctx *ctx, struct mt_walk *w)
+{
+    const struct mt_model *src = w->o->source;
+
+    for (size_t i = 0; i < src->n_made; i++)
+        MT_TRY(output_make(ctx, w, &src->made[i]));
+    return MT_OK;
+}
+
 /* The result as a loader will see it, from the files alone. */
 static mt_status output_show(struct mt_ctx *ctx, struct mt_walk *w)
 {
@@ -230,6 +257,7 @@ mt_status walk_output_finish(struct mt_ctx *ctx, struct mt_walk *w)
         MT_TRY(walk_manifest_end(ctx, w));
     } else {
         MT_TRY(output_copy_sidecars(ctx, w));
+        MT_TRY(output_make_all(ctx, w));
         MT_TRY(output_write_manifest(ctx, w));
     }
     MT_TRY(mt_outdir_settle(ctx, w->out));

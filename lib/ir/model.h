@@ -95,6 +95,14 @@ struct mt_sidecar {
     const char *name, *path;
 };
 
+/* A file that would travel along if the source had it as one: made of what the source holds, when
+ * it is wanted. `make` gives NUL-ended text by mt_alloc; what it cannot make (MT_E_ABSENT, _FORMAT,
+ * _UNSUPPORTED) is left out with a warning. */
+struct mt_made {
+    const char *name;
+    mt_status (*make)(struct mt_ctx *ctx, const char *path, char **text, size_t *n);
+};
+
 /* What a file says besides tensors ("epoch", "3"), for people; one line each. */
 struct mt_note {
     const char *name, *text;
@@ -172,6 +180,8 @@ struct mt_model {
     size_t n_owned, cap_owned;
     struct mt_sidecar *sidecars;
     size_t n_sidecars;
+    const struct mt_made *made; /* of this model's path; static */
+    size_t n_made;
     struct mt_note *notes;
     size_t n_notes;
 };

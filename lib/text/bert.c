@@ -13,8 +13,11 @@ static void bert_added(struct mt_json *list, const char *token, int32_t id)
 
     mt_json_set_int(t, "id", id);
     mt_json_set_str(t, "content", token);
-    mt_json_set_bool(t, "special", true);
+    mt_json_set_bool(t, "single_word", false);
+    mt_json_set_bool(t, "lstrip", false);
+    mt_json_set_bool(t, "rstrip", false);
     mt_json_set_bool(t, "normalized", false);
+    mt_json_set_bool(t, "special", true);
 }
 
 static void bert_pair(struct mt_json *obj, const char *key, const char *token, int32_t id)
@@ -30,8 +33,10 @@ mt_status mt_bert_rest(struct mt_ctx *ctx, const struct mt_wordpiece *m, bool lo
 {
     static const char *const special[] = {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"};
     static const char text[] =
-        "{\"normalizer\":{\"type\":\"BertNormalizer\"},"
-        "\"pre_tokenizer\":{\"type\":\"BertPreTokenizer\"},\"decoder\":{\"type\":\"WordPiece\"}}";
+        "{\"normalizer\":{\"type\":\"BertNormalizer\",\"clean_text\":true,"
+        "\"handle_chinese_chars\":true,\"strip_accents\":null},"
+        "\"pre_tokenizer\":{\"type\":\"BertPreTokenizer\"},"
+        "\"decoder\":{\"type\":\"WordPiece\",\"prefix\":\"##\",\"cleanup\":true}}";
     struct mt_json *added;
     int32_t cls = mt_vocab_find(&m->vocab, "[CLS]", 5), sep = mt_vocab_find(&m->vocab, "[SEP]", 5);
 

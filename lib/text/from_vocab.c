@@ -1,6 +1,7 @@
 /* Tokenizers from the vocabularies of GGUF files. */
+#include "lib/text/from_vocab.h"
+
 #include "lib/text/bert.h"
-#include "lib/text/model.h"
 #include "lib/text/pre_table.h"
 
 #include "lib/base/mem.h"
@@ -140,23 +141,43 @@ static void from_added(const struct mt_vocab_desc *v, const struct mt_vocab_tabl
         struct mt_json *a = mt_json_add_object(list);
         mt_json_set_int(a, "id", (int64_t)i);
         mt_json_set_str(a, "content", text);
-        mt_json_set_bool(a, "special", type != MT_TOKEN_USER);
+        mt_json_set_bool(a, "single_word", false);
+        mt_json_set_bool(a, "lstrip", false);
+        mt_json_set_bool(a, "rstrip", false);
         mt_json_set_bool(a, "normalized", false);
+        mt_json_set_bool(a, "special", type != MT_TOKEN_USER);
     }
 }
 
-static void from_special(struct mt_json *specials, struct mt_json *single, const char *name,
-                         int32_t id)
+static void from_piece(struct mt_json *list, const char *kind, const char *name, int64_t type)
 {
-    struct mt_json *piece = mt_json_set_object(mt_json_add_object(single), "SpecialToken");
+    struct mt_json *piece = mt_json_set_object(mt_json_add_object(list), kind);
 
     mt_json_set_str(piece, "id", name);
-    mt_json_add_int(mt_json_set_array(mt_json_set_object(specials, name), "ids"), id);
+    mt_json_set_int(piece, "type_id", type);
+}
+
+static void from_special(struct mt_json *specials, const char *name, int32_t id)
+{
+    struct mt_json *one = mt_json_set_object(specials, name);
+
+    mt_json_set_str(one, "id", name);
+    mt_json_add_int(mt_json_set_array(one, "ids"), id);
+    mt_json_add_str(mt_json_set_array(one, "tokens"), name);
+}
+
+static void from_template(struct mt_json *list, bool bos, bool eos, const char *text, int64_t type)
+{
+    if (bos)
+        from_piece(list, "SpecialToken", "bos", type);
+    from_piece(list, "Sequence", text, type);
+    if (eos)
+        from_piece(list, "SpecialToken", "eos", type);
 }
 
 static void from_post(const struct mt_vocab_desc *v, bool bos, bool eos, struct mt_json *rest)
 {
-    struct mt_json *post, *single, *specials;
+    struct mt_json *post, *pair, *specials;
 
     bos = bos && v->bos >= 0;
     eos = eos && v->eos >= 0;
@@ -164,13 +185,15 @@ static void from_post(const struct mt_vocab_desc *v, bool bos, bool eos, struct 
         return;
     post = mt_json_set_object(rest, "post_processor");
     mt_json_set_str(post, "type", "TemplateProcessing");
-    single = mt_json_set_array(post, "single");
+    from_template(mt_json_set_array(post, "single"), bos, eos, "A", 0);
+    pair = mt_json_set_array(post, "pair");
+    from_template(pair, bos, eos, "A", 0);
+    from_template(pair, bos, eos, "B", 1);
     specials = mt_json_set_object(post, "special_tokens");
     if (bos)
-        from_special(specials, single, "bos", v->bos);
-    mt_json_set_str(mt_json_set_object(mt_json_add_object(single), "Sequence"), "id", "A");
+        from_special(specials, "bos", v->bos);
     if (eos)
-        from_special(specials, single, "eos", v->eos);
+        from_special(specials, "eos", v->eos);
 }
 
 static struct mt_json *from_stage(struct mt_json *list, const char *type)
@@ -195,6 +218,13 @@ static void from_replace(struct mt_json *list, const char *pattern, const char *
 
     mt_json_set_str(mt_json_set_object(j, "pattern"), "String", pattern);
     mt_json_set_str(j, "content", content);
+}
+
+static void from_byte_level(struct mt_json *j, bool prefix, bool regex)
+{
+    mt_json_set_bool(j, "add_prefix_space", prefix);
+    mt_json_set_bool(j, "trim_offsets", true);
+    mt_json_set_bool(j, "use_regex", regex);
 }
 
 /* --- the three kinds --- */
@@ -228,11 +258,13 @@ static mt_status from_gpt2(struct mt_ctx *ctx, const struct mt_vocab_desc *v,
         struct mt_json *s = from_stage(list, "Split");
         mt_json_set_str(mt_json_set_object(s, "pattern"), "Regex", *r);
         mt_json_set_str(s, "behavior", "Isolated");
+        mt_json_set_bool(s, "invert", false);
     }
     list = from_stage(list, "ByteLevel");
-    mt_json_set_bool(list, "add_prefix_space", v->add_space_prefix == 1);
-    mt_json_set_bool(list, "use_regex", false);
-    mt_json_set_str(mt_json_set_object(rest, "decoder"), "type", "ByteLevel");
+    from_byte_level(list, v->add_space_prefix == 1, false);
+    list = mt_json_set_object(rest, "decoder");
+    mt_json_set_str(list, "type", "ByteLevel");
+    from_byte_level(list, false, true);
     from_post(v, v->add_bos < 0 ? pre->add_bos : v->add_bos == 1, v->add_eos == 1, rest);
     return MT_OK;
 }
@@ -283,8 +315,8 @@ static mt_status from_bert(struct mt_ctx *ctx, const struct mt_vocab_desc *v,
     return mt_bert_rest(ctx, &m->wordpiece, true, rest);
 }
 
-static mt_status from_vocab(struct mt_ctx *ctx, const struct mt_vocab_desc *v,
-                            struct mt_text_model *m, struct mt_json **rest)
+mt_status mt_vocab_parts(struct mt_ctx *ctx, const struct mt_vocab_desc *v, struct mt_text_model *m,
+                         struct mt_json **rest)
 {
     *rest = mt_json_new_object();
     if (strcmp(v->model, "gpt2") == 0)
@@ -303,7 +335,7 @@ mt_status mt_tokenizer_from_vocab(struct mt_ctx *ctx, const struct mt_vocab_desc
 {
     struct mt_text_model m = {.kind = MT_MODEL_BPE};
     struct mt_json *rest = NULL;
-    mt_status st = from_vocab(ctx, v, &m, &rest);
+    mt_status st = mt_vocab_parts(ctx, v, &m, &rest);
 
     *out = NULL;
     if (st == MT_OK)

@@ -73,6 +73,11 @@ struct mt_vocab_desc {
  * its first id. */
 MT_NODISCARD mt_status mt_tokenizer_from_vocab(struct mt_ctx *ctx, const struct mt_vocab_desc *v,
                                                struct mt_tokenizer **out);
+/* The tokenizer.json of a vocabulary, which makes the same tokenizer here and in the `tokenizers`
+ * library; *given*, NUL-ended. Scores become merges: of each token all pairs of tokens that make
+ * it, the best token first; tokens of one score, which no order divides, by their ids. */
+MT_NODISCARD mt_status mt_vocab_to_json(struct mt_ctx *ctx, const struct mt_vocab_desc *v,
+                                        char **text, size_t *n);
 void mt_tokenizer_free(struct mt_tokenizer *t);
 
 enum mt_encode_flags {

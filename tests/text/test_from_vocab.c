@@ -3,6 +3,7 @@
 #include "lib/text/tokenizer.h"
 
 #include "lib/base/json.h"
+#include "lib/base/mem.h"
 #include "tests/t.h"
 
 #include <stdlib.h>
@@ -184,16 +185,10 @@ static void vectors_end(struct vectors *v)
 }
 
 /* Expected ids were made without special tokens around; their texts are tokens in them. */
-static void agrees(struct t *t, const char *vocab)
+static void agrees_with(struct t *t, const char *vocab, struct mt_tokenizer *k)
 {
-    struct gguf g;
     struct vectors v;
-    struct mt_tokenizer *k;
 
-    if (!gguf_open(&g, vocab))
-        T_SKIP(t, "no shared data");
-    T_OK(t, mt_tokenizer_from_vocab(&t->ctx, &g.v, &k));
-    gguf_end(&g);
     T_CHECK(t, vectors_open(&v, vocab));
     while (vectors_next(&v)) {
         struct mt_ids got = {0};
@@ -210,6 +205,27 @@ static void agrees(struct t *t, const char *vocab)
     }
     T_EQ_INT(t, v.n, 46);
     vectors_end(&v);
+}
+
+/* As the vocabulary, and as the tokenizer.json that is written of it. */
+static void agrees(struct t *t, const char *vocab)
+{
+    struct gguf g;
+    struct mt_tokenizer *k;
+    char *json;
+    size_t n;
+
+    if (!gguf_open(&g, vocab))
+        T_SKIP(t, "no shared data");
+    T_OK(t, mt_tokenizer_from_vocab(&t->ctx, &g.v, &k));
+    agrees_with(t, vocab, k);
+    mt_tokenizer_free(k);
+    T_OK(t, mt_vocab_to_json(&t->ctx, &g.v, &json, &n));
+    gguf_end(&g);
+    T_EQ_INT(t, strlen(json), n);
+    T_OK(t, mt_tokenizer_parse(&t->ctx, json, n, vocab, &k));
+    mt_free(json);
+    agrees_with(t, vocab, k);
     mt_tokenizer_free(k);
 }
 

@@ -11,7 +11,12 @@ expect cmp a.gguf copy
 fails 1 "moetool: export: a.gguf: exists already; use --force to replace it" moetool export "$DENSE" -o a.gguf
 moetool export "$DENSE" -o a.gguf --force --quiet >/dev/null
 expect cmp a.gguf copy
-cp "$DENSE/tokenizer.json" back/
+# The tokenizer comes back with it.
+expect test -f back/tokenizer.json
+expect grep -q '"eos_token"' back/tokenizer_config.json
+moetool generate "$DENSE" "One day, a little girl" --max-tokens 8 >t1.txt
+moetool generate back "One day, a little girl" --max-tokens 8 >t2.txt
+expect cmp t1.txt t2.txt
 moetool validate "$DENSE" back "${HELD[@]}" --json >v.txt 2>/dev/null
 expect grep -qE '"kl_mean": -?0(\.0)?,?$' v.txt
 # A directory that stands where the file should go is left alone.
