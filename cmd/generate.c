@@ -4,6 +4,7 @@
 #include "lib/base/mem.h"
 #include "lib/run/generate.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -115,12 +116,14 @@ static mt_status generate_text(struct mt_ctx *ctx, const struct cmd_args *a,
                                           .temperature = o->temperature,
                                           .top_p = o->top_p,
                                           .seed = mt_ctx_seed(ctx),
-                                          .eos_id = m->hp.eos_id};
+                                          .eos_id = m->hp.eos_id,
+                                          .allow_nan = a->common->allow_nan};
     struct mt_generate_stats stats = {0};
     bool json = a->common->json;
 
     MT_TRY(generate_prompt(ctx, o, m, a->pos->v[1], g));
     MT_TRY(mt_generate(ctx, m, dev, &opts, &g->ids, json ? NULL : generate_token, g, &stats));
+    MT_TRY(cmd_check_finite(ctx, a, m, stats.not_finite ? NAN : 0));
     if (json)
         return generate_json(ctx, g, &stats);
     MT_TRY(generate_show(ctx, g, true));
@@ -139,6 +142,7 @@ static mt_status generate_with_model(struct mt_ctx *ctx, const struct cmd_args *
     struct mt_device *dev;
     mt_status st;
 
+    MT_TRY(cmd_check_predicts(ctx, m));
     MT_TRY(cmd_open_tokenizer(ctx, m, &tok));
     g.tok = tok;
     st = cmd_open_device(ctx, a, &dev);

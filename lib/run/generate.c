@@ -114,6 +114,14 @@ static mt_status gen_forward(struct mt_ctx *ctx, struct gen *g, const int32_t *i
     return MT_OK;
 }
 
+static bool gen_finite(const double *logits, int64_t vocab)
+{
+    for (int64_t i = 0; i < vocab; i++)
+        if (!isfinite(logits[i]))
+            return false;
+    return true;
+}
+
 static int32_t gen_greedy(const double *logits, int64_t vocab)
 {
     int32_t best = 0;
@@ -191,6 +199,9 @@ static mt_status gen_loop(struct mt_ctx *ctx, struct gen *g, struct mt_ids *ids,
         mt_buf x = mt_dev_at(g->dev, g->x, (size_t)last * (size_t)hp->hidden);
         int32_t id;
         MT_TRY(mt_run_head_f64(ctx, g->r, x, 1, g->logits));
+        stats->not_finite = stats->not_finite || !gen_finite(g->logits, hp->vocab);
+        if (stats->not_finite && !g->opts->allow_nan)
+            break;
         id = g->opts->temperature > 0 ? gen_sample(g, hp->vocab) : gen_greedy(g->logits, hp->vocab);
         if (id == g->opts->eos_id)
             break;

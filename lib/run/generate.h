@@ -11,11 +11,13 @@ struct mt_generate_opts {
     double top_p;       /* 1: off */
     uint64_t seed;
     int64_t eos_id; /* -1: none */
+    bool allow_nan; /* go on when predictions are not finite */
 };
 
 struct mt_generate_stats {
     int64_t prompt_tokens, new_tokens;
     double prompt_seconds, new_seconds;
+    bool not_finite; /* predictions were; generation stopped there unless allowed to go on */
 };
 
 /* Continues `ids` (prompt, at least one id), appending what is generated. `token` (may be NULL) is

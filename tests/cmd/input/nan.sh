@@ -32,3 +32,4 @@ moetool convert q -o y2 --allow-nan --router ridge "${CALIB[@]}" --no-validate >
 expect test "$(grep -c '^warning: layer [234]: activations are NaN or infinite' err.txt)" -eq 3
 # Without it the weight is named.
 fails 1 "moetool: convert: *layers.2.q_proj (q/model.safetensors): element 0 is NaN*" moetool convert q -o y3 "${CALIB[@]}" --no-validate
+fails 1 "moetool: generate: predictions are not finite: layers.2.q_proj (q/model.safetensors): element 0 is NaN*" moetool generate q "One day"
