@@ -122,6 +122,11 @@ const char *cmd_scratch_dir(void);
 const char *cmd_model_name(const char *path, char *buf, size_t n);
 /* 31.4 M, 1.23 G: SI, three digits. */
 const char *cmd_format_count(uint64_t v, char *buf, size_t n);
+/* Why a model of no known family is that, in a few words. */
+const char *cmd_why_unknown(const struct mt_model *m, char *buf, size_t n);
+/* Refuses, before any text is read, a model that gives no predictions here: of an unknown family,
+ * an encoder, or one whose forward pass is missing. */
+MT_NODISCARD mt_status cmd_check_predicts(struct mt_ctx *ctx, const struct mt_model *m);
 /* The one JSON object of a run, on stdout. Ends `j` (NULL is a memory failure). */
 MT_NODISCARD mt_status cmd_print_json(struct mt_ctx *ctx, struct mt_json *j);
 uint64_t cmd_default_memory(void);
@@ -129,6 +134,8 @@ uint64_t cmd_default_memory(void);
  * auto goes by the suffix of `out`. */
 extern const char *const cmd_format_names[];
 const struct mt_format *cmd_out_format(int choice, const char *out);
+/* Refuses an `out` that is missing, or named like a format that is only read. */
+MT_NODISCARD mt_status cmd_check_out(struct mt_ctx *ctx, int choice, const char *out);
 /* --max-shard-size: "auto" is 5G where the format is a directory and one file where it is not. */
 #define CMD_OPT_SHARD_SIZE(st, f)                                                                  \
     MT_OPT_STR(st, f, "max-shard-size", 0, "SIZE", "auto",                                         \

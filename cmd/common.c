@@ -9,6 +9,7 @@
 #include "lib/base/path.h"
 #include "lib/flow/emit.h"
 #include "lib/flow/walk.h"
+#include "lib/run/runner.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -101,6 +102,41 @@ mt_status cmd_open_profile(struct mt_ctx *ctx, const char *path, struct mt_model
 mt_status cmd_open_device(struct mt_ctx *ctx, const struct cmd_args *a, struct mt_device **dev)
 {
     return mt_device_open(ctx, common_devices[a->common->device], dev);
+}
+
+const char *cmd_why_unknown(const struct mt_model *m, char *buf, size_t n)
+{
+    if (m->flaw != NULL)
+        snprintf(buf, n, "%s", m->flaw);
+    else if (m->n_tensors == 0)
+        snprintf(buf, n, "it holds no weights%s", m->n_made > 0 ? ", only a vocabulary" : "");
+    else if (m->model_type == NULL)
+        snprintf(buf, n, "no config tells its model_type");
+    else
+        snprintf(buf, n, "model_type %s is not known", m->model_type);
+    return buf;
+}
+
+mt_status cmd_check_predicts(struct mt_ctx *ctx, const struct mt_model *m)
+{
+    char why[MT_ERROR_TEXT_MAX];
+    struct mt_device *dev;
+    struct mt_runner *r;
+    mt_status st;
+
+    if (m->family == NULL)
+        return mt_fail(ctx, MT_E_UNSUPPORTED, "%s: cannot be run: %s", m->path,
+                       cmd_why_unknown(m, why, sizeof why));
+    if (m->hp.both_ways)
+        return mt_fail(ctx, MT_E_UNSUPPORTED,
+                       "%s: %s is an encoder and predicts no tokens; moetool encode runs it",
+                       m->path, m->family->name);
+    MT_TRY(mt_device_open(ctx, "cpu", &dev));
+    st = mt_runner_open(ctx, m, dev, &r);
+    if (st == MT_OK)
+        mt_runner_close(r);
+    mt_device_close(dev);
+    return st;
 }
 
 static void common_warn_empty(struct mt_ctx *ctx, const struct mt_dataset *d)
@@ -316,6 +352,21 @@ const struct mt_format *cmd_out_format(int choice, const char *out)
     return mt_format_writer(common_ends(out, ".gguf")          ? "gguf"
                             : common_ends(out, ".safetensors") ? "safetensors-file"
                                                                : "safetensors");
+}
+
+mt_status cmd_check_out(struct mt_ctx *ctx, int choice, const char *out)
+{
+    static const char *const read_only[] = {".pt", ".pth", ".ckpt", ".bin", NULL};
+
+    if (out == NULL)
+        return mt_fail(ctx, MT_E_OPTION, "-o OUT is missing: the directory or file to write");
+    for (int i = 0; choice == 0 && read_only[i] != NULL; i++)
+        if (common_ends(out, read_only[i]))
+            return mt_fail(ctx, MT_E_OPTION,
+                           "-o %s: torch checkpoints are read, not written; name a directory, a "
+                           ".safetensors or a .gguf file",
+                           out);
+    return MT_OK;
 }
 
 mt_status cmd_shard_bytes(struct mt_ctx *ctx, const char *text, const struct mt_format *format,

@@ -495,6 +495,21 @@ static mt_status convert_limit(struct mt_ctx *ctx, const struct convert *c)
                    c->reports[0].kl_mean, c->o->max_kl);
 }
 
+static unsigned convert_out_flags(const struct convert_opts *o)
+{
+    return (o->force ? MT_OUT_FORCE : 0u) | (o->resume ? MT_OUT_RESUME : 0u);
+}
+
+/* What stands in the way is told before any text is read; the rest of it the walk tells. */
+static mt_status convert_check_out(struct mt_ctx *ctx, const struct convert_opts *o)
+{
+    bool file = cmd_out_format(o->format, o->out)->one_file;
+
+    if (o->dry_run || o->force)
+        return MT_OK;
+    return mt_outdir_probe(ctx, o->out, convert_out_flags(o) | (file ? MT_OUT_FILE : 0u));
+}
+
 static mt_status convert_go(struct mt_ctx *ctx, struct convert *c)
 {
     struct mt_walk_pass step;
@@ -511,7 +526,7 @@ static mt_status convert_go(struct mt_ctx *ctx, struct convert *c)
         .format = cmd_out_format(c->o->format, c->o->out),
         .formats = mt_formats,
         .out_path = c->o->out,
-        .out_flags = (c->o->force ? MT_OUT_FORCE : 0u) | (c->o->resume ? MT_OUT_RESUME : 0u),
+        .out_flags = convert_out_flags(c->o),
         .write = {.shard_bytes_max = c->shard_bytes},
         .dry_run = c->o->dry_run,
         .keep_on_failure = true,
@@ -538,10 +553,10 @@ static mt_status convert_run(struct mt_ctx *ctx, const struct cmd_args *a)
     struct convert c = {.a = a, .o = a->opts};
     mt_status st;
 
-    if (c.o->out == NULL)
-        return mt_fail(ctx, MT_E_OPTION, "-o OUT is missing: the directory or file to write");
+    MT_TRY(cmd_check_out(ctx, c.o->format, c.o->out));
     MT_TRY(cmd_shard_bytes(ctx, c.o->max_shard_size, cmd_out_format(c.o->format, c.o->out),
                            &c.shard_bytes));
+    MT_TRY(convert_check_out(ctx, c.o));
     st = convert_open(ctx, &c);
     if (st == MT_OK)
         st = convert_go(ctx, &c);

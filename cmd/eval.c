@@ -130,7 +130,9 @@ static mt_status eval_run(struct mt_ctx *ctx, const struct cmd_args *a)
     mt_status st;
 
     MT_TRY(cmd_open_model(ctx, a->pos->v[0], &m));
-    st = cmd_open_data(ctx, a, m, &a->data->data, &d);
+    st = cmd_check_predicts(ctx, m);
+    if (st == MT_OK)
+        st = cmd_open_data(ctx, a, m, &a->data->data, &d);
     if (st == MT_OK) {
         st = eval_with_data(ctx, a, m, &d);
         mt_dataset_free(&d);

@@ -181,8 +181,7 @@ static mt_status export_run(struct mt_ctx *ctx, const struct cmd_args *a)
     struct export e = {.a = a, .o = a->opts};
     mt_status st;
 
-    if (e.o->out == NULL)
-        return mt_fail(ctx, MT_E_OPTION, "-o OUT is missing: the directory or file to write");
+    MT_TRY(cmd_check_out(ctx, e.o->format, e.o->out));
     e.format = cmd_out_format(e.o->format, e.o->out);
     MT_TRY(cmd_shard_bytes(ctx, e.o->max_shard_size, e.format, &e.shard_bytes));
     MT_TRY(cmd_open_model(ctx, a->pos->v[0], &e.src));

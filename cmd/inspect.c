@@ -42,8 +42,7 @@ static void inspect_try_runner(struct mt_ctx *ctx, struct inspect *in)
 
     mt_ctx_child(&quiet, ctx);
     if (in->m->family == NULL) {
-        snprintf(in->why_not, sizeof in->why_not, "model_type %s is not known",
-                 in->m->model_type != NULL ? in->m->model_type : "(none)");
+        cmd_why_unknown(in->m, in->why_not, sizeof in->why_not);
         return;
     }
     for (int d = MT_DTYPE_PLAIN_COUNT; d < MT_DTYPE_COUNT; d++) {
@@ -135,12 +134,17 @@ static void inspect_tail(struct mt_ctx *ctx, struct cmd_table *t, const struct i
     const struct mt_model *m = in->m;
 
     cmd_table_cell(ctx, t, "travels along");
-    if (m->n_sidecars == 0)
+    if (m->n_sidecars + m->n_made == 0)
         cmd_table_cell(ctx, t, "nothing");
     for (size_t i = 0; i < m->n_sidecars; i++) {
         if (i > 0)
             cmd_table_cell(ctx, t, "%s", "");
         cmd_table_cell(ctx, t, "%s", m->sidecars[i].name);
+    }
+    for (size_t i = 0; i < m->n_made; i++) {
+        if (i + m->n_sidecars > 0)
+            cmd_table_cell(ctx, t, "%s", "");
+        cmd_table_cell(ctx, t, "%s, made of what the file holds", m->made[i].name);
     }
     cmd_table_cell(ctx, t, "forward pass");
     cmd_table_cell(ctx, t, in->runs ? "yes%s" : "no: %s", in->why_not);

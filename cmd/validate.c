@@ -53,6 +53,9 @@ static mt_status validate_open(struct mt_ctx *ctx, const struct cmd_args *a, str
     MT_TRY(cmd_open_model(ctx, a->pos->v[0], &v->ref));
     for (int i = 0; i < v->n; i++)
         MT_TRY(cmd_open_model(ctx, a->pos->v[i + 1], &v->cand[i]));
+    MT_TRY(cmd_check_predicts(ctx, v->ref));
+    for (int i = 0; i < v->n; i++)
+        MT_TRY(cmd_check_predicts(ctx, v->cand[i]));
     MT_TRY(cmd_open_device(ctx, a, &v->dev));
     MT_TRY(cmd_open_data(ctx, a, v->ref, &a->data->data, &v->data));
     for (int i = 0; i < v->n; i++)

@@ -13,6 +13,7 @@
 
 #define DATASET_CHUNK ((size_t)4 << 20)
 #define DATASET_WINDOW_MIN 2
+#define DATASET_LOOK_BYTES ((uint64_t)4096)
 
 struct dataset_file {
     struct mt_map *map;
@@ -79,6 +80,20 @@ static bool dataset_has_suffix(const char *s, const char *suffix)
     return n >= k && strcmp(s + n - k, suffix) == 0;
 }
 
+/* Weights or an archive given for a text would be calibrated on without a word. */
+static mt_status dataset_check_text(struct mt_ctx *ctx, const struct mt_map *m, const char *path)
+{
+    size_t n = m->bytes < DATASET_LOOK_BYTES ? (size_t)m->bytes : DATASET_LOOK_BYTES;
+    const unsigned char *zero = n > 0 ? memchr(m->base, 0, n) : NULL;
+
+    if (zero == NULL)
+        return MT_OK;
+    return mt_fail(ctx, MT_E_FORMAT,
+                   "%s: not a text: byte %zu is zero; texts are UTF-8, and files of token ids end "
+                   "in .u16 or .u32",
+                   path, (size_t)(zero - (const unsigned char *)m->base));
+}
+
 static mt_status dataset_add_file(struct mt_ctx *ctx, struct dataset_build *b, struct mt_dataset *d,
                                   const char *path, const char *name, size_t n_name)
 {
@@ -97,7 +112,7 @@ static mt_status dataset_add_file(struct mt_ctx *ctx, struct dataset_build *b, s
     MT_TRY(mt_grow(ctx, b->n_files, &b->cap_files, sizeof f, "data files", &b->files));
     MT_TRY(mt_map_open(ctx, path, &f.map));
     b->files[b->n_files++] = f;
-    return MT_OK;
+    return f.id_bytes > 0 ? MT_OK : dataset_check_text(ctx, f.map, path);
 }
 
 static mt_status dataset_add_dir(struct mt_ctx *ctx, struct dataset_build *b, struct mt_dataset *d,

@@ -70,7 +70,9 @@ static mt_status shape_check_block(struct mt_ctx *ctx, const struct mt_ffn *f, i
 static mt_status shape_check_source(struct mt_ctx *ctx, const struct mt_model *src)
 {
     if (src->family == NULL)
-        return mt_fail(ctx, MT_E_UNSUPPORTED, "model_type %s is not known, so its FFNs are not",
+        return mt_fail(ctx, MT_E_UNSUPPORTED,
+                       "model_type %s is not known, so its FFNs are not: --ffn PATTERN tells where "
+                       "they are",
                        src->model_type != NULL ? src->model_type : "(none)");
     for (int l = 0; l < src->hp.n_layers; l++) {
         const struct mt_ffn *f = &src->ffn[l];

@@ -16,4 +16,8 @@ fails 2 "moetool: validate: --data is missing*" moetool validate "$DENSE" "$DENS
 fails 2 "moetool: eval: --seq-len 1: a window needs at least 2 tokens" moetool eval "$DENSE" --data x --seq-len 1
 fails 2 "moetool: convert: --max-kl needs --data*" moetool convert "$DENSE" -o y --max-kl 1
 fails 2 "moetool: generate: --top-p 2: expected 0 to 1" moetool generate "$DENSE" x --top-p 2
+for suffix in pt pth ckpt bin; do
+    fails 2 "moetool: export: -o y.$suffix: torch checkpoints are read, not written;*" moetool export "$DENSE" -o y.$suffix
+    nothing_at y.$suffix
+done
 nothing_at y
