@@ -19,7 +19,8 @@ struct pick_run {
 
 static size_t pick_scratch_bytes(int n)
 {
-    return (size_t)n * (3 * sizeof(double) + sizeof(int32_t));
+    /* Each worker's part starts where doubles may stand. */
+    return ((size_t)n * (3 * sizeof(double) + sizeof(int32_t)) + 63) / 64 * 64;
 }
 
 static mt_status pick_job(struct mt_ctx *ctx, int64_t job, void *arg)
