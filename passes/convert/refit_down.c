@@ -5,6 +5,7 @@
  * dense FFN's output (refit.h). Columns stand in the order of the lists, so neurons that several
  * experts hold are fitted in each of them.
  */
+#include "kernels/linalg.h"
 #include "lib/base/mem.h"
 #include "lib/base/pool.h"
 #include "passes/convert/method.h"
@@ -20,8 +21,10 @@ struct down {
     int64_t n, n_tokens; /* columns; of the data set */
     struct mt_refit *refit;
     bool solved;
-    float *h; /* [DOWN_BLOCK, n] */
-    float *y; /* [DOWN_BLOCK, hidden] */
+    float *h;    /* [DOWN_BLOCK, n] */
+    float *y;    /* [DOWN_BLOCK, hidden] */
+    float *bias; /* [hidden] of the dense output, which stays as it is; NULL: none */
+    float *v;    /* [hidden, D]; NULL: outputs are shown as the block gives them */
 
     /* The block at hand. */
     int64_t m;
@@ -35,6 +38,12 @@ static int64_t down_columns(const struct mt_moe_shape *p)
     return (p->n_shared > 0 ? p->shared_width : 0) + p->n_experts * p->expert_width;
 }
 
+/* Where a norm or a scale comes behind the FFN, what is shown is not what down_proj gives. */
+static bool down_output_is_bare(const struct mt_model *src)
+{
+    return !src->hp.post_norms && !src->hp.layer_scale;
+}
+
 static int down_rounds(const struct mt_convert_at *at)
 {
     (void)at;
@@ -45,7 +54,9 @@ static uint64_t down_memory(const struct mt_convert_at *at)
 {
     uint64_t n = (uint64_t)down_columns(at->shape);
 
-    return mt_refit_bytes(n, (uint64_t)at->shape->hidden) +
+    uint64_t own = down_output_is_bare(at->src) ? 1 : (uint64_t)at->shape->width;
+
+    return mt_refit_bytes(n, (uint64_t)at->shape->hidden) + own * (uint64_t)at->shape->hidden * 4 +
            DOWN_BLOCK * (n + (uint64_t)at->shape->hidden) * 4 +
            DOWN_ROWS * (uint64_t)at->shape->width * 4;
 }
@@ -59,6 +70,8 @@ static void down_end(void *state)
     mt_refit_free(s->refit);
     mt_free(s->h);
     mt_free(s->y);
+    mt_free(s->bias);
+    mt_free(s->v);
     mt_free(s);
 }
 
@@ -82,6 +95,16 @@ static mt_status down_prior_job(struct mt_ctx *ctx, int64_t job, void *arg)
     return st;
 }
 
+static mt_status down_open_target(struct mt_ctx *ctx, const struct mt_convert_at *at,
+                                  struct down *s)
+{
+    if (!down_output_is_bare(at->src))
+        return mt_tensor_load_f32(ctx, at->dense->down, &s->v);
+    if (at->dense->down_bias != NULL)
+        return mt_tensor_load_f32(ctx, at->dense->down_bias, &s->bias);
+    return MT_OK;
+}
+
 static mt_status down_begin(struct mt_ctx *ctx, const struct mt_convert_at *at, int64_t n_tokens,
                             void **state)
 {
@@ -94,6 +117,7 @@ static mt_status down_begin(struct mt_ctx *ctx, const struct mt_convert_at *at, 
     s->n_tokens = n_tokens;
     MT_TRY(mt_alloc(ctx, DOWN_BLOCK, (size_t)s->n * sizeof(float), "masked activations", &s->h));
     MT_TRY(mt_alloc(ctx, DOWN_BLOCK, (size_t)at->shape->hidden * sizeof(float), "targets", &s->y));
+    MT_TRY(down_open_target(ctx, at, s));
     MT_TRY(mt_alloc(ctx, (size_t)at->shape->hidden, (size_t)s->n * sizeof(float), "down_proj",
                     &s->prior));
     mt_status st =
@@ -130,6 +154,27 @@ static mt_status down_mask_job(struct mt_ctx *ctx, int64_t job, void *arg)
     return MT_OK;
 }
 
+/* What the experts together should give: the dense output without its bias, and a part of the
+ * drift. *y is the caller's or s->y. */
+static mt_status down_target(struct mt_ctx *ctx, struct down *s, int64_t m, const float *h,
+                             const float *shown, const float *drift, const float **y)
+{
+    int64_t d = s->at->shape->hidden, width = s->at->shape->width;
+    float by = (float)s->at->o->drift;
+
+    if (s->v != NULL) {
+        *y = s->y;
+        return mt_gemm_nt(ctx, m, d, width, 1, h, width, s->v, width, 0, s->y, d);
+    }
+    if (s->bias == NULL && drift == NULL)
+        return MT_OK;
+    for (int64_t i = 0; i < m * d; i++)
+        s->y[i] =
+            shown[i] - (s->bias != NULL ? s->bias[i % d] : 0) + (drift != NULL ? by * drift[i] : 0);
+    *y = s->y;
+    return MT_OK;
+}
+
 static mt_status down_block(struct mt_ctx *ctx, struct down *s, const struct mt_observation *ob,
                             const unsigned char *picked, int64_t t, int64_t m, bool held_out)
 {
@@ -140,12 +185,8 @@ static mt_status down_block(struct mt_ctx *ctx, struct down *s, const struct mt_
     s->picked = picked + t * p->n_experts;
     MT_TRY(mt_pool_run(ctx, (m + DOWN_ROWS - 1) / DOWN_ROWS, down_mask_job, s));
     const float *y = ob->y + t * p->hidden;
-    if (ob->drift != NULL) {
-        const float *drift = ob->drift + t * p->hidden, by = (float)s->at->o->drift;
-        for (int64_t i = 0; i < m * p->hidden; i++)
-            s->y[i] = y[i] + by * drift[i];
-        y = s->y;
-    }
+    MT_TRY(down_target(ctx, s, m, s->dense, y, ob->drift != NULL ? ob->drift + t * p->hidden : NULL,
+                       &y));
     return held_out ? mt_refit_check(ctx, s->refit, m, s->h, y)
                     : mt_refit_add(ctx, s->refit, m, s->h, y);
 }

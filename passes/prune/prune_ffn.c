@@ -153,7 +153,8 @@ static unsigned prune_needs(const void *state)
     bool sums = prune_wants_sums(s) && !prune_knows_sums(s), refits = prune_refits(s);
     unsigned needs = MT_NEED_HIDDEN | MT_NEED_STUDENT | MT_NEED_DATA;
 
-    if (refits && s->o.drift > 0)
+    /* Behind a norm or a scale drift is no measure of what down_proj gives. */
+    if (refits && s->o.drift > 0 && !s->src->hp.post_norms && !s->src->hp.layer_scale)
         needs |= MT_NEED_DRIFT;
     return sums || s->o.select == PRUNE_OBS || refits ? needs : 0;
 }

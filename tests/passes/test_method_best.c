@@ -124,6 +124,32 @@ T_TEST(with_all_experts_active_it_is_the_dense_model)
     mt_model_free(src);
 }
 
+/* The dense output's bias stays where it is: columns are not fitted to it once more. */
+T_TEST(biases_are_not_fitted_twice)
+{
+    struct mt_model *src =
+        dense(t, &(struct tiny){.width = 96, .layers = 1, .mlp_biases = true, .seed = 48});
+    struct mt_walk_result r, plain;
+    double with, without;
+
+    T_CHECK(t, src != NULL && src->ffn[0].out_bias);
+    noise_data(&data, 60, 64, 14);
+    T_OK(t, run_pass(&t->ctx, "convert-ffn", "method=best experts=12 shared=0 active=9 arch=native",
+                     src, &data.set, &r));
+    T_OK(t, run_pass(&t->ctx, "convert-ffn",
+                     "method=best experts=12 shared=0 active=9 arch=native refit=none", src,
+                     &data.set, &plain));
+    T_OK(t, logits_distance(&t->ctx, "ref", r.plan, src, &with));
+    T_OK(t, logits_distance(&t->ctx, "ref", plain.plan, src, &without));
+    T_CHECK(t, with < without);
+    const struct mt_json *fit = mt_json_get(layer_numbers(&r, 0), "refit");
+    T_CHECK(t, number(fit, "error_after") < number(fit, "error_before"));
+    T_CHECK(t, number(fit, "error_before") < 0.2);
+    mt_walk_result_free(&r);
+    mt_walk_result_free(&plain);
+    mt_model_free(src);
+}
+
 T_TEST(running_out_of_memory_leaks_nothing)
 {
     struct mt_model *src = dense(t, &(struct tiny){.layers = 1, .hidden = 16, .seed = 49});
