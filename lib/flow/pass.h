@@ -76,8 +76,8 @@ struct mt_pass {
     const struct mt_opt *opts;
     size_t opts_size;
 
-    /* With these options `create` looks up in src->profile what happened in each domain of the text.
-     * Who has text and no profile measures one first (profile_run.h). NULL: never. */
+    /* With these options `create` looks up in src->profile what happened in each domain of the
+     * text. Who has text and no profile measures one first (profile_run.h). NULL: never. */
     bool (*profiles)(const void *opts, const struct mt_model *src);
     mt_status (*create)(struct mt_ctx *ctx, const void *opts, const struct mt_model *src,
                         void **state);
