@@ -373,6 +373,14 @@ static mt_status readme_tell(struct mt_ctx *ctx, const struct mt_convert_at *at,
     return MT_OK;
 }
 
+static uint64_t readme_memory(const struct mt_convert_at *at)
+{
+    uint64_t w = (uint64_t)at->shape->width, n = (uint64_t)at->shape->n_experts;
+
+    /* Importances, masks, rankings, lists, their weights. */
+    return w * n * 9 + w * 24 + (w + (uint64_t)at->shape->expert_width * n) * 8;
+}
+
 static mt_status readme_decide(struct mt_ctx *ctx, const struct mt_convert_at *at, void *state,
                                struct mt_convert_division *out)
 {
@@ -418,5 +426,6 @@ const struct mt_convert_method mt_convert_method_readme = {
     .profiles = true,
     .shape = readme_shape,
     .layer_shape = readme_layer_shape,
+    .memory = readme_memory,
     .decide = readme_decide,
 };
