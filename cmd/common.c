@@ -158,6 +158,22 @@ int64_t cmd_seq_len(const struct cmd_args *a, const struct mt_model *m)
     return m->hp.max_pos >= 2 && m->hp.max_pos < COMMON_SEQ_LEN ? m->hp.max_pos : COMMON_SEQ_LEN;
 }
 
+/* Ids need no tokenizer. */
+static mt_status common_data_tokenizer(struct mt_ctx *ctx, const struct mt_model *m,
+                                       const struct mt_strlist *sources, struct mt_tokenizer **t)
+{
+    mt_status st = cmd_open_tokenizer(ctx, m, t);
+
+    for (int i = 0; st == MT_E_ABSENT && i < sources->n; i++)
+        if (!mt_dataset_is_ids(sources->v[i]))
+            return st;
+    if (st == MT_E_ABSENT) {
+        *t = NULL;
+        st = MT_OK;
+    }
+    return st;
+}
+
 mt_status cmd_open_data(struct mt_ctx *ctx, const struct cmd_args *a, const struct mt_model *m,
                         const struct mt_strlist *sources, struct mt_dataset *out)
 {
@@ -173,7 +189,7 @@ mt_status cmd_open_data(struct mt_ctx *ctx, const struct cmd_args *a, const stru
         return mt_fail(ctx, MT_E_OPTION, "--data is missing: give a text file");
     if (o.seq_len == 1)
         return mt_fail(ctx, MT_E_OPTION, "--seq-len 1: a window needs at least 2 tokens");
-    MT_TRY(cmd_open_tokenizer(ctx, m, &t));
+    MT_TRY(common_data_tokenizer(ctx, m, sources, &t));
     st = cmd_open_chat(ctx, m, &chat);
     o.chat = chat.chat;
     if (a->data->no_bos)

@@ -80,6 +80,18 @@ static bool dataset_has_suffix(const char *s, const char *suffix)
     return n >= k && strcmp(s + n - k, suffix) == 0;
 }
 
+static int dataset_id_bytes(const char *path)
+{
+    if (dataset_has_suffix(path, ".u16"))
+        return 2;
+    return dataset_has_suffix(path, ".u32") ? 4 : 0;
+}
+
+bool mt_dataset_is_ids(const char *source)
+{
+    return dataset_id_bytes(source) > 0;
+}
+
 /* Weights or an archive given for a text would be calibrated on without a word. */
 static mt_status dataset_check_text(struct mt_ctx *ctx, const struct mt_map *m, const char *path)
 {
@@ -98,9 +110,7 @@ static mt_status dataset_add_file(struct mt_ctx *ctx, struct dataset_build *b, s
                                   const char *path, const char *name, size_t n_name)
 {
     struct dataset_file f = {.jsonl = dataset_has_suffix(path, ".jsonl"),
-                             .id_bytes = dataset_has_suffix(path, ".u16")   ? 2
-                                         : dataset_has_suffix(path, ".u32") ? 4
-                                                                            : 0};
+                             .id_bytes = dataset_id_bytes(path)};
 
     if (n_name == 0) {
         name = mt_path_base(path);
@@ -112,6 +122,9 @@ static mt_status dataset_add_file(struct mt_ctx *ctx, struct dataset_build *b, s
     MT_TRY(mt_grow(ctx, b->n_files, &b->cap_files, sizeof f, "data files", &b->files));
     MT_TRY(mt_map_open(ctx, path, &f.map));
     b->files[b->n_files++] = f;
+    if (f.id_bytes == 0 && b->tokenizer == NULL)
+        return mt_fail(ctx, MT_E_ABSENT, "%s: without a tokenizer no text is turned into tokens",
+                       path);
     return f.id_bytes > 0 ? MT_OK : dataset_check_text(ctx, f.map, path);
 }
 

@@ -50,6 +50,9 @@ struct mt_dataset_opts {
     struct mt_chat chat; /* for "messages" */
 };
 
+/* Whether a source is a file of ids, by its suffix (.u16, .u32). */
+bool mt_dataset_is_ids(const char *source);
+/* `t` may be NULL when all sources are files of ids and opts->vocab is set. */
 MT_NODISCARD mt_status mt_dataset_open(struct mt_ctx *ctx, const struct mt_tokenizer *t,
                                        const struct mt_strlist *sources,
                                        const struct mt_dataset_opts *opts, struct mt_dataset *out);
