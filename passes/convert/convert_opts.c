@@ -46,7 +46,7 @@ const struct mt_opt mt_convert_opt_table[] = {
                 "how routers are made; auto: ridge with --data, else centroid; zero when all act"),
     MT_OPT_ENUM(struct mt_convert_opts, labels, "labels", 0, "HOW", "auto", convert_label_names,
                 "what the ridge router learns about the contribution norms; auto: lognorm for "
-                "method best, else membership"),
+                "method best where no ReLU makes zeros, else membership"),
     MT_OPT_INT(struct mt_convert_opts, moves, "moves", 0, "N", "2", 0, 16,
                "how often method best fits a router and moves neurons to the experts that are "
                "chosen when they matter"),
