@@ -10,6 +10,7 @@
 #include "lib/base/path.h"
 #include "lib/flow/card.h"
 #include "lib/flow/walk.h"
+#include "passes/convert/method.h"
 #include "passes/table.h"
 
 #include <math.h>
@@ -103,6 +104,11 @@ static const struct mt_dataset *convert_data(const struct convert *c)
 
 static mt_status convert_open(struct mt_ctx *ctx, struct convert *c)
 {
+    const struct mt_convert_opts *p = c->a->pass_opts;
+
+    if (c->o->from.n > 0 && strcmp(mt_convert_method_names[p->method], "upcycle") != 0)
+        return mt_fail(ctx, MT_E_OPTION,
+                       "--from: only --method upcycle makes experts of several models");
     MT_TRY(cmd_hidden_open(ctx, c->o->hidden, c->a->pos->v[0], &c->o->blocks, &c->hidden, &c->src));
     MT_TRY(cmd_from_open(ctx, &c->o->from, &c->o->blocks, c->src, &c->from));
     MT_TRY(cmd_open_profile(ctx, c->o->profile, c->src, &c->profile));

@@ -75,6 +75,25 @@ T_TEST(the_best_are_shared_and_ties_go_to_the_lowest_index)
     mt_split_free(s);
 }
 
+T_TEST(repeated_lists_hold_every_neuron_once_a_copy)
+{
+    struct mt_split *one, *s;
+    int32_t owner[11];
+
+    T_OK(t, mt_split_create(&t->ctx, 11, 3, 0, &one));
+    mt_split_contiguous(one, owner);
+    mt_split_fill(one, owner);
+    T_OK(t, mt_split_repeat(&t->ctx, one, 4, &s));
+    T_EQ_INT(t, s->n_experts, 12);
+    T_EQ_INT(t, mt_split_entries(s), 48);
+    T_EQ_INT(t, mt_split_padding(s), 4);
+    for (int e = 0; e < 12; e++)
+        T_CHECK(t, memcmp(mt_split_expert(s, e), mt_split_expert(one, e % 3),
+                          4 * sizeof(int32_t)) == 0);
+    mt_split_free(s);
+    mt_split_free(one);
+}
+
 T_TEST(the_checksum_sees_a_single_neuron)
 {
     struct mt_split *s;

@@ -20,6 +20,49 @@ static mt_status choose(struct t *t, const struct mt_model *m, const char *forma
     return mt_moe_shape_read(&t->ctx, &ask, m, s);
 }
 
+/* Copies want no shared expert and weights that sum to one. */
+T_TEST(copies_have_an_order_of_their_own)
+{
+    static const struct {
+        const char *family, *config, *format;
+        int granules;
+        const char *target, *said;
+    } cases[] = {
+        {"llama", NULL, NULL, 2, "mixtral", NULL},
+        {"llama", NULL, NULL, 3, "glm4_moe", "mixtral, granitemoe would round down_proj (times 3)"},
+        {"qwen2", NULL, NULL, 2, "glm4_moe", "mixtral cannot hold"},
+        {"qwen3", NULL, NULL, 2, "qwen3_moe", NULL},
+        {"llama", LLAMA3, "gguf", 4, "mixtral", NULL},
+        {"biased", NULL, NULL, 2, "native", "olmoe: expert weights that do not sum to one"},
+    };
+    struct mt_moe_shape s;
+
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        bool biased = strcmp(cases[i].family, "biased") == 0;
+        const struct tiny of = {.family = biased ? "llama" : cases[i].family,
+                                .config = cases[i].config,
+                                .mlp_biases = biased};
+        struct mt_model *m = tiny_open(t, tiny_write(t, "m", &of));
+        char active[8];
+        snprintf(active, sizeof active, "%d", cases[i].granules);
+        const struct mt_shape_ask ask = {
+            .copies = 4,
+            .granules = cases[i].granules,
+            .active = active,
+            .shared = "auto",
+            .arch = "auto",
+            .format = cases[i].format != NULL ? mt_format_writer(cases[i].format) : NULL};
+        T_CHECK(t, m != NULL);
+        T_OK(t, mt_moe_shape_read(&t->ctx, &ask, m, &s));
+        T_EQ_STR(t, mt_target_name(s.target), cases[i].target);
+        T_CHECK(t, mt_target_exact(&s) && mt_target_sums(&s.use));
+        T_EQ_INT(t, s.n_experts, 4 * cases[i].granules);
+        if (cases[i].said != NULL && strstr(s.why, cases[i].said) == NULL)
+            t_fail(t, __FILE__, __LINE__, "%s", s.why);
+        mt_model_free(m);
+    }
+}
+
 T_TEST(the_first_that_holds_it_exactly_is_taken)
 {
     static const struct {

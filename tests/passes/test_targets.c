@@ -102,6 +102,61 @@ T_TEST(the_bound_is_reached_and_not_passed)
     }
 }
 
+/* Copies: routed random logits, as they are for rules that sum to G whatever they are; slices of a
+ * copy tie. What comes out of complete copies is the sum of G weights times alpha. */
+static double copies_error(const struct mt_target *use, int copies, int granules, int k,
+                           double size)
+{
+    int n = copies * granules;
+    double logits[N], weight[N], worst = 0;
+    int32_t expert[N];
+    struct mt_rng r;
+
+    mt_rng_seed(&r, 18, (uint64_t)(n + k));
+    for (int token = 0; token < 500; token++) {
+        double sum = 0;
+        int slices[N] = {0};
+        for (int c = 0; c < copies; c++) {
+            logits[c * granules] = size * mt_rng_normal(&r);
+            for (int i = 1; i < granules; i++)
+                logits[c * granules + i] = logits[c * granules];
+        }
+        mt_router_apply(&use->rule, logits, NULL, n, k, expert, weight);
+        for (int i = 0; i < k; i++) {
+            sum += weight[i] * mt_target_alpha(use, n, k);
+            slices[expert[i] / granules]++;
+        }
+        for (int c = 0; c < copies; c++)
+            worst = slices[c] == 0 || slices[c] == granules ? worst : INFINITY;
+        worst = fmax(worst, fabs(sum / granules - 1));
+    }
+    return worst;
+}
+
+T_TEST(weights_of_copies_sum_to_their_slices)
+{
+    static const struct {
+        int copies, granules, k;
+    } shapes[] = {{4, 1, 1}, {4, 1, 2}, {4, 1, 4}, {8, 2, 2},
+                  {8, 2, 6}, {5, 3, 3}, {5, 3, 9}, {4, 4, 4}};
+
+    for (int i = 0; mt_target_names[i] != NULL; i++) {
+        for (size_t j = 0; j < sizeof shapes / sizeof *shapes; j++) {
+            int copies = shapes[j].copies, g = shapes[j].granules, k = shapes[j].k;
+            const struct mt_target use =
+                mt_target_for_copies(mt_target_find(mt_target_names[i]), g, k);
+            if (mt_target_sums(&use)) {
+                T_CHECK(t, copies_error(&use, copies, g, k, 4) < 1e-12);
+                T_NEAR(t, mt_target_weight_bound(&use, copies * g, k, 50), 0, 0);
+                continue;
+            }
+            /* A softmax over all, flattened; nothing is left out where all act. */
+            T_CHECK(t, copies_error(&use, copies, g, k, ldexp(4, -12)) < 1e-2);
+            T_CHECK(t, (copies_error(&use, copies, g, k, 4) > 0.5) == (k < copies * g));
+        }
+    }
+}
+
 T_TEST(one_renormalised_expert_has_no_error)
 {
     T_NEAR(t, mt_target_weight_bound(mt_target_find("mixtral"), N, 1, 5), 0, 0);
