@@ -49,16 +49,8 @@ struct export
     uint64_t shard_bytes;
     struct mt_model *src;
     struct mt_walk_result walk;
+    char after[256]; /* types and bytes of what was written; "" when nothing was */
 };
-
-static mt_status export_finish(struct mt_ctx *ctx, void *arg, const struct mt_model *result,
-                               const struct mt_json *manifest, struct mt_outdir *out)
-{
-    const struct mt_card_opts card = {0};
-
-    (void)arg, (void)result;
-    return mt_card_write(ctx, out, manifest, NULL, &card);
-}
 
 /* "BF16 80.0 MiB, F32 12.0 KiB", in the order of the types. */
 static void export_dtypes(const struct mt_model *m, char *buf, size_t n)
@@ -78,7 +70,19 @@ static void export_dtypes(const struct mt_model *m, char *buf, size_t n)
     }
 }
 
-static mt_status export_print(struct mt_ctx *ctx, const struct export *e)
+static mt_status export_finish(struct mt_ctx *ctx, void *arg, const struct mt_model *result,
+                               const struct mt_json *manifest, struct mt_outdir *out)
+{
+    const struct mt_card_opts card = {0};
+    struct export *e = arg;
+
+    export_dtypes(result, e->after, sizeof e->after);
+    if (e->format->one_file)
+        return MT_OK;
+    return mt_card_write(ctx, out, manifest, NULL, &card);
+}
+
+static mt_status export_print(struct mt_ctx *ctx, struct export *e)
 {
     struct cmd_table t;
     char text[256];
@@ -92,9 +96,10 @@ static mt_status export_print(struct mt_ctx *ctx, const struct export *e)
     export_dtypes(e->src, text, sizeof text);
     cmd_table_cell(ctx, &t, "before");
     cmd_table_cell(ctx, &t, "%s", text);
-    export_dtypes(e->walk.plan, text, sizeof text);
+    if (e->after[0] == '\0')
+        export_dtypes(e->walk.plan, e->after, sizeof e->after);
     cmd_table_cell(ctx, &t, "after");
-    cmd_table_cell(ctx, &t, "%s", text);
+    cmd_table_cell(ctx, &t, "%s", e->after);
     if (e->o->dry_run) {
         cmd_table_cell(ctx, &t, "memory");
         cmd_table_cell(ctx, &t, "%s at most, beside mapped files",

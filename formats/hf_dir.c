@@ -274,11 +274,12 @@ static mt_status hf_add_torch(struct mt_ctx *ctx, struct mt_model *m, const char
 
 static mt_status hf_add_weights(struct mt_ctx *ctx, struct mt_model *m, const char *dir)
 {
-    const char *single, *index;
+    const char *single, *index, *snapshots;
     bool has_single, has_index, found;
 
     MT_TRY(hf_path(ctx, m, dir, MT_ST_SINGLE, &single));
     MT_TRY(hf_path(ctx, m, dir, MT_ST_INDEX, &index));
+    MT_TRY(hf_path(ctx, m, dir, "snapshots", &snapshots));
     has_single = mt_path_exists(single);
     has_index = mt_path_exists(index);
     if (has_single && has_index)
@@ -294,6 +295,11 @@ static mt_status hf_add_weights(struct mt_ctx *ctx, struct mt_model *m, const ch
     if (m->n_maps > 0)
         return MT_OK;
     MT_TRY(hf_add_torch(ctx, m, dir, &found));
+    if (!found && mt_path_is_dir(snapshots))
+        return mt_fail(ctx, MT_E_ABSENT,
+                       "%s: a repository of the Hugging Face cache; give Org/Name, or one of the "
+                       "directories in %s",
+                       dir, snapshots);
     if (!found)
         return mt_fail(ctx, MT_E_ABSENT,
                        "%s: no weights here; looked for " MT_ST_SINGLE ", " MT_ST_INDEX

@@ -200,16 +200,33 @@ static int blocks_ways_both(struct mt_ctx *ctx, struct blocks_bind *b, struct bl
     return n;
 }
 
+/* Whether the shapes are those of a block, whatever goes into it. */
+static bool blocks_fit_alone(const struct mt_tensor *in, const struct mt_tensor *down, bool both)
+{
+    int64_t hidden, width;
+
+    return blocks_sizes(in, down, false, both, &hidden, &width) ||
+           blocks_sizes(in, down, true, both, &hidden, &width);
+}
+
 /* Where several ways are left, the one whose FFN is wider than its input. */
 static mt_status blocks_layout(struct mt_ctx *ctx, struct blocks_bind *b, struct blocks_one *one,
                                struct blocks_shape *s)
 {
     const struct mt_tensor *down = one->w[BLOCKS_DOWN];
     struct blocks_shape way[2];
+    bool both = s->both;
     int n = blocks_ways(b, one, s, way);
 
     if (n == 0 && !s->both && one->w[BLOCKS_GATE] == NULL)
         n = blocks_ways_both(ctx, b, one, s, way);
+    if (n == 0 && b->hidden > 0 && blocks_fit_alone(s->in, down, both))
+        return mt_fail(ctx, MT_E_OPTION,
+                       "--ffn: %s [%lld, %lld] and %s [%lld, %lld] are no block over %lld inputs, "
+                       "which is how wide the matrices of --hidden are; is it of this model?",
+                       s->in->name, (long long)s->in->shape[0], (long long)s->in->shape[1],
+                       down->name, (long long)down->shape[0], (long long)down->shape[1],
+                       (long long)b->hidden);
     if (n == 0)
         return blocks_contradict(ctx, s->in, down);
     if (n == 2 && way[0].hidden == way[0].width)

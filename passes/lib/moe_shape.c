@@ -127,7 +127,7 @@ void mt_moe_shape_tell(struct mt_ctx *ctx, const struct mt_shape_ask *ask,
 {
     int64_t padding = ((int64_t)s->n_experts + s->n_shared) * s->expert_width -
                       s->width * (s->copies > 0 ? s->copies : 1);
-    char hint[64] = "";
+    char hint[64] = "", pads[64] = "";
 
     if (s->why[0] != 0)
         mt_log(ctx, MT_LOG_INFO, "%s", s->why);
@@ -144,12 +144,15 @@ void mt_moe_shape_tell(struct mt_ctx *ctx, const struct mt_shape_ask *ask,
     int better = ask->experts == 0 || s->copies > 0 ? 0 : shape_better_count(s);
     if (better > 0)
         snprintf(hint, sizeof(hint), "; --experts %d would fit", better);
+    if (padding > 0)
+        snprintf(pads, sizeof pads, " (%lld zero neuron%s each layer)", (long long)padding,
+                 padding == 1 ? " pads" : "s pad");
     if (s->expert_width % MT_SHAPE_BLOCK != 0)
         mt_log(ctx, MT_LOG_WARN,
                "experts are %lld neuron%s wide, not a multiple of %d: quantization and some GPU "
-               "kernels will not take them (%lld zero neuron%s each layer)%s",
-               (long long)s->expert_width, s->expert_width == 1 ? "" : "s", MT_SHAPE_BLOCK,
-               (long long)padding, padding == 1 ? " pads" : "s pad", hint);
+               "kernels will not take them%s%s",
+               (long long)s->expert_width, s->expert_width == 1 ? "" : "s", MT_SHAPE_BLOCK, pads,
+               hint);
     else
         mt_log(ctx, MT_LOG_INFO, "%lld zero neuron%s each layer%s", (long long)padding,
                padding == 1 ? " pads" : "s pad", hint);

@@ -288,6 +288,22 @@ T_TEST(wrong_patterns_are_told_what_is_wrong)
     }
 }
 
+T_TEST(inputs_of_another_width_are_told_from_a_wrong_pattern)
+{
+    struct mt_blocks_ask ask = {.pattern = "l.*.{a,b}", .act = "relu", .hidden = H + 1};
+    struct made d;
+
+    made_begin(t, &d);
+    made_add(&d, "l.0.a", W, H);
+    made_add(&d, "l.0.b", H, W);
+    made_add(&d, "l.0.wide", 3 * W, H);
+    T_FAILS(t, mt_blocks_bind(&t->ctx, d.m, &ask), MT_E_OPTION, "--hidden");
+    ask.pattern = "l.*.{wide,b}";
+    T_FAILS(t, mt_blocks_bind(&t->ctx, d.m, &ask), MT_E_OPTION,
+            "are not the matrices of one block");
+    made_end(&d);
+}
+
 T_TEST(activations_come_from_the_option_or_the_config)
 {
     static const char text[] = "{\"model_type\": \"odd\", \"activation_function\": \"relu2\"}";

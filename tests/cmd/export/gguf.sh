@@ -3,6 +3,7 @@ moetool export "$DENSE" -o a.gguf --quiet >text.txt
 expect test -f a.gguf
 nothing_at a.gguf.partial
 expect grep -q 'gguf, from safetensors' text.txt
+expect grep -q '^after *BF16 .*, F32 ' text.txt # vectors
 moetool inspect a.gguf >text.txt
 expect grep -q 'LlamaForCausalLM' text.txt
 moetool export a.gguf -o back --quiet >/dev/null
