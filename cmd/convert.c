@@ -10,7 +10,6 @@
 #include "lib/base/path.h"
 #include "lib/flow/card.h"
 #include "lib/flow/walk.h"
-#include "passes/convert/method.h"
 #include "passes/table.h"
 
 #include <math.h>
@@ -104,13 +103,8 @@ static const struct mt_dataset *convert_data(const struct convert *c)
 
 static mt_status convert_open(struct mt_ctx *ctx, struct convert *c)
 {
-    const struct mt_convert_opts *p = c->a->pass_opts;
-
-    if (c->o->from.n > 0 && strcmp(mt_convert_method_names[p->method], "upcycle") != 0)
-        return mt_fail(ctx, MT_E_OPTION,
-                       "--from: only --method upcycle makes experts of several models");
     MT_TRY(cmd_hidden_open(ctx, c->o->hidden, c->a->pos->v[0], &c->o->blocks, &c->hidden, &c->src));
-    MT_TRY(cmd_from_open(ctx, &c->o->from, &c->o->blocks, c->src, &c->from));
+    MT_TRY(cmd_from_open(ctx, c->a, &c->o->from, &c->o->blocks, c->src, &c->from));
     MT_TRY(cmd_open_profile(ctx, c->o->profile, c->src, &c->profile));
     if (c->hidden.on) {
         if (c->a->data->data.n > 0 || c->o->eval_data.n > 0 || c->o->max_kl >= 0)
@@ -583,6 +577,9 @@ static const struct cmd_example convert_examples[] = {
      "experts of plain FFNs with biases, in moetool's own layout"},
     {"convert odd -o moe --ffn 'h.*.mlp.{fc1,fc2}' --act relu --hidden inputs.safetensors",
      "the FFNs of a model that cannot be run, by what goes into them"},
+    {"convert dense -o moe --method dino --copies 8", "the same function with more to train"},
+    {"convert base -o moe --method upcycle --from math=tuned-math --data base=a --data math=b",
+     "experts of two fine-tunes, chosen by text"},
     {"convert dense -o moe --data calib.jsonl --dry-run", "what would happen"},
     {"convert dense -o moe --data calib.jsonl --resume", "go on after an interruption"},
     {NULL, NULL},

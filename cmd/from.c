@@ -1,6 +1,7 @@
 #include "cmd/from.h"
 
 #include "lib/base/path.h"
+#include "passes/convert/method.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -35,9 +36,14 @@ static mt_status from_open_one(struct mt_ctx *ctx, const char *text,
     return MT_OK;
 }
 
-mt_status cmd_from_open(struct mt_ctx *ctx, const struct mt_strlist *list,
+mt_status cmd_from_open(struct mt_ctx *ctx, const struct cmd_args *a, const struct mt_strlist *list,
                         const struct cmd_blocks *blocks, struct mt_model *src, struct cmd_from *out)
 {
+    const struct mt_convert_opts *p = a->pass_opts;
+
+    if (list->n > 0 && strcmp(mt_convert_method_names[p->method], "upcycle") != 0)
+        return mt_fail(ctx, MT_E_OPTION,
+                       "--from: only --method upcycle makes experts of several models");
     for (int i = 0; i < list->n; i++)
         MT_TRY(from_open_one(ctx, list->v[i], blocks, src, out));
     src->siblings = out->siblings;

@@ -160,8 +160,8 @@ mt_status mt_recipe_mean(struct mt_ctx *ctx, struct mt_model *m, struct mt_tenso
     const struct mt_tensor **list;
 
     mt_assert(n > 0 && mt_dtype_is_plain_float(t->dtype));
-    MT_TRY(mt_arena_alloc(ctx, &m->arena, (size_t)n, sizeof(*list), &list));
-    memcpy(list, from, (size_t)n * sizeof(*list));
+    MT_TRY(mt_arena_alloc(ctx, &m->arena, (size_t)n, sizeof(struct mt_tensor *), &list));
+    memcpy(list, from, (size_t)n * sizeof(struct mt_tensor *));
     memset(&t->src, 0, sizeof t->src);
     t->src.kind = MT_SRC_RECIPE;
     t->src.recipe.eval = siblings_eval_mean;
@@ -204,7 +204,8 @@ mt_status mt_siblings_mean(struct mt_ctx *ctx, const struct mt_model *src, bool 
     struct mt_tensor *mine = mt_model_find(m, role);
     mt_status st = MT_OK;
 
-    MT_TRY(mt_alloc(ctx, (size_t)src->n_siblings + 1, sizeof(*from), "list of records", &from));
+    MT_TRY(mt_alloc(ctx, (size_t)src->n_siblings + 1, sizeof(struct mt_tensor *), "list of records",
+                    &from));
     for (size_t i = 0; i < m->n_tensors && st == MT_OK; i++) {
         struct mt_tensor *t = m->tensors[i];
         const struct mt_tensor *first = siblings_same(src, t);
