@@ -141,7 +141,7 @@ static mt_status refit_solve_all(struct mt_ctx *ctx, struct mt_refit *r, double 
         trace += diagonal[i];
     }
     /* Nothing acted, or not finite: V stays. */
-    if (!(trace > 0) || !isfinite(trace))
+    if (r->gram == NULL || !(trace > 0) || !isfinite(trace))
         return MT_OK;
     if (!r->residual)
         MT_TRY(mt_normal_residual(ctx, r->n, r->n, r->d, r->gram, r->w[0], r->cross));
