@@ -580,6 +580,8 @@ static const struct cmd_example convert_examples[] = {
     {"convert dense -o moe --method dino --copies 8", "the same function with more to train"},
     {"convert base -o moe --method upcycle --from math=tuned-math --data base=a --data math=b",
      "experts of two fine-tunes, chosen by text"},
+    {"convert dense -o half --method prune-baseline --active 50% --data calib.jsonl",
+     "no experts: the same half of every FFN for every token"},
     {"convert dense -o moe --data calib.jsonl --dry-run", "what would happen"},
     {"convert dense -o moe --data calib.jsonl --resume", "go on after an interruption"},
     {NULL, NULL},
@@ -596,8 +598,9 @@ const struct cmd_command mt_cmd_convert = {
         "all. --arch auto takes an architecture that holds the result exactly in the format that "
         "is written and says which others it passed over. Where none does (GPT-2, Gemma, BERT, "
         "...) that is native, a layout of our own that only moetool reads (docs/formats.md).\n\n"
-        "With --data, routers are fitted to what the experts contribute on that text, and the "
-        "result is compared with the original, next to static pruning to the same active "
+        "With --data, groups, routers and down projections are fitted to that text in closed form "
+        "(--method best), and the result is compared with the original, next to static pruning to "
+        "the same active "
         "parameters. "
         "If plain pruning is closer, convert says so. Without --data nothing is run: neurons are "
         "grouped by their weights and the result is not compared.\n\n"
