@@ -69,7 +69,11 @@ static mt_status simulate_open_tensor(struct mt_ctx *ctx, const char *path, int 
     struct mt_model *m;
     mt_status st;
 
-    MT_TRY(cmd_open_model(ctx, path, &m));
+    if (mt_path_is_file(path))
+        MT_TRY(mt_wrap(ctx, cmd_open_model(ctx, path, &m),
+                       "no trace (.jsonl, or a file of one tensor)"));
+    else
+        MT_TRY(cmd_open_model(ctx, path, &m));
     if (m->n_tensors != 1)
         st = mt_fail(ctx, MT_E_FORMAT, "%s: has %zu tensors; a trace is one", path, m->n_tensors);
     else

@@ -49,6 +49,23 @@ mt_status mt_fail_errno(struct mt_ctx *ctx, int errno_value, const char *fmt, ..
     return MT_E_IO;
 }
 
+/* Takes "<where>: " out of a text that has it as one of its places already. */
+static void status_drop_place(char *text, const char *where)
+{
+    size_t n = strlen(where);
+
+    for (char *at = text;;) {
+        if (strncmp(at, where, n) == 0 && strncmp(at + n, ": ", 2) == 0) {
+            memmove(at, at + n + 2, strlen(at + n + 2) + 1);
+            return;
+        }
+        at = strstr(at, ": ");
+        if (at == NULL)
+            return;
+        at += 2;
+    }
+}
+
 mt_status mt_wrap(struct mt_ctx *ctx, mt_status st, const char *fmt, ...)
 {
     char where[MT_ERROR_TEXT_MAX], text[MT_ERROR_TEXT_MAX];
@@ -60,6 +77,8 @@ mt_status mt_wrap(struct mt_ctx *ctx, mt_status st, const char *fmt, ...)
     vsnprintf(where, sizeof where, fmt, ap);
     va_end(ap);
     memcpy(text, ctx->error, sizeof text);
+    if (where[0] != '\0')
+        status_drop_place(text, where);
     /* A text that would be cut loses its end, not the place just added. */
     if ((size_t)snprintf(ctx->error, sizeof ctx->error, "%s: %s", where, text) >= sizeof ctx->error)
         memcpy(ctx->error + sizeof ctx->error - 4, "...", 4);

@@ -50,7 +50,8 @@ mt_status mt_fail(struct mt_ctx *ctx, mt_status st, const char *fmt, ...) MT_PRI
 /* As mt_fail, with strerror(errno_value) appended after ": ". */
 mt_status mt_fail_errno(struct mt_ctx *ctx, int errno_value, const char *fmt, ...) MT_PRINTF(3, 4);
 
-/* Puts "<fmt>: " in front of the recorded text. Passes MT_OK through untouched. */
+/* Puts "<fmt>: " in front of the recorded text; a place that stands in it already moves there.
+ * Passes MT_OK through untouched. */
 mt_status mt_wrap(struct mt_ctx *ctx, mt_status st, const char *fmt, ...) MT_PRINTF(3, 4);
 
 /* The recorded text of the last failure; "" when there is none. Borrowed from the context. */

@@ -23,6 +23,24 @@ T_TEST(errno_is_told_after_the_sentence)
     T_FAILS(t, mt_fail_errno(&t->ctx, ENOENT, "x"), MT_E_IO, "x: No such file or directory");
 }
 
+T_TEST(a_place_is_told_once)
+{
+    struct mt_ctx *c = &t->ctx;
+    mt_status st = mt_fail(c, MT_E_LIMIT, "f.gguf: too big: layer 3: no");
+
+    T_FAILS(t, mt_wrap(c, st, "f.gguf"), MT_E_LIMIT, "");
+    T_EQ_STR(t, mt_error(c), "f.gguf: too big: layer 3: no");
+    T_FAILS(t, mt_wrap(c, st, "layer 3"), MT_E_LIMIT, "");
+    T_EQ_STR(t, mt_error(c), "layer 3: f.gguf: too big: no");
+    T_FAILS(t, mt_wrap(c, st, "layer"), MT_E_LIMIT, "");
+    T_EQ_STR(t, mt_error(c), "layer: layer 3: f.gguf: too big: no");
+    T_FAILS(t, mt_wrap(c, st, "no"), MT_E_LIMIT, "");
+    T_EQ_STR(t, mt_error(c), "no: layer: layer 3: f.gguf: too big: no");
+    st = mt_fail(c, MT_E_LIMIT, ": no such file"); /* of a path without letters */
+    T_FAILS(t, mt_wrap(c, st, "a"), MT_E_LIMIT, "");
+    T_EQ_STR(t, mt_error(c), "a: : no such file");
+}
+
 T_TEST(wrapping_adds_the_place_and_passes_success_through)
 {
     T_OK(t, mt_wrap(&t->ctx, MT_OK, "layer %d", 3));
