@@ -7,7 +7,8 @@ usage: tests/bench/bench_methods.py [--models M,...] [--shares P,...] [--methods
 Every row is one conversion, calibrated on one text and compared with the dense model on another. Results go to a file of JSON
 lines (--results); what stands there is not run again, so that an interrupted run goes on where it was. Then the tables are printed.
 
-Static pruning keeps as many neurons as act in the experts, and as many more as the multiply-adds of a linear router are worth.
+Static pruning keeps as many neurons as act in the experts, and as many more as the multiply-adds of a linear router are worth;
+"active" counts everything, routers too.
 Intervals are those of a paired bootstrap over windows of text: 95 % of the draws. Seconds are processor seconds of the conversion
 alone; the peak is of anonymous memory, sampled every 20 ms. Nothing in the tables but seconds depends on the clock.
 
@@ -234,7 +235,7 @@ def measure(a, m, row, share, experts, tmp):
     if result is None:
         return {"failed": reason}
     c = result["candidates"][0]
-    r.update(kl=c["kl_mean"], ppl=c["perplexity_ratio"], top1=c["top1"], ffn_active=c["ffn_parameters_active"],
+    r.update(kl=c["kl_mean"], ppl=c["perplexity_ratio"], top1=c["top1"], active=c["parameters_active"],
              windows=window_sums(per_token))
     return r
 
@@ -301,15 +302,15 @@ def print_table(m, share, experts, rows):
     if not m.domains:
         print("| method | router | refit | layer error | CPU s | peak MiB |\n|---|---|---|---|---|---|")
         for name, error in (best or {}).get("pruned", {}).items():
-            print(f"| {name} | – | – | {error:.4f} | – | – |")
+            print(f"| pruned: {name.removeprefix('pruned: ')} | – | {'down' if name.endswith('obs') else '–'} | {error:.4f} | – | – |")
         for row, r in rows:
             print(f"| {row_name(row, m)} | {r['ffn_error']:.4f} | {r['cpu_seconds']:.1f} | {r['peak_mib']:.0f} |")
         return
-    print("| method | router | refit | KL | KL less `best` | KL less best pruning | perplexity × | same top-1 % | active in FFNs M "
+    print("| method | router | refit | KL | KL less `best` | KL less best pruning | perplexity × | same top-1 % | active M "
           "| CPU s | peak MiB |\n|---|---|---|---|---|---|---|---|---|---|---|")
     for row, r in rows:
         print(f"| {row_name(row, m)} | {r['kl']:.4f} | {difference(r, best)} | {difference(r, statics[0] if statics else None)} "
-              f"| {r['ppl']:.3f} | {100 * r['top1']:.1f} | {r['ffn_active'] / 1e6:.2f} | {r['cpu_seconds']:.0f} | {r['peak_mib']:.0f} |")
+              f"| {r['ppl']:.3f} | {100 * r['top1']:.1f} | {r['active'] / 1e6:.2f} | {r['cpu_seconds']:.0f} | {r['peak_mib']:.0f} |")
 
 
 def read_results(path):
@@ -356,7 +357,7 @@ def speed(a):
     subprocess.run(["make", "-s", "-C", str(ROOT), str(bench.relative_to(ROOT))], check=True)
     model, converted = a.work / "speed-dense", a.work / "speed-moe"
     if not model.exists():
-        subprocess.run([ROOT / "tests/bench/make_model.py", model, "--gib", "0.3", "--hidden", "1024", "--width", "4096"], check=True)
+        subprocess.run([sys.executable, ROOT / "tests/bench/make_model.py", model, "--gib", "0.3", "--hidden", "1024", "--width", "4096"], check=True)
     names = [model]
     for share in a.shares:
         out = f"{converted}-{share}"
