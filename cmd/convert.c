@@ -5,6 +5,7 @@
 #include "cmd/from.h"
 #include "cmd/hidden.h"
 #include "cmd/report.h"
+#include "cmd/verdict.h"
 #include "formats/table.h"
 #include "lib/base/mem.h"
 #include "lib/base/path.h"
@@ -332,65 +333,16 @@ static mt_status convert_finish(struct mt_ctx *ctx, void *arg, const struct mt_m
     return st;
 }
 
-/* ---- the verdict ---- */
-
-/* Mean and standard error of KL(result) - KL(baseline), token by token. */
-static void convert_paired(const struct mt_compare_report *a, const struct mt_compare_report *b,
-                           double *mean, double *stderr_)
-{
-    double sum = 0, square = 0, n = (double)a->n_tokens;
-
-    for (size_t i = 0; i < a->n_tokens; i++) {
-        double d = (double)a->kl[i] - (double)b->kl[i];
-        sum += d;
-        square += d * d;
-    }
-    *mean = sum / n;
-    *stderr_ = n > 1 ? sqrt(fmax(0, square / n - *mean * *mean) / (n - 1)) : 0;
-}
-
-static int convert_best_baseline(const struct convert *c)
-{
-    int best = 0;
-
-    for (int i = 1; i < c->n_base; i++) {
-        if (c->reports[1 + i].kl_mean < c->reports[1 + best].kl_mean)
-            best = i;
-    }
-    return best;
-}
-
-/* "pruning", "experts" or "even"; the sentence into text. */
-static const char *convert_verdict(const struct convert *c, char *text, size_t n)
-{
-    int best = convert_best_baseline(c);
-    const struct mt_compare_report *mine = &c->reports[0], *base = &c->reports[1 + best];
-    const char *select = c->base_names[best] + strlen("pruned: ");
-    double mean, err;
-
-    convert_paired(mine, base, &mean, &err);
-    if (fabs(mean) <= 2 * err) {
-        snprintf(text, n,
-                 "static pruning (%s) and the experts are equally close to the original: KL %.3g "
-                 "and %.3g",
-                 select, base->kl_mean, mine->kl_mean);
-        return "even";
-    }
-    if (mean > 0) {
-        snprintf(text, n,
-                 "static pruning (%s) is closer to the original: KL %.3g against %.3g of the "
-                 "experts, at the same active parameters",
-                 select, base->kl_mean, mine->kl_mean);
-        return "pruning";
-    }
-    snprintf(text, n,
-             "the experts are closer to the original than static pruning (best: %s): KL %.3g "
-             "against %.3g, at the same active parameters",
-             select, mine->kl_mean, base->kl_mean);
-    return "experts";
-}
-
 /* ---- results ---- */
+
+static mt_status convert_judge(struct mt_ctx *ctx, const struct convert *c, struct cmd_verdict *v)
+{
+    const char *names[CONVERT_BASELINES];
+
+    for (int i = 0; i < c->n_base; i++)
+        names[i] = c->base_names[i] + strlen("pruned: ");
+    return cmd_verdict(ctx, c->reports, names, c->n_base, convert_eval_data(c), v);
+}
 
 static int convert_rows(const struct convert *c, const char *source, const char *result,
                         struct cmd_report_row *rows)
@@ -432,8 +384,6 @@ static mt_status convert_print_plan(struct mt_ctx *ctx, const struct convert *c)
 static mt_status convert_print(struct mt_ctx *ctx, const struct convert *c,
                                const struct cmd_report_row *rows, int n)
 {
-    char text[256];
-
     if (c->o->dry_run)
         MT_TRY(convert_print_plan(ctx, c));
     if (c->n_reports > 0)
@@ -442,8 +392,9 @@ static mt_status convert_print(struct mt_ctx *ctx, const struct convert *c,
                c->has_eval ? "" : " of the text that calibrated the result");
     MT_TRY(cmd_report_table(ctx, rows, n, convert_eval_data(c)));
     if (c->n_base > 0 && c->n_reports > 0) {
-        convert_verdict(c, text, sizeof text);
-        printf("\n%s\n", text);
+        struct cmd_verdict v;
+        MT_TRY(convert_judge(ctx, c, &v));
+        printf("\n%s\n", v.text);
     }
     if (c->n_reports > 0 && c->a->common->verbose) {
         printf("\n");
@@ -462,9 +413,12 @@ static mt_status convert_print(struct mt_ctx *ctx, const struct convert *c,
 static mt_status convert_print_json(struct mt_ctx *ctx, struct convert *c,
                                     const struct cmd_report_row *rows, int n)
 {
-    struct mt_json *root = mt_json_new_object(), *o;
-    char text[256];
+    struct mt_json *root, *o;
+    struct cmd_verdict v = {0};
 
+    if (c->n_reports > 0 && c->n_base > 0)
+        MT_TRY(convert_judge(ctx, c, &v));
+    root = mt_json_new_object();
     mt_json_set_str(root, "source", c->a->pos->v[0]);
     mt_json_set_str(root, "out", c->walk.written != NULL ? c->walk.written : c->o->out);
     mt_json_set_bool(root, "dry_run", c->o->dry_run);
@@ -475,10 +429,8 @@ static mt_status convert_print_json(struct mt_ctx *ctx, struct convert *c,
     if (c->n_reports > 0) {
         o = mt_json_set_object(root, "validation");
         cmd_report_json(o, rows, n, convert_eval_data(c));
-        if (c->n_base > 0) {
-            mt_json_set_str(o, "closer", convert_verdict(c, text, sizeof text));
-            mt_json_set_str(o, "verdict", text);
-        }
+        if (c->n_base > 0)
+            cmd_verdict_json(o, &v);
     }
     if (c->hidden.n > 0)
         cmd_hidden_json(mt_json_set_object(root, "validation"), &c->hidden);
