@@ -122,6 +122,7 @@ static mt_status gguf_add_fused(struct mt_ctx *ctx, struct gguf *o, const struct
     uint64_t last = r->rank > 0 ? r->ne[r->rank - 1] : 0, cols = r->rank > 1 ? r->ne[0] : 1;
     uint64_t rows[MT_FUSED_MAX] = {last / 2, last / 2, 0}, at = 0;
 
+    mt_assert(n >= 1 && n <= MT_FUSED_MAX);
     if (n == 3) {
         rows[0] = (uint64_t)hp->n_heads * (uint64_t)hp->head_dim;
         rows[1] = rows[2] = (uint64_t)hp->n_kv_heads * (uint64_t)hp->head_dim;

@@ -19,6 +19,7 @@ struct mt_gguf_config {
     const struct mt_gguf *g; /* the file with the metadata */
     const struct mt_gguf *const *files;
     size_t n_files;
+    const char *name; /* general.architecture */
     const struct mt_gguf_arch *arch;
     struct mt_json *out;
     char key[160];

@@ -8,7 +8,7 @@
 
 const char *mt_gguf_key(struct mt_gguf_config *c, const char *name)
 {
-    snprintf(c->key, sizeof c->key, "%s.%s", c->arch->name, name);
+    snprintf(c->key, sizeof c->key, "%s.%s", c->name, name);
     return c->key;
 }
 
@@ -336,20 +336,18 @@ static mt_status config_fill(struct mt_gguf_config *c, struct mt_arena *a)
 
 static mt_status config_arch(struct mt_gguf_config *c, struct mt_arena *a)
 {
-    struct mt_gguf_arch any = {0};
     int64_t experts, shared, gating;
 
-    MT_TRY(mt_gguf_str(c->ctx, c->g, "general.architecture", a, &any.name));
-    if (any.name == NULL || strlen(any.name) > 64)
+    MT_TRY(mt_gguf_str(c->ctx, c->g, "general.architecture", a, &c->name));
+    if (c->name == NULL || strlen(c->name) > 64)
         return mt_fail(c->ctx, MT_E_FORMAT, "general.architecture is missing");
-    c->arch = &any;
     MT_TRY(mt_gguf_int(c->ctx, c->g, mt_gguf_key(c, "expert_count"), 0, &experts));
     MT_TRY(mt_gguf_int(c->ctx, c->g, mt_gguf_key(c, "expert_gating_func"), 1, &gating));
     MT_TRY(
         mt_gguf_int(c->ctx, c->g, mt_gguf_key(c, "expert_shared_feed_forward_length"), 0, &shared));
-    c->arch = mt_gguf_arch_of_file(any.name, experts > 0, gating == 2, shared > 0);
+    c->arch = mt_gguf_arch_of_file(c->name, experts > 0, gating == 2, shared > 0);
     if (c->arch == NULL)
-        return mt_fail(c->ctx, MT_E_UNSUPPORTED, "architecture %s is not known here", any.name);
+        return mt_fail(c->ctx, MT_E_UNSUPPORTED, "architecture %s is not known here", c->name);
     return MT_OK;
 }
 
@@ -358,6 +356,7 @@ static mt_status config_make(struct mt_gguf_config *c, struct mt_arena *a)
     const struct mt_family *f;
 
     MT_TRY(config_arch(c, a));
+    mt_assert(c->arch != NULL);
     f = mt_family_find(c->arch->family);
     if (f == NULL || (c->out = mt_json_new_object()) == NULL)
         return mt_fail(c->ctx, MT_E_NOMEM, "out of memory for a config");

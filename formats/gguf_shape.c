@@ -120,10 +120,10 @@ static mt_status shape_join_head(struct mt_ctx *ctx, const struct mt_tensor *t, 
 
     if (!key)
         return same ? mt_tensor_fetch(ctx, v, head * s->v + at - s->nope, n, to)
-                    : mt_tensor_fetch_f32(ctx, v, head * s->v + at - s->nope, n, (float *)to);
+                    : mt_tensor_fetch_f32(ctx, v, head * s->v + at - s->nope, n, (void *)to);
     MT_TRY(mt_alloc(ctx, (size_t)(s->nope * s->rank), size, "keys of a head", &buf));
     st = same ? mt_tensor_fetch(ctx, k, head * s->rank, s->rank, buf)
-              : mt_tensor_fetch_f32(ctx, k, head * s->rank, s->rank, (float *)buf);
+              : mt_tensor_fetch_f32(ctx, k, head * s->rank, s->rank, (void *)buf);
     if (st == MT_OK)
         shape_turn(buf, s->rank, s->nope, at, n, size, to);
     mt_free(buf);

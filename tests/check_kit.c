@@ -90,8 +90,8 @@ void ck_edit(struct t *t, const char *path, const char *from, const char *to)
 
     for (size_t i = 0; new != NULL &&i < n;) {
         if (i + f <= n && memcmp(old + i, from, f) == 0) {
-            memcpy(new + at, to, w);
-            at += w;
+            for (size_t k = 0; k < w; k++)
+                new[at++] = to[k];
             i += f;
             hits++;
         } else {

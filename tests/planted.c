@@ -14,7 +14,10 @@
 
 static float *planted_values(const struct mt_tensor *t)
 {
-    return (float *)(uintptr_t)t->src.owned;
+    float *v;
+
+    memcpy(&v, &t->src.owned, sizeof v);
+    return v;
 }
 
 /* Row j along its group's direction; common neurons along the last one, which every token has. */

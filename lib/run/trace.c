@@ -200,6 +200,7 @@ static mt_status trace_shape(struct mt_ctx *ctx, struct trace_reader *r)
     struct mt_trace *t = r->out;
     size_t n_layers = 1, tokens = 0;
 
+    mt_assert(r->n > 0 && r->v != NULL);
     qsort(r->v, r->n, sizeof *r->v, trace_by_seq);
     while (n_layers < r->n && r->v[n_layers].seq == r->v[0].seq)
         n_layers++;

@@ -232,7 +232,7 @@ static mt_status readme_shape(struct mt_ctx *ctx, const struct mt_convert_opts *
     struct mt_shape_ask ask = mt_convert_ask(o);
     const struct mt_target *asked = mt_target_find(ask.arch);
     struct readme_widths most = {0}, sum = {0};
-    struct mt_domain_masks *m;
+    struct mt_domain_masks *m = NULL;
 
     MT_TRY(readme_check(ctx, o, src));
     if (strcmp(o->active, "auto") == 0)
@@ -263,7 +263,7 @@ static mt_status readme_shape(struct mt_ctx *ctx, const struct mt_convert_opts *
 static mt_status readme_layer_shape(struct mt_ctx *ctx, const struct mt_convert_opts *o,
                                     const struct mt_model *src, int layer, struct mt_moe_shape *s)
 {
-    struct mt_domain_masks *m;
+    struct mt_domain_masks *m = NULL;
 
     if (!readme_is_native(s))
         return MT_OK;
@@ -385,8 +385,8 @@ static mt_status readme_decide(struct mt_ctx *ctx, const struct mt_convert_at *a
                                struct mt_convert_division *out)
 {
     const struct mt_moe_shape *p = at->shape;
-    struct mt_domain_masks *m;
-    double *importance;
+    struct mt_domain_masks *m = NULL;
+    double *importance = NULL;
 
     (void)state;
     MT_TRY(readme_masks_and(ctx, at->o, at->src, at->layer, &m, &importance));

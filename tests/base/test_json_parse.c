@@ -216,9 +216,12 @@ T_TEST(a_tree_stays_within_the_budget)
     char *text = malloc(2 * N + 2);
 
     T_CHECK(t, text != NULL);
-    for (int i = 0; i < N; i++)
-        memcpy(text + 2 * i, i == 0 ? "[1" : ",1", 2);
-    memcpy(text + (size_t)2 * N, "]", 2);
+    for (int i = 0; i < N; i++) {
+        text[2 * i] = i == 0 ? '[' : ',';
+        text[2 * i + 1] = '1';
+    }
+    text[2 * N] = ']';
+    text[2 * N + 1] = '\0';
     T_OK(t,
          mt_ctx_open(&small, &(struct mt_ctx_opts){.n_threads = 1, .memory_bytes_max = 4 << 20}));
     mt_status st = mt_json_parse(&small, text, strlen(text), "x.json", &j);

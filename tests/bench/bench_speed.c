@@ -86,7 +86,7 @@ static mt_status speed_round(struct mt_ctx *ctx, struct speed *s, int batch, int
     int32_t ids[BATCH_MAX];
     struct mt_rng rng;
 
-    mt_rng_seed(&rng, 0, (uint64_t)(round + 1));
+    mt_rng_seed(&rng, 0, (uint64_t)round + 1);
     for (int done = 0; done < tokens; done += batch) {
         for (int i = 0; i < batch; i++)
             ids[i] = (int32_t)mt_rng_below(&rng, (uint64_t)s->m->hp.vocab);

@@ -32,7 +32,7 @@ static struct mt_model *hidden_file(struct t *t, const char *name, const struct 
                        "%llu]}",
                        i > 0 ? "," : "", parts[i].name, (long long)parts[i].rows,
                        (long long)parts[i].cols, (unsigned long long)bytes,
-                       (unsigned long long)(bytes + size));
+                       (unsigned long long)bytes + (unsigned long long)size);
         bytes += size;
     }
     at += snprintf(at, 8, "}");
@@ -112,7 +112,7 @@ T_TEST(observers_see_what_running_the_model_shows)
         const struct kit_seen *as[] = {&a[l], &b[2 * l], &b[2 * l + 1]};
         for (int i = 0; i < 3; i++) {
             T_EQ_INT(t, as[i]->tokens, KIT_TOKENS);
-            T_CHECK(t, memcmp(as[i]->x, ran[l].x, KIT_TOKENS * KIT_HIDDEN * sizeof(float)) == 0);
+            T_CHECK(t, t_rel_l2(as[i]->x, ran[l].x, KIT_TOKENS * KIT_HIDDEN) == 0);
             T_CHECK(t, t_rel_l2(as[i]->h, ran[l].h, KIT_TOKENS * KIT_WIDTH) < 1e-6);
             T_CHECK(t, t_rel_l2(as[i]->y, ran[l].y, KIT_TOKENS * KIT_HIDDEN) < 1e-6);
         }

@@ -115,7 +115,10 @@ static void edit_weights(struct t *t, const struct edit *e, const char *from, co
     uint64_t h = mt_le64((const unsigned char *)file);
     T_OK(t, mt_json_parse(&t->ctx, file + 8, (size_t)h, "header", &header));
     edit_tensors(e, header, file + 8 + h, &o);
-    T_OK(t, mt_json_print(&t->ctx, o.header, &text, &text_n));
+    if (mt_json_print(&t->ctx, o.header, &text, &text_n) != MT_OK) {
+        free(o.data);
+        T_FAIL(t, "%s", mt_error(&t->ctx));
+    }
     head = calloc(8 + text_n, 1);
     for (int i = 0; i < 8; i++)
         head[i] = (char)(text_n >> 8 * i & 255);

@@ -18,7 +18,7 @@ static bool kept(const double *v, int64_t n, int64_t keep, int64_t j)
 
 static void against_brute_force(struct t *t, struct mt_rng *r, int n, int64_t width, int64_t keep)
 {
-    double v[DOMAINS_MAX * WIDTH_MAX];
+    double v[DOMAINS_MAX * WIDTH_MAX] = {0};
     struct mt_domain_masks *m;
     int64_t common = 0, dropped = 0;
 
@@ -92,7 +92,7 @@ static void lists_are_the_best(struct t *t, const struct mt_domain_masks *m, con
 
 T_TEST(lists_of_given_widths_take_the_best)
 {
-    double v[DOMAINS_MAX * WIDTH_MAX];
+    double v[DOMAINS_MAX * WIDTH_MAX] = {0};
     int32_t idx[(DOMAINS_MAX + 1) * WIDTH_MAX];
     struct mt_domain_masks *m;
     struct mt_rng r;

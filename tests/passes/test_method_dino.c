@@ -217,7 +217,9 @@ T_TEST(rows_are_one_in_a_copy_and_differ_between_copies)
 /* Of 20,000 random tokens none gets slices of two copies. */
 T_TEST(copies_are_chosen_whole)
 {
-    enum { TOKENS = 20000, G = 4 };
+    enum { TOKENS = 20000, G = 4, D_MAX = 64 };
+    static float x[TOKENS * D_MAX];
+    static unsigned char picked[TOKENS * 16 * G];
     static const char *const archs[] = {"mixtral", "glm4_moe", "granitemoe", "native"};
     struct mt_model *src = dense(t, "m");
     int64_t d, torn = 0, n;
@@ -226,8 +228,7 @@ T_TEST(copies_are_chosen_whole)
 
     T_CHECK(t, src != NULL);
     d = src->hp.hidden;
-    float *x = calloc(TOKENS * (size_t)d, sizeof(*x));
-    unsigned char *picked = calloc(TOKENS, 16 * G);
+    T_CHECK(t, d <= D_MAX);
     mt_rng_seed(&rng, 9, 0);
     for (int64_t i = 0; i < TOKENS * d; i++)
         x[i] = (float)mt_rng_normal(&rng);
@@ -257,8 +258,6 @@ T_TEST(copies_are_chosen_whole)
         mt_walk_result_free(&r);
     }
     T_EQ_INT(t, torn, 0);
-    free(x);
-    free(picked);
     mt_model_free(src);
 }
 

@@ -41,7 +41,9 @@ T_TEST(the_bias_of_the_output_counts_once)
     T_CHECK(t, src != NULL);
     for (int l = 0; l < src->hp.n_layers; l++) {
         struct mt_tensor *down = mt_model_find(src, mt_role(MT_ROLE_FFN_DOWN, l, MT_EXPERT_NONE));
-        memset((void *)(uintptr_t)down->src.owned, 0, (size_t)mt_tensor_count(down) * 4);
+        float *v;
+        memcpy(&v, &down->src.owned, sizeof v);
+        memset(v, 0, (size_t)mt_tensor_count(down) * sizeof *v);
     }
     for (int k = 1; k <= 4; k++) {
         struct mt_walk_result r;

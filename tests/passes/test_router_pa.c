@@ -91,9 +91,11 @@ static double hit_rate(struct t *t, const char *router, int k)
     struct planted p;
     char options[128];
     void *state = NULL;
-    float *norms = calloc(PLANTED_TOKENS, 4 * sizeof(float)), w[4 * PLANTED_HIDDEN], bias[4] = {0};
+    static float norms[PLANTED_TOKENS * 4];
+    float w[4 * PLANTED_HIDDEN], bias[4] = {0};
     int hits = 0;
 
+    memset(norms, 0, sizeof(norms));
     snprintf(options, sizeof(options), "partition=cluster experts=4 active=%d shared=0 arch=native",
              k);
     if (!planted_open(t, &spec, options, &p) || !planted_divide(t, &p, "partition", &d))
@@ -139,7 +141,6 @@ static double hit_rate(struct t *t, const char *router, int k)
             before += logit[e] > mine;
         hits += before < k;
     }
-    free(norms);
     planted_division_free(&d);
     planted_close(&p);
     return (double)hits / PLANTED_TOKENS;

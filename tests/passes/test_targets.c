@@ -112,7 +112,7 @@ static double copies_error(const struct mt_target *use, int copies, int granules
     int32_t expert[N];
     struct mt_rng r;
 
-    mt_rng_seed(&r, 18, (uint64_t)(n + k));
+    mt_rng_seed(&r, 18, (uint64_t)n + (uint64_t)k);
     for (int token = 0; token < 500; token++) {
         double sum = 0;
         int slices[N] = {0};

@@ -64,7 +64,7 @@ static void encode_compare(struct t *t, struct encode_case *c, const struct mt_e
 {
     size_t n, tokens = 0;
     double *want = encode_numbers(mt_json_get(c->root, key), &n), worst = 0;
-    double *got = calloc(n, sizeof *got);
+    double *got = calloc(n + 1, sizeof *got);
 
     for (int s = 0; s < in->seqs.n; s++)
         tokens += (size_t)in->seqs.len[s];
@@ -91,7 +91,7 @@ static void encode_one(struct t *t, const char *name, const char *device, double
 
     T_OK(t, encode_open(t, name, device, &c));
     double *v = encode_numbers(mt_json_get(c.root, "embeddings"), &n);
-    float *x = malloc(n * sizeof *x);
+    float *x = calloc(n + 1, sizeof *x);
     const int32_t whole = (int32_t)(n / (size_t)c.m->hp.hidden);
     for (size_t i = 0; i < n; i++)
         x[i] = (float)v[i];
@@ -143,7 +143,8 @@ T_TEST(many_sequences_run_in_batches)
 {
     enum { LEN = 13, SEQS = 400 };
     struct encode_case c;
-    int32_t len[SEQS], *ids = malloc(SEQS * LEN * sizeof *ids);
+    static int32_t ids[SEQS * LEN];
+    int32_t len[SEQS];
     size_t row;
 
     T_OK(t, encode_open(t, "bert", "cpu", &c));
@@ -160,7 +161,6 @@ T_TEST(many_sequences_run_in_batches)
              mt_encode(&t->ctx, c.r, &(struct mt_encode_in){{1, len}, ids + i * LEN, NULL}, one));
         T_CHECK(t, t_rel_l2(all + (size_t)i * row, one, row) < 1e-6);
     }
-    free(ids);
     free(all);
     free(one);
     encode_close(&c);
