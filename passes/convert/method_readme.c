@@ -242,6 +242,7 @@ static mt_status readme_shape(struct mt_ctx *ctx, const struct mt_convert_opts *
     MT_TRY(mt_moe_shape_read(ctx, &ask, src, s));
     for (int l = 0; l < s->n_layers; l++) {
         MT_TRY(readme_masks(ctx, o, src, l, &m));
+        mt_assert(m != NULL);
         const struct readme_widths w = readme_layer_widths(o, s->target, m);
         mt_domain_masks_free(m);
         most.expert = w.expert > most.expert ? w.expert : most.expert;
@@ -268,6 +269,7 @@ static mt_status readme_layer_shape(struct mt_ctx *ctx, const struct mt_convert_
     if (!readme_is_native(s))
         return MT_OK;
     MT_TRY(readme_masks(ctx, o, src, layer, &m));
+    mt_assert(m != NULL);
     const struct readme_widths w = readme_layer_widths(o, s->target, m);
     mt_domain_masks_free(m);
     s->expert_width = w.expert;
@@ -390,6 +392,7 @@ static mt_status readme_decide(struct mt_ctx *ctx, const struct mt_convert_at *a
 
     (void)state;
     MT_TRY(readme_masks_and(ctx, at->o, at->src, at->layer, &m, &importance));
+    mt_assert(m != NULL);
     mt_status st = mt_split_create_sizes(ctx, p->width, p->n_experts, p->expert_width,
                                          p->n_shared > 0 ? p->shared_width : 0, &out->split);
     if (st == MT_OK && readme_fills(at->o, p) && p->n_shared > 0)
