@@ -196,7 +196,7 @@ static mt_status convert_make_baselines(struct mt_ctx *ctx, struct convert *c,
 {
     int64_t width = cmd_baseline_width(result);
 
-    if (!result->ffn[0].moe || width >= c->src->ffn[0].width)
+    if (mt_model_first_moe(result) == NULL || width >= c->src->ffn[0].width)
         return MT_OK;
     for (int i = 0; i < CONVERT_BASELINES; i++) {
         mt_log(ctx, MT_LOG_INFO, "for comparison: the original pruned to %lld neurons by %s",
@@ -232,7 +232,8 @@ static mt_status convert_finish_bytes(struct mt_ctx *ctx, void *arg, const struc
     *bytes = 0;
     if (convert_data(c) == NULL || c->o->no_validate)
         return MT_OK;
-    int n_base = plan->ffn[0].moe && width < c->src->ffn[0].width ? CONVERT_BASELINES : 0;
+    int n_base =
+        mt_model_first_moe(plan) != NULL && width < c->src->ffn[0].width ? CONVERT_BASELINES : 0;
     for (int i = 0; i < n_base && st == MT_OK; i++) {
         st = convert_prune(ctx, c, convert_baselines[i], width, true, &base[n]);
         if (st == MT_OK) {

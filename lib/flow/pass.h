@@ -89,6 +89,9 @@ struct mt_pass {
      * (statistics first, then what builds on them, so that no pass has to keep activations).
      * NULL: once. The walk repeats until the pass with most rounds is served. */
     int (*rounds)(const void *state);
+    /* Whether `observe` is called for the layer. NULL: for all. Layers that no pass asks about are
+     * walked through once. */
+    bool (*asks)(const void *state, int layer);
     mt_status (*plan)(struct mt_ctx *ctx, void *state, struct mt_model *m);
     uint64_t (*memory)(const void *state, const struct mt_model *m);
     mt_status (*begin)(struct mt_ctx *ctx, void *state, struct mt_model *m, int layer);

@@ -149,7 +149,7 @@ static mt_status walk_layer(struct mt_ctx *ctx, struct mt_walk *w, int layer)
     if (!stands)
         MT_TRY(walk_begin_layer(ctx, w, layer));
     if (forward)
-        MT_TRY(walk_observe(ctx, w, layer, stands));
+        MT_TRY(walk_observe(ctx, w, layer, stands || !walk_streams_asked(w, layer)));
     MT_TRY(stands ? walk_restore_layer(ctx, w, layer) : walk_edit_layer(ctx, w, layer));
     /* A format that cannot be read back while it is written: the plan is evaluated twice. */
     if (forward && !reread)

@@ -104,6 +104,8 @@ MT_NODISCARD mt_status walk_streams_begin(struct mt_ctx *ctx, struct mt_walk *w,
  * teacher after the layer and the student before its FFN. `quiet`: nobody observes. */
 MT_NODISCARD mt_status walk_streams_observe(struct mt_ctx *ctx, struct mt_walk *w, int layer,
                                             bool quiet);
+/* Whether some pass observes the layer. */
+bool walk_streams_asked(const struct mt_walk *w, int layer);
 /* Takes the student through the plan's layer, whose records have their final sources. */
 MT_NODISCARD mt_status walk_streams_advance(struct mt_ctx *ctx, struct mt_walk *w, int layer);
 /* True when the student needs the plan's layer once it is written. */

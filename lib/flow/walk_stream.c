@@ -244,14 +244,28 @@ static bool stream_attention_kept(const struct mt_walk *w, int layer)
     return true;
 }
 
-/* Hands one block to every pass that observes this side in this round. */
+static bool stream_asks(const struct walk_pass *p, int layer)
+{
+    return p->rounds > 0 && (p->pass->asks == NULL || p->pass->asks(p->state, layer));
+}
+
+bool walk_streams_asked(const struct mt_walk *w, int layer)
+{
+    for (int i = 0; i < w->passes->n; i++)
+        if (stream_asks(&w->passes->v[i], layer))
+            return true;
+    return false;
+}
+
+/* Hands one block to every pass that observes this side in this round and asks for the layer. */
 static mt_status stream_show(struct mt_ctx *ctx, struct mt_walk *w, bool student,
                              struct mt_observation *all)
 {
     for (int i = 0; i < w->passes->n; i++) {
         const struct walk_pass *p = &w->passes->v[i];
         struct mt_observation ob = *all;
-        if (all->round >= p->rounds || ((p->needs & MT_NEED_STUDENT) != 0) != student)
+        if (all->round >= p->rounds || ((p->needs & MT_NEED_STUDENT) != 0) != student ||
+            !stream_asks(p, all->layer))
             continue;
         if ((p->needs & MT_NEED_INPUTS) == 0)
             ob.x = NULL;

@@ -31,6 +31,8 @@ struct convert {
     bool has_form;   /* the maker's routers are not linear: `form` tells their kind */
     bool near;       /* ... but the target's are */
     struct mt_router form;
+    bool *dense_layers; /* [n_layers]; NULL: none stays dense */
+    int n_dense;
     double norm_offset;
     struct mt_dense_ffn *dense;       /* [n_layers] */
     struct mt_layer_numbers *numbers; /* [n_layers] */
@@ -70,6 +72,9 @@ MT_NODISCARD mt_status convert_make_form(struct mt_ctx *ctx, struct convert *s,
                                          const struct mt_convert_router *maker);
 /* The router that will be stored, linear or not; borrows its arrays. */
 struct mt_router_form convert_stored_form(const struct convert *s);
+
+/* --dense-layers has it. */
+bool convert_stays_dense(const struct convert *s, int layer);
 
 /* The shape of one layer. */
 MT_NODISCARD mt_status convert_layer_shape(struct mt_ctx *ctx, const struct convert *s, int layer,

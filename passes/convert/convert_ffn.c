@@ -9,6 +9,7 @@
 #include "lib/base/mem.h"
 #include "lib/flow/profile.h"
 #include "passes/convert/convert.h"
+#include "passes/lib/layer_list.h"
 #include "passes/lib/router_fit.h"
 
 #include <stdlib.h>
@@ -28,6 +29,34 @@ static mt_status convert_read_flatten(struct mt_ctx *ctx, struct convert *s)
         return mt_fail(ctx, MT_E_OPTION, "--flatten %s: expected auto or a number from 0 to %d",
                        s->o.flatten, CONVERT_FLATTEN_MAX);
     return MT_OK;
+}
+
+/* Layers that stay dense: o.dense, which the shape's arch and its layers follow. */
+static mt_status convert_read_dense(struct mt_ctx *ctx, struct convert *s,
+                                    const struct mt_model *src)
+{
+    mt_free(s->dense_layers);
+    s->dense_layers = NULL;
+    s->o.dense = NULL;
+    s->n_dense = 0;
+    if (strcmp(s->o.dense_layers, "none") == 0 || src->hp.n_layers == 0)
+        return MT_OK;
+    if (src->n_siblings > 0)
+        return mt_fail(ctx, MT_E_OPTION,
+                       "--dense-layers with --from: a dense layer would be that of one model");
+    MT_TRY(mt_alloc(ctx, (size_t)src->hp.n_layers, sizeof(bool), "layers", &s->dense_layers));
+    MT_TRY(mt_layer_list_read(ctx, "dense-layers", s->o.dense_layers, src->hp.n_layers,
+                              s->dense_layers, &s->n_dense));
+    if (s->n_dense == src->hp.n_layers)
+        return mt_fail(ctx, MT_E_OPTION, "--dense-layers %s: no layer is left to convert",
+                       s->o.dense_layers);
+    s->o.dense = s->dense_layers;
+    return MT_OK;
+}
+
+bool convert_stays_dense(const struct convert *s, int layer)
+{
+    return s->dense_layers != NULL && s->dense_layers[layer];
 }
 
 static const struct mt_convert_method *convert_choose_method(const struct mt_convert_opts *o)
@@ -131,6 +160,7 @@ static mt_status convert_setup(struct mt_ctx *ctx, struct convert *s, const stru
     if (s->o.without_base && src->n_siblings == 0)
         return mt_fail(ctx, MT_E_OPTION, "--without-base needs --from: models to be experts");
     convert_aim_at_form(s);
+    MT_TRY(convert_read_dense(ctx, s, src));
     const struct mt_shape_ask ask = mt_convert_ask(&s->o);
     MT_TRY(convert_read_flatten(ctx, s));
     MT_TRY(s->method->shape != NULL ? s->method->shape(ctx, &s->o, src, p)
@@ -192,6 +222,7 @@ static void convert_destroy(void *state)
         mt_json_free(s->numbers[l].facts);
     mt_free(s->dense);
     mt_free(s->numbers);
+    mt_free(s->dense_layers);
     mt_free(s);
 }
 
@@ -260,6 +291,11 @@ static unsigned convert_needs(const void *state)
         (s->o.refit > 0 && s->rounds[CONVERT_REFIT] > 0))
         needs |= MT_NEED_DATA;
     return needs;
+}
+
+static bool convert_asks(const void *state, int layer)
+{
+    return !convert_stays_dense(state, layer);
 }
 
 static int convert_rounds(const void *state)
@@ -409,6 +445,8 @@ static mt_status convert_begin(struct mt_ctx *ctx, void *state, struct mt_model 
                                    .shape = &s->here,
                                    .dense = &s->dense[layer],
                                    .layer = layer};
+    if (convert_stays_dense(s, layer))
+        return MT_OK;
     MT_TRY(convert_layer_shape(ctx, s, layer, &s->here));
     if (s->method->begin != NULL)
         MT_TRY(s->method->begin(ctx, &s->at, &s->method_state));
@@ -450,7 +488,8 @@ static mt_status convert_layer(struct mt_ctx *ctx, void *state, struct mt_model 
 {
     struct convert *s = state;
 
-    (void)layer;
+    if (convert_stays_dense(s, layer))
+        return MT_OK;
     MT_TRY(convert_reach(ctx, s, CONVERT_DONE));
     MT_TRY(convert_store(ctx, s, m));
     convert_end_layer(s);
@@ -464,6 +503,10 @@ static mt_status convert_layer_report(struct mt_ctx *ctx, void *state, int layer
 {
     const struct convert *s = state;
 
+    if (convert_stays_dense(s, layer)) {
+        mt_json_set_bool(out, "dense", true);
+        return MT_OK;
+    }
     return mt_layer_numbers_write(ctx, &s->numbers[layer], mt_convert_router_names, out);
 }
 
@@ -472,6 +515,8 @@ static mt_status convert_layer_restore(struct mt_ctx *ctx, void *state, int laye
 {
     struct convert *s = state;
 
+    if (convert_stays_dense(s, layer))
+        return MT_OK;
     return mt_layer_numbers_read(ctx, &s->numbers[layer], mt_convert_router_names, in);
 }
 
@@ -499,6 +544,7 @@ const struct mt_pass mt_pass_convert_ffn = {
     .profiles = convert_profiles,
     .needs = convert_needs,
     .rounds = convert_rounds,
+    .asks = convert_asks,
     .plan = convert_plan_hook,
     .memory = convert_memory,
     .begin = convert_begin,

@@ -105,6 +105,9 @@ const struct mt_opt mt_convert_opt_table[] = {
                 "target architecture; auto: the first that holds the result exactly in the format "
                 "that is written: qwen3_moe for a Qwen3 source without shared experts, else "
                 "glm4_moe where it can, and native where nothing else does"),
+    MT_OPT_STR(struct mt_convert_opts, dense_layers, "dense-layers", 0, "LIST", "none",
+               "layers whose FFN stays dense: 0, 0-2, 0,3,-1 (the last); the architecture must "
+               "have a place for them"),
     MT_OPT_STR(struct mt_convert_opts, flatten, "flatten", 0, "M", "auto",
                "multiply routers by 2^-M, so that expert weights become even; auto: the smallest M "
                "of each layer that keeps them within 0.8 % of 1 on any text"),

@@ -41,6 +41,9 @@ struct mt_convert_opts {
 
     int widths; /* enum mt_convert_widths */
 
+    const char *dense_layers; /* "none" or a list (layer_list.h) */
+    const bool *dense;        /* no option: that list, of all layers; NULL: none */
+
     const struct mt_format *format; /* no option: what will be written; NULL: a directory */
 };
 

@@ -21,6 +21,10 @@ static mt_status store_plan_layer(struct mt_ctx *ctx, struct convert *s, struct 
 {
     struct mt_moe_shape here;
 
+    if (convert_stays_dense(s, layer)) {
+        s->active += m->ffn[layer].width;
+        return mt_moe_plan_dense(ctx, &s->shape, m, layer);
+    }
     if (m->ffn[layer].moe || m->ffn[layer].width != s->shape.width)
         return mt_fail(ctx, MT_E_UNSUPPORTED,
                        "convert-ffn must come before passes that change FFNs: run them in a "
@@ -36,11 +40,14 @@ mt_status convert_plan(struct mt_ctx *ctx, struct convert *s, struct mt_model *m
 {
     const struct mt_shape_ask ask = mt_convert_ask(&s->o);
     double alpha = mt_target_alpha(&s->shape.use, s->shape.n_experts, s->shape.k);
+    int first = 0;
 
     m->family = mt_family_find(s->shape.target->family);
     if (m->family == NULL)
         return mt_fail(ctx, MT_E_UNSUPPORTED, "family %s is not known", s->shape.target->family);
     s->active = 0;
+    while (convert_stays_dense(s, first))
+        first++;
     for (int l = 0; l < s->shape.n_layers; l++)
         MT_TRY(mt_wrap(ctx, store_plan_layer(ctx, s, m, l), "layer %d", l));
     if (s->at.src->n_siblings > 0 && s->o.attention == 0)
@@ -52,7 +59,7 @@ mt_status convert_plan(struct mt_ctx *ctx, struct convert *s, struct mt_model *m
         MT_TRY(s->o.format->holds(ctx, m));
     mt_moe_shape_tell(ctx, &ask, &s->shape);
     convert_tell_copies(ctx, s);
-    enum mt_dtype dtype = s->dense[0].down->dtype;
+    enum mt_dtype dtype = s->dense[first].down->dtype;
     if (!mt_scale_is_exact(alpha) && (dtype == MT_BF16 || dtype == MT_F16))
         mt_log(ctx, MT_LOG_WARN,
                "%s gives weights that are not 1, so down_proj is multiplied by %d, which rounds in "

@@ -167,6 +167,11 @@ mt_status convert_tell(struct mt_ctx *ctx, const struct convert *s, struct mt_js
         mt_json_set_int(out, "shared_width", p->n_shared > 0 ? p->shared_width : 0);
     mt_json_set_int(out, "zero_shared_width", p->n_shared == 0 ? p->shared_width : 0);
     mt_json_set_num(out, "active_share", active / (double)p->width);
+    if (s->n_dense > 0) {
+        mt_json_set_int(out, "dense_layers", s->n_dense);
+        mt_log(ctx, MT_LOG_INFO, "%d of %d layers stay dense: %s", s->n_dense, p->n_layers,
+               s->o.dense_layers);
+    }
     mt_json_set_int(out, "flatten_max", y.flatten);
     mt_json_set_num(out, "alpha", mt_target_alpha(&p->use, p->n_experts, p->k));
     mt_json_set_num(out, "weight_bound_max", y.bound);
@@ -174,7 +179,7 @@ mt_status convert_tell(struct mt_ctx *ctx, const struct convert *s, struct mt_js
     if (p->copies == 0)
         told_coverage(ctx, s, out);
     if (y.near > 0) {
-        double share = y.near / p->n_layers;
+        double share = y.near / (p->n_layers - s->n_dense);
         mt_json_set_num(out, "nearest_linear_agreement_mean", share);
         mt_log(ctx, MT_LOG_WARN,
                "%s holds linear routers only: instead of router %s stands the linear one nearest "

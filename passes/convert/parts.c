@@ -65,5 +65,6 @@ struct mt_shape_ask mt_convert_ask(const struct mt_convert_opts *o)
                                  .active = strcmp(o->active, "auto") == 0 ? "50%" : o->active,
                                  .shared = o->shared,
                                  .arch = mt_convert_arch_names[o->arch],
-                                 .format = o->format};
+                                 .format = o->format,
+                                 .dense = o->dense};
 }

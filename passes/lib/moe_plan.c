@@ -54,6 +54,12 @@ static mt_status plan_zero_biases(struct mt_ctx *ctx, struct mt_model *m, int la
     return MT_OK;
 }
 
+mt_status mt_moe_plan_dense(struct mt_ctx *ctx, const struct mt_moe_shape *s, struct mt_model *m,
+                            int layer)
+{
+    return s->zero_biases ? plan_zero_biases(ctx, m, layer) : MT_OK;
+}
+
 mt_status mt_moe_plan_layer(struct mt_ctx *ctx, const struct mt_moe_shape *s,
                             const struct mt_dense_ffn *f, struct mt_model *m, int layer)
 {

@@ -16,6 +16,10 @@ MT_NODISCARD mt_status mt_moe_plan_layer(struct mt_ctx *ctx, const struct mt_moe
                                          const struct mt_dense_ffn *f, struct mt_model *m,
                                          int layer);
 
+/* ... a layer that stays dense: all it gets is what the target wants of attention. */
+MT_NODISCARD mt_status mt_moe_plan_dense(struct mt_ctx *ctx, const struct mt_moe_shape *s,
+                                         struct mt_model *m, int layer);
+
 /* In its `layer`: the neurons idx[0..n) of the dense FFN become an expert (or MT_EXPERT_SHARED),
  * alpha in its down_proj. */
 MT_NODISCARD mt_status mt_moe_set_expert(struct mt_ctx *ctx, const struct mt_moe_shape *s,

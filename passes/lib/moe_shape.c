@@ -172,6 +172,7 @@ mt_status mt_moe_shape_for(struct mt_ctx *ctx, const struct mt_shape_ask *ask,
     s->granules = ask->granules;
     s->expert_bias = ask->expert_bias && src->ffn[0].out_bias;
     s->zero_biases = target->qkv_biased && !src->hp.qkv_bias;
+    s->dense = ask->dense;
     if (s->copies > 0) {
         s->n_experts = s->copies * s->granules;
         MT_TRY(mt_split_width(ctx, s->width, s->granules, 0, &s->expert_width));

@@ -27,7 +27,8 @@ struct mt_shape_ask {
     /* Experts are `copies` copies of the whole FFN, each cut into `granules` slices, as many as
      * that makes; `experts` and `shared` are not looked at. copies 0: parts of the FFN. */
     int copies, granules;
-    bool expert_bias; /* each expert gets the FFN's output bias (over granules), not the layer */
+    bool expert_bias;  /* each expert gets the FFN's output bias (over granules), not the layer */
+    const bool *dense; /* [n_layers] layers that stay dense; NULL: none. Borrowed */
 };
 
 struct mt_moe_shape {
@@ -40,6 +41,7 @@ struct mt_moe_shape {
     int64_t shared_width;  /* as stored: S * I, or I zero neurons where the target insists */
     bool expert_bias;      /* each expert has the FFN's output bias, over granules, not the layer */
     bool zero_biases;      /* on q, k and v, for a target that wants some */
+    const bool *dense;     /* of the question */
     bool own_widths;       /* the method's: not made of the source's width; for the widest layer */
     char why[MT_WHY_BYTES]; /* how --arch auto came to the target; empty when it was asked for */
 };

@@ -47,7 +47,8 @@ mt_status mt_target_holds(struct mt_ctx *ctx, const struct mt_moe_shape *s,
     MT_TRY(mt_alloc(ctx, n, sizeof(*m.ffn), "layers", &m.ffn));
     memcpy(m.ffn, src->ffn, n * sizeof(*m.ffn));
     for (size_t l = 0; l < n; l++)
-        choice_ffn(s, &m.ffn[l]);
+        if (s->dense == NULL || !s->dense[l])
+            choice_ffn(s, &m.ffn[l]);
     st = m.family->can_hold(ctx, &m);
     if (st == MT_OK && format != NULL && format->holds != NULL)
         st = format->holds(ctx, &m);
