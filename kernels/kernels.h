@@ -32,6 +32,15 @@ enum mt_act {
     MT_ACT_QUICK_GELU
 };
 
+/* Of Adam (arXiv 1412.6980), with what makes good for moments that start at zero: m1 and m2 become
+ * weighted means of g and g^2, then w -= rate m1 / (sqrt(m2 * grow2) + eps). */
+struct mt_adam_step {
+    float beta1, beta2;
+    float rate;  /* divided by 1 - beta1^t */
+    float grow2; /* 1 / (1 - beta2^t) */
+    float eps;
+};
+
 struct mt_kernels {
     const char *isa; /* "ref", "avx2", "avx512" */
 
@@ -50,6 +59,14 @@ struct mt_kernels {
     void (*axpy)(float *y, float s, const float *x, size_t n);
     /* h[i] = act(g[i]) * u[i]; u may be NULL (plain FFN: h = act(g)). h may alias g. */
     void (*act_mul)(enum mt_act act, float *h, const float *g, const float *u, size_t n);
+    /* Backwards through act_mul, of dh[i] for h[i]: dg[i] = dh[i] * u[i] * act'(g[i]) and du[i] =
+     * dh[i] * act(g[i]). u and du may be NULL together (plain FFN). dg may be g or dh, du may be u.
+     * ReLU's slope at 0 is 0. */
+    void (*act_grad)(enum mt_act act, float *dg, float *du, const float *g, const float *u,
+                     const float *dh, size_t n);
+    /* One step of Adam: moments m1, m2 and parameters w by the gradient g. */
+    void (*adam)(const struct mt_adam_step *s, float *w, float *m1, float *m2, const float *g,
+                 size_t n);
     /* One row: y = x / sqrt(mean(x^2) + eps) * (w + offset); mean in double. y may alias x. */
     void (*rmsnorm)(float *y, const float *x, const float *w, float offset, size_t d, float eps);
     /* In place over one row: exp(x - max) / sum, sum in double; returns ln(sum) + max. */
@@ -74,6 +91,8 @@ const struct mt_kernels *mt_kernels_named(const char *isa);
 
 /* fp64 forms of the activations, for the reference device. */
 double mt_act_f64(enum mt_act act, double x);
+/* Its derivative. */
+double mt_act_slope_f64(enum mt_act act, double x);
 const char *mt_act_name(enum mt_act act);
 
 #ifdef __cplusplus

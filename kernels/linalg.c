@@ -10,14 +10,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* One C for both products: jobs are tiles of c. */
+/* One C for all three products: jobs are tiles of c. */
 struct linalg_gemm {
     int64_t m, n, k, lda, ldb, ldc;
     int64_t tile_m, tile_n, n_tiles_n;
     float alpha, beta;
     const float *a, *b;
     float *c;
-    bool b_transposed;
+    bool a_transposed, b_transposed;
 };
 
 static int64_t linalg_min(int64_t a, int64_t b)
@@ -45,10 +45,13 @@ static mt_status linalg_gemm_job(struct mt_ctx *ctx, int64_t i, void *arg)
     int64_t rows = linalg_min(g->tile_m, g->m - m0), cols = linalg_min(g->tile_n, g->n - n0);
     const float *b = g->b_transposed ? g->b + n0 * g->ldb : g->b + n0;
 
+    const float *a = g->a_transposed ? g->a + m0 : g->a + m0 * g->lda;
+
     (void)ctx;
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, g->b_transposed ? CblasTrans : CblasNoTrans, (int)rows,
-                (int)cols, (int)g->k, g->alpha, g->a + m0 * g->lda, (int)g->lda, b, (int)g->ldb,
-                g->beta, g->c + m0 * g->ldc + n0, (int)g->ldc);
+    cblas_sgemm(CblasRowMajor, g->a_transposed ? CblasTrans : CblasNoTrans,
+                g->b_transposed ? CblasTrans : CblasNoTrans, (int)rows, (int)cols, (int)g->k,
+                g->alpha, a, (int)g->lda, b, (int)g->ldb, g->beta, g->c + m0 * g->ldc + n0,
+                (int)g->ldc);
     return MT_OK;
 }
 
@@ -103,6 +106,26 @@ mt_status mt_gemm_nn(struct mt_ctx *ctx, int64_t m, int64_t n, int64_t k, float 
                             .a = a,
                             .b = b,
                             .c = c};
+
+    return linalg_gemm_run(ctx, &g);
+}
+
+mt_status mt_gemm_tn(struct mt_ctx *ctx, int64_t m, int64_t n, int64_t k, float alpha,
+                     const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c,
+                     int64_t ldc)
+{
+    struct linalg_gemm g = {.m = m,
+                            .n = n,
+                            .k = k,
+                            .lda = lda,
+                            .ldb = ldb,
+                            .ldc = ldc,
+                            .alpha = alpha,
+                            .beta = beta,
+                            .a = a,
+                            .b = b,
+                            .c = c,
+                            .a_transposed = true};
 
     return linalg_gemm_run(ctx, &g);
 }

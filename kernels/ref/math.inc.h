@@ -109,9 +109,10 @@ static inline float mtk_gelu_tanh(float x)
     return x / (1.0f + mtk_exp32(-z));
 }
 
-/* x * Phi(x). With t = |x|/sqrt 2 and u = 1/(1 + 0.3 t), e^(t^2) erfc(t) is u times a polynomial of
- * degree 8 (interpolated at Chebyshev nodes for t in [0, 10], error 2.5e-8). */
-static inline float mtk_gelu(float x)
+/* Phi(x), the normal distribution. With t = |x|/sqrt 2 and u = 1/(1 + 0.3 t), e^(t^2) erfc(t) is u
+ * times a polynomial of degree 8 (interpolated at Chebyshev nodes for t in [0, 10], error 2.5e-8).
+ */
+static inline float mtk_phi(float x)
 {
     float t = x < 0.0f ? -x : x;
     t = t * 0.707106781f;
@@ -126,7 +127,12 @@ static inline float mtk_gelu(float x)
     p = p * u + 0.17094912f;
     p = p * u + 0.169173058f;
     float tail = 0.5f * (p * u) * mtk_exp32(-(t * t));
-    return x * (x < 0.0f ? tail : 1.0f - tail);
+    return x < 0.0f ? tail : 1.0f - tail;
+}
+
+static inline float mtk_gelu(float x)
+{
+    return x * mtk_phi(x);
 }
 
 static inline float mtk_relu(float x)
@@ -139,5 +145,46 @@ static inline float mtk_relu2(float x)
     float r = mtk_relu(x);
 
     return r * r;
+}
+
+/* ---- slopes ---- */
+
+static inline float mtk_silu_slope(float x)
+{
+    float s = 1.0f / (1.0f + mtk_exp32(-x));
+
+    return s * (1.0f + x * (1.0f - s));
+}
+
+static inline float mtk_quick_gelu_slope(float x)
+{
+    float s = 1.0f / (1.0f + mtk_exp32(-1.702f * x));
+
+    return s * (1.0f + 1.702f * x * (1.0f - s));
+}
+
+/* Flat beyond 10, where x^3 would grow without end. */
+static inline float mtk_gelu_tanh_slope(float x)
+{
+    x = x < -10.0f ? -10.0f : x;
+    x = x > 10.0f ? 10.0f : x;
+    float z = 1.59576912f * (x + 0.044715f * x * x * x);
+    float s = 1.0f / (1.0f + mtk_exp32(-z));
+    return s * (1.0f + x * (1.0f - s) * (1.59576912f * (1.0f + 0.134145f * x * x)));
+}
+
+static inline float mtk_gelu_slope(float x)
+{
+    return mtk_phi(x) + x * (0.398942280f * mtk_exp32(-0.5f * x * x));
+}
+
+static inline float mtk_relu_slope(float x)
+{
+    return x > 0.0f ? 1.0f : 0.0f;
+}
+
+static inline float mtk_relu2_slope(float x)
+{
+    return 2.0f * mtk_relu(x);
 }
 #endif

@@ -22,6 +22,8 @@
         .sumsq = mtk_sumsq,                                                                        \
         .axpy = mtk_axpy,                                                                          \
         .act_mul = mtk_act_mul,                                                                    \
+        .act_grad = mtk_act_grad,                                                                  \
+        .adam = mtk_adam,                                                                          \
         .rmsnorm = mtk_rmsnorm,                                                                    \
         .softmax = mtk_softmax,                                                                    \
         .logsumexp = mtk_logsumexp,                                                                \

@@ -31,3 +31,15 @@ void mt_adam_step(struct mt_adam *a, const double *g, float *w)
         w[i] -= (float)(a->rate * (m1 / c1) / (sqrt(m2 / c2) + a->eps));
     }
 }
+
+struct mt_adam_step mt_adam_next(struct mt_adam *a)
+{
+    a->steps++;
+    return (struct mt_adam_step){
+        .beta1 = (float)a->beta1,
+        .beta2 = (float)a->beta2,
+        .rate = (float)(a->rate / (1 - pow(a->beta1, (double)a->steps))),
+        .grow2 = (float)(1 / (1 - pow(a->beta2, (double)a->steps))),
+        .eps = (float)a->eps,
+    };
+}

@@ -205,6 +205,7 @@ static void convert_end_layer(struct convert *s)
     s->near_made = false;
     s->routing = (struct mt_convert_routing){0};
     mt_free(s->down.down);
+    mt_local_weights_free(&s->down.inner);
     mt_free(s->down.gain);
     mt_free(s->down.bias);
     s->down = (struct mt_convert_down){0};

@@ -73,6 +73,8 @@ const struct mt_opt mt_convert_opt_table[] = {
         "with --from, MODEL itself is no expert: it only gives what --attention first takes"),
     MT_OPT_ENUM(struct mt_convert_opts, refit, "refit", 0, "HOW", "auto", mt_convert_refit_names,
                 "what is fitted to the routers' choices; auto: what the method is made for"),
+    MT_OPT_INT(struct mt_convert_opts, refit_epochs, "refit-epochs", 0, "N", "4", 0, 1000,
+               "how often refit all goes through the calibration text"),
     MT_OPT_ENUM(struct mt_convert_opts, scale, "expert-scale", 0, "HOW", "auto",
                 convert_scale_names,
                 "what routed experts' outputs are multiplied by; auto: E/k for factorllm and "

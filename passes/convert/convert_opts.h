@@ -28,7 +28,8 @@ struct mt_convert_opts {
     int attention;               /* of several models; 0: their mean; 1: the first's */
     bool without_base;           /* of several models: the first is no expert */
     const char *select;          /* of prune-baseline */
-    double drift;                /* of refit down */
+    double drift;                /* of refits */
+    int64_t refit_epochs;        /* of refit all */
     int scale;                   /* enum mt_convert_scale */
     int64_t router_rank;         /* of router spectral */
     double pa_temp;

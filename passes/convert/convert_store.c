@@ -82,6 +82,34 @@ static mt_status store_fitted(struct mt_ctx *ctx, const struct convert *s, struc
                         scale);
 }
 
+/* Fitted rows of the same list, or elements of a bias, in place of those that `from` has. */
+static mt_status store_fitted_rows(struct mt_ctx *ctx, struct mt_model *m, struct mt_spill *spill,
+                                   const struct mt_tensor *from, int expert, const float *rows,
+                                   int64_t first)
+{
+    struct mt_tensor *t;
+
+    if (from == NULL)
+        return MT_OK;
+    struct mt_role role = from->role;
+    role.expert = expert;
+    MT_TRY(mt_model_need(ctx, m, role, &t));
+    int64_t cols = role.part == MT_PART_BIAS ? 1 : mt_tensor_cols(t);
+    return mt_spill_put(ctx, spill, t, rows + first * cols, mt_tensor_cols(t), 1);
+}
+
+static mt_status store_fitted_inner(struct mt_ctx *ctx, const struct convert *s, struct mt_model *m,
+                                    struct mt_spill *spill, int expert, int64_t first)
+{
+    const struct mt_dense_ffn *f = &s->dense[s->at.layer];
+    const struct mt_local_weights *w = &s->down.inner;
+
+    MT_TRY(store_fitted_rows(ctx, m, spill, f->gate, expert, w->gate, first));
+    MT_TRY(store_fitted_rows(ctx, m, spill, f->gate_bias, expert, w->gate_bias, first));
+    MT_TRY(store_fitted_rows(ctx, m, spill, f->up, expert, w->up, first));
+    return store_fitted_rows(ctx, m, spill, f->up_bias, expert, w->up_bias, first);
+}
+
 static mt_status store_expert(struct mt_ctx *ctx, const struct convert *s, struct mt_model *m,
                               struct mt_spill *spill, int expert, const int32_t *idx, int64_t n,
                               float scale)
@@ -94,7 +122,10 @@ static mt_status store_expert(struct mt_ctx *ctx, const struct convert *s, struc
         MT_TRY(mt_convert_copy_ffn(ctx, &s->at, expert / s->shape.granules, &own, &f));
     MT_TRY(mt_moe_set_bias(ctx, &s->here, f, m, expert));
 
-    MT_TRY(mt_moe_set_inner(ctx, f, m, expert, idx, n));
+    if (spill != NULL && s->down.inner.up != NULL)
+        MT_TRY(store_fitted_inner(ctx, s, m, spill, expert, idx - s->division.split->idx));
+    else
+        MT_TRY(mt_moe_set_inner(ctx, f, m, expert, idx, n));
     MT_TRY(mt_model_need(ctx, m, mt_role(MT_ROLE_FFN_DOWN, s->at.layer, expert), &down));
     if (spill != NULL)
         return store_fitted(ctx, s, spill, down, idx - s->division.split->idx, scale);

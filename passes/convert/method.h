@@ -3,7 +3,7 @@
  *   method   which neurons go where: index lists of shared and routed experts, which may leave
  *            neurons out or hold some more than once
  *   router   which experts act for a token: a row per expert, perhaps with an intercept
- *   refit    what the experts' down projections become, given those choices
+ *   refit    what the experts' weights become, given those choices
  *
  * convert_ffn.c runs them layer by layer. A layer's activations are shown several times
  * (mt_pass.rounds): first to the method for as many rounds as it wants, then it decides; then to
@@ -25,6 +25,7 @@
 #include "lib/flow/pass.h"
 #include "passes/convert/convert_opts.h"
 #include "passes/lib/layer_numbers.h"
+#include "passes/lib/local_fit.h"
 #include "passes/lib/moe_shape.h"
 #include "passes/lib/neurons.h"
 #include "passes/lib/router_fit.h"
@@ -125,8 +126,11 @@ struct mt_convert_router {
 /* What a refit makes. Columns of `down` are those of the lists, shared first (split.h): column
  * S I + e I + i is neuron i of expert e. Given to the caller. */
 struct mt_convert_down {
-    float *down;                  /* [hidden, (S + E) I]; NULL: the source's columns stay */
-    float *gain;                  /* [E] on routed experts' outputs; NULL: 1 */
+    float *down; /* [hidden, (S + E) I]; NULL: the source's columns stay */
+    float *gain; /* [E] on routed experts' outputs; NULL: 1 */
+    /* Gate and up rows and their biases, likewise by the lists; `down` is not used here. up NULL:
+     * the source's rows stay. Zero neurons stay zero. */
+    struct mt_local_weights inner;
     float *bias;                  /* [hidden] added to the output; NULL: none. Only when
                                      at->shape->out_bias says that the target holds it */
     struct mt_refit_numbers told; /* for the report */

@@ -5,24 +5,24 @@
  * dense FFN's output (refit.h). Columns stand in the order of the lists, so neurons that several
  * experts hold are fitted in each of them.
  */
+#include "passes/convert/refit_down.h"
+
 #include "kernels/linalg.h"
 #include "lib/base/mem.h"
 #include "lib/base/pool.h"
-#include "passes/convert/method.h"
 #include "passes/lib/refit.h"
 
 #include <string.h>
 
-#define DOWN_BLOCK 1024 /* tokens masked at a time */
-#define DOWN_ROWS 32    /* of the down projection, or tokens, per job */
+#define DOWN_ROWS 32 /* of the down projection, or tokens, per job */
 
 struct down {
     const struct mt_convert_at *at;
     int64_t n, n_tokens; /* columns; of the data set */
     struct mt_refit *refit;
     bool solved;
-    float *h;    /* [DOWN_BLOCK, n] */
-    float *y;    /* [DOWN_BLOCK, hidden] */
+    float *h;    /* [REFIT_DOWN_BLOCK, n] */
+    float *y;    /* [REFIT_DOWN_BLOCK, hidden] */
     float *bias; /* [hidden] of the dense output, which stays as it is; NULL: none */
     float *v;    /* [hidden, D]; NULL: outputs are shown as the block gives them */
 
@@ -33,7 +33,7 @@ struct down {
     float *prior;                /* [hidden, n] while it is gathered */
 };
 
-static int64_t down_columns(const struct mt_moe_shape *p)
+int64_t refit_down_columns(const struct mt_moe_shape *p)
 {
     return (p->n_shared > 0 ? p->shared_width : 0) + p->n_experts * p->expert_width;
 }
@@ -44,24 +44,24 @@ static bool down_output_is_bare(const struct mt_model *src)
     return !src->hp.post_norms && !src->hp.layer_scale;
 }
 
-static int down_rounds(const struct mt_convert_at *at)
+int refit_down_rounds(const struct mt_convert_at *at)
 {
     (void)at;
     return 2;
 }
 
-static uint64_t down_memory(const struct mt_convert_at *at)
+uint64_t refit_down_memory(const struct mt_convert_at *at)
 {
-    uint64_t n = (uint64_t)down_columns(at->shape);
+    uint64_t n = (uint64_t)refit_down_columns(at->shape);
 
     uint64_t own = down_output_is_bare(at->src) ? 1 : (uint64_t)at->shape->width;
 
     return mt_refit_bytes(n, (uint64_t)at->shape->hidden) + own * (uint64_t)at->shape->hidden * 4 +
-           DOWN_BLOCK * (n + (uint64_t)at->shape->hidden) * 4 +
+           REFIT_DOWN_BLOCK * (n + (uint64_t)at->shape->hidden) * 4 +
            DOWN_ROWS * (uint64_t)at->shape->width * 4;
 }
 
-static void down_end(void *state)
+void refit_down_end(void *state)
 {
     struct down *s = state;
 
@@ -105,18 +105,20 @@ static mt_status down_open_target(struct mt_ctx *ctx, const struct mt_convert_at
     return MT_OK;
 }
 
-static mt_status down_begin(struct mt_ctx *ctx, const struct mt_convert_at *at, int64_t n_tokens,
-                            void **state)
+mt_status refit_down_begin(struct mt_ctx *ctx, const struct mt_convert_at *at, int64_t n_tokens,
+                           void **state)
 {
     struct down *s;
 
     MT_TRY(mt_alloc0(ctx, 1, sizeof(*s), "refit", &s));
     *state = s;
     s->at = at;
-    s->n = down_columns(at->shape);
+    s->n = refit_down_columns(at->shape);
     s->n_tokens = n_tokens;
-    MT_TRY(mt_alloc(ctx, DOWN_BLOCK, (size_t)s->n * sizeof(float), "masked activations", &s->h));
-    MT_TRY(mt_alloc(ctx, DOWN_BLOCK, (size_t)at->shape->hidden * sizeof(float), "targets", &s->y));
+    MT_TRY(
+        mt_alloc(ctx, REFIT_DOWN_BLOCK, (size_t)s->n * sizeof(float), "masked activations", &s->h));
+    MT_TRY(mt_alloc(ctx, REFIT_DOWN_BLOCK, (size_t)at->shape->hidden * sizeof(float), "targets",
+                    &s->y));
     MT_TRY(down_open_target(ctx, at, s));
     MT_TRY(mt_alloc(ctx, (size_t)at->shape->hidden, (size_t)s->n * sizeof(float), "down_proj",
                     &s->prior));
@@ -175,6 +177,25 @@ static mt_status down_target(struct mt_ctx *ctx, struct down *s, int64_t m, cons
     return MT_OK;
 }
 
+mt_status refit_down_target(struct mt_ctx *ctx, void *state, const struct mt_observation *ob,
+                            int64_t t, int64_t m, const float **y)
+{
+    struct down *s = state;
+    int64_t d = s->at->shape->hidden;
+
+    mt_assert(m <= REFIT_DOWN_BLOCK);
+    *y = ob->y + t * d;
+    return down_target(ctx, s, m, ob->h + t * s->at->shape->width, *y,
+                       ob->drift != NULL ? ob->drift + t * d : NULL, y);
+}
+
+float *refit_down_take_prior(void *state)
+{
+    struct down *s = state;
+
+    return mt_refit_take_prior(s->refit);
+}
+
 static mt_status down_block(struct mt_ctx *ctx, struct down *s, const struct mt_observation *ob,
                             const unsigned char *picked, int64_t t, int64_t m, bool held_out)
 {
@@ -191,8 +212,8 @@ static mt_status down_block(struct mt_ctx *ctx, struct down *s, const struct mt_
                     : mt_refit_add(ctx, s->refit, m, s->h, y);
 }
 
-static mt_status down_observe(struct mt_ctx *ctx, const struct mt_convert_at *at, void *state,
-                              const struct mt_observation *ob, const unsigned char *picked)
+mt_status refit_down_observe(struct mt_ctx *ctx, const struct mt_convert_at *at, void *state,
+                             const struct mt_observation *ob, const unsigned char *picked)
 {
     struct down *s = state;
     int64_t run;
@@ -206,16 +227,16 @@ static mt_status down_observe(struct mt_ctx *ctx, const struct mt_convert_at *at
         bool held_out = mt_refit_held_out(ob->token0 + t, s->n_tokens, &run);
         if (run > ob->m - t)
             run = ob->m - t;
-        if (run > DOWN_BLOCK)
-            run = DOWN_BLOCK;
+        if (run > REFIT_DOWN_BLOCK)
+            run = REFIT_DOWN_BLOCK;
         if (held_out == (ob->round == 1))
             MT_TRY(down_block(ctx, s, ob, picked, t, run, held_out));
     }
     return MT_OK;
 }
 
-static mt_status down_solve(struct mt_ctx *ctx, const struct mt_convert_at *at, void *state,
-                            struct mt_convert_down *out)
+mt_status refit_down_solve(struct mt_ctx *ctx, const struct mt_convert_at *at, void *state,
+                           struct mt_convert_down *out)
 {
     struct down *s = state;
 
@@ -232,10 +253,10 @@ const struct mt_convert_refit mt_convert_refit_down = {
             "own choices. A tenth of the tokens is held out: it chooses how far to shrink towards "
             "the original columns, which stay if they do better.",
     .needs = MT_NEED_HIDDEN | MT_NEED_OUTPUT,
-    .rounds = down_rounds,
-    .memory = down_memory,
-    .begin = down_begin,
-    .observe = down_observe,
-    .solve = down_solve,
-    .end = down_end,
+    .rounds = refit_down_rounds,
+    .memory = refit_down_memory,
+    .begin = refit_down_begin,
+    .observe = refit_down_observe,
+    .solve = refit_down_solve,
+    .end = refit_down_end,
 };

@@ -50,8 +50,12 @@ void mt_refit_numbers_write(const struct mt_refit_numbers *r, struct mt_json *ou
     mt_json_set_int(j, "tokens", r->tokens);
     mt_json_set_int(j, "held_out", r->held_out);
     mt_json_set_num(j, "error_before", r->before);
+    if (r->trained)
+        mt_json_set_num(j, "error_down", r->down);
     mt_json_set_num(j, "error_after", r->after);
     mt_json_set_num(j, "lambda", r->lambda);
+    if (r->trained)
+        mt_json_set_int(j, "epoch", r->epoch);
     mt_json_set_bool(j, "reverted", r->reverted);
 }
 
@@ -67,6 +71,9 @@ static mt_status numbers_read_refit(struct mt_ctx *ctx, struct mt_refit_numbers 
     MT_TRY(mt_json_get_num(ctx, j, "error_before", NAN, &r->before));
     MT_TRY(mt_json_get_num(ctx, j, "error_after", NAN, &r->after));
     MT_TRY(mt_json_get_num(ctx, j, "lambda", NAN, &r->lambda));
+    r->trained = mt_json_get(j, "epoch") != NULL;
+    MT_TRY(mt_json_get_int(ctx, j, "epoch", 0, &r->epoch));
+    MT_TRY(mt_json_get_num(ctx, j, "error_down", NAN, &r->down));
     return mt_json_get_bool(ctx, j, "reverted", false, &r->reverted);
 }
 

@@ -12,13 +12,17 @@
 /* What chose the shared neurons: place or chance (none), weights, activations. */
 enum mt_shared_by { MT_SHARED_BY_NONE, MT_SHARED_BY_WEIGHTS, MT_SHARED_BY_ACTIVATIONS };
 
-/* What a refit of down projections did. Errors are sum |y' - y|^2 / sum |y|^2 of the layer's FFN
+/* What a refit did. Errors are sum |y' - y|^2 / sum |y|^2 of the layer's FFN
  * on tokens held out from the fit; NaN: not measured. */
 struct mt_refit_numbers {
     int64_t tokens, held_out; /* fitted to, held out; 0: nothing was fitted */
     double before, after;     /* with the source's columns, with those that were taken */
     double lambda;            /* of the taken solution; NaN: none */
-    bool reverted;            /* the source's columns did better and stay */
+    bool reverted;            /* the source's weights did better and stay */
+    /* Where gate and up rows were trained too (local_fit.h). */
+    bool trained;
+    int64_t epoch; /* whose weights were taken; 0: none did better than the refit of down columns */
+    double down;   /* error after that */
 };
 
 /* As object "refit" of out; nothing when nothing was fitted. */

@@ -59,14 +59,42 @@ void mt_refit_free(struct mt_refit *r)
     mt_free(r);
 }
 
-bool mt_refit_held_out(int64_t t, int64_t n_tokens, int64_t *run)
+static int64_t refit_chunk(int64_t n_tokens)
 {
     int64_t chunk = n_tokens / (2 * REFIT_EVERY);
 
     if (chunk > REFIT_CHUNK)
         chunk = REFIT_CHUNK;
-    if (chunk < 1)
-        chunk = 1;
+    return chunk < 1 ? 1 : chunk;
+}
+
+/* Every period of chunks ends with the one that is held out. */
+int64_t mt_refit_count_held(int64_t n_tokens)
+{
+    int64_t chunk = refit_chunk(n_tokens), period = chunk * REFIT_EVERY;
+    int64_t rest = n_tokens % period - (period - chunk);
+
+    return n_tokens / period * chunk + (rest > 0 ? rest : 0);
+}
+
+int64_t mt_refit_held_token(int64_t i, int64_t n_tokens)
+{
+    int64_t chunk = refit_chunk(n_tokens);
+
+    return (i / chunk + 1) * chunk * REFIT_EVERY - chunk + i % chunk;
+}
+
+int64_t mt_refit_fit_token(int64_t i, int64_t n_tokens)
+{
+    int64_t part = refit_chunk(n_tokens) * (REFIT_EVERY - 1);
+
+    return i + i / part * (part / (REFIT_EVERY - 1));
+}
+
+bool mt_refit_held_out(int64_t t, int64_t n_tokens, int64_t *run)
+{
+    int64_t chunk = refit_chunk(n_tokens);
+
     *run = chunk - t % chunk;
     return t / chunk % REFIT_EVERY == REFIT_EVERY - 1;
 }
@@ -259,4 +287,12 @@ void mt_refit_choose(struct mt_refit *r, float **down, struct mt_refit_numbers *
     *down = best > 0 ? r->w[best] : NULL;
     if (best > 0)
         r->w[best] = NULL;
+}
+
+float *mt_refit_take_prior(struct mt_refit *r)
+{
+    float *prior = r->w[0];
+
+    r->w[0] = NULL;
+    return prior;
 }

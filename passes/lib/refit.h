@@ -38,6 +38,11 @@ void mt_refit_free(struct mt_refit *r);
  * an answer: *run of them from t on. */
 bool mt_refit_held_out(int64_t t, int64_t n_tokens, int64_t *run);
 
+/* How many of n_tokens are held out, and the number of the i-th that is, or that is not. */
+int64_t mt_refit_count_held(int64_t n_tokens);
+int64_t mt_refit_held_token(int64_t i, int64_t n_tokens);
+int64_t mt_refit_fit_token(int64_t i, int64_t n_tokens);
+
 /* h[m, n], y[m, d] */
 MT_NODISCARD mt_status mt_refit_add(struct mt_ctx *ctx, struct mt_refit *r, int64_t m,
                                     const float *h, const float *y);
@@ -48,4 +53,6 @@ MT_NODISCARD mt_status mt_refit_check(struct mt_ctx *ctx, struct mt_refit *r, in
                                       const float *h, const float *y);
 /* down[d, n]: the winner, *given*; NULL when V did best or numbers were not finite. */
 void mt_refit_choose(struct mt_refit *r, float **down, struct mt_refit_numbers *told);
+/* V, *given*, once; after choose. */
+float *mt_refit_take_prior(struct mt_refit *r);
 #endif

@@ -1,0 +1,55 @@
+/* local_fit.h: gate, up and down weights of one FFN trained together to give the layer's output.
+ *
+ * Layer-local distillation (the idea of m2mKD, arXiv 2402.16918, without its meta modules): the
+ * dense FFN's output y is known for every token, and so is which neurons may act; Adam minimises
+ * sum |y' - y|^2 over gate, up and down rows at once, where a refit of down columns alone (refit.h)
+ * can only weigh what the neurons give. Choices stay as they are.
+ *
+ * Neurons stand in lists: the first `shared` act for every token, then come those of each expert,
+ * which act when it is chosen. Zero neurons (padding) have no gradient and stay exactly zero.
+ *
+ * Tokens come from a scratch file (local_tokens.h). After each epoch the error on what is held out
+ * is compared, and the best state stays, which may be the one before the first.
+ *
+ * Threads: one caller; uses the pool. Same bits for any thread count: batches are drawn by seed,
+ * products are cut by shapes. Memory: mt_local_fit_bytes.
+ */
+#ifndef MT_PASSES_LOCAL_FIT_H
+#define MT_PASSES_LOCAL_FIT_H
+
+#include "kernels/kernels.h"
+#include "passes/lib/local_tokens.h"
+
+struct mt_local_shape {
+    int64_t hidden;
+    int64_t shared;       /* neurons that always act */
+    int64_t expert_width; /* neurons of each expert */
+    int n_experts;        /* 0: none */
+    bool gated;
+    enum mt_act act;
+};
+int64_t mt_local_columns(const struct mt_local_shape *s); /* n, of all lists */
+
+/* h = act(gate x + gate_bias) * (up x + up_bias), or act(up x + up_bias) when not gated; y = down
+ * h. `gate` is NULL when not gated, biases where there are none. Each array is freed by itself. */
+struct mt_local_weights {
+    float *gate, *up;           /* [n, hidden] */
+    float *gate_bias, *up_bias; /* [n] */
+    float *down;                /* [hidden, n] */
+};
+void mt_local_weights_free(struct mt_local_weights *w);
+
+struct mt_local_told {
+    int64_t tokens, held_out;
+    double before, after; /* held-out error, as in layer_numbers.h; NaN: nothing was held out */
+    int epoch;            /* whose state was taken; 0: that before the first */
+};
+
+/* Most counted bytes: weights, their best state, two moments and a batch. */
+uint64_t mt_local_fit_bytes(const struct mt_local_shape *s);
+/* Trains w in place for so many epochs; `stream` seeds the order of tokens. Without tokens to learn
+ * from or to judge by, w stays. */
+MT_NODISCARD mt_status mt_local_fit(struct mt_ctx *ctx, const struct mt_local_shape *s,
+                                    struct mt_local_tokens *tokens, int epochs, uint64_t stream,
+                                    struct mt_local_weights *w, struct mt_local_told *told);
+#endif
