@@ -199,6 +199,7 @@ void planted_division_free(struct mt_convert_division *d)
     mt_split_free(d->split);
     mt_free(d->scale);
     mt_free(d->representative);
+    mt_free(d->weight);
     mt_json_free(d->facts);
     memset(d, 0, sizeof(*d));
 }

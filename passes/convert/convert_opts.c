@@ -3,8 +3,18 @@
 #include "passes/convert/method.h"
 
 /* 1 + enum mt_partition_how */
-static const char *const convert_partition_names[] = {"auto", "contiguous", "random", "cluster",
+static const char *const convert_partition_names[] = {"auto",
+                                                      "contiguous",
+                                                      "random",
+                                                      "cluster",
+                                                      "cluster-up",
+                                                      "cluster-both",
+                                                      "coactivation",
+                                                      "importance",
+                                                      "importance-overlap",
                                                       NULL};
+/* enum mt_convert_importance */
+static const char *const convert_importance_names[] = {"activation", "output", NULL};
 /* 1 + enum mt_router_labels */
 static const char *const convert_label_names[] = {"auto", "membership", "lognorm", NULL};
 
@@ -40,8 +50,12 @@ const struct mt_opt mt_convert_opt_table[] = {
                "shared experts of the same width; auto: 1 where the target has them"),
     MT_OPT_ENUM(struct mt_convert_opts, partition, "partition", 0, "HOW", "auto",
                 convert_partition_names,
-                "how method partition divides neurons, which it is when this is given; auto: "
-                "cluster"),
+                "how methods partition, factorllm, llama-moe, moefication and uoe divide neurons; "
+                "given alone it means method partition; auto: what the method is made for"),
+    MT_OPT_ENUM(struct mt_convert_opts, importance, "importance", 0, "WHAT", "activation",
+                convert_importance_names,
+                "what partitions importance and importance-overlap take for a neuron's worth on a "
+                "token: |h_j| ||v_j||, or |h_j v_j.y|, its part of the output's square"),
     MT_OPT_ENUM(struct mt_convert_opts, router, "router", 0, "HOW", "auto", mt_convert_router_names,
                 "how routers are made; auto: ridge with --data, else centroid; zero when all act"),
     MT_OPT_ENUM(struct mt_convert_opts, labels, "labels", 0, "HOW", "auto", convert_label_names,

@@ -20,6 +20,7 @@ struct mt_convert_opts {
     int router;                  /* index into mt_convert_router_names */
     int refit;                   /* index into mt_convert_refit_names */
     int partition;               /* 0: auto; 1 + enum mt_partition_how */
+    int importance;              /* enum mt_convert_importance */
     int labels;                  /* 0: auto; 1 + enum mt_router_labels */
     int64_t moves;               /* of method best */
     int64_t copies, granularity; /* of methods dino and upcycle; 0: auto */
@@ -53,6 +54,12 @@ enum mt_convert_scale {
     MT_CONVERT_SCALE_AUTO, /* what the method is made for */
     MT_CONVERT_SCALE_UNIT,
     MT_CONVERT_SCALE_SHARE, /* E/k (FactorLLM, LLaMA-MoE) */
+};
+
+/* What a neuron is worth on a token (--partition importance). */
+enum mt_convert_importance {
+    MT_CONVERT_IMPORTANCE_ACTIVATION, /* |h_j| ||v_j|| */
+    MT_CONVERT_IMPORTANCE_OUTPUT,     /* |h_j v_j.y|: |h_j dL/dh_j| of L = |y|^2 / 2 */
 };
 
 /* What becomes of neurons that a method leaves out. */

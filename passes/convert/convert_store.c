@@ -180,9 +180,12 @@ static mt_status store_weighted(struct mt_ctx *ctx, struct convert *s)
     mt_status st = MT_OK;
     for (int64_t r = 0; r < f->hidden && st == MT_OK; r++) {
         st = mt_tensor_fetch_f32(ctx, f->down, r, 1, row);
-        for (int64_t c = 0; c < n && st == MT_OK; c++)
-            s->down.down[r * n + c] =
-                split->idx[c] >= 0 ? s->division.weight[c] * row[split->idx[c]] : 0;
+        for (int64_t c = 0; c < n && st == MT_OK; c++) {
+            float by = s->division.weight[c];
+            if (s->division.scale != NULL && c >= split->shared_width)
+                by *= s->division.scale[(c - split->shared_width) / split->expert_width];
+            s->down.down[r * n + c] = split->idx[c] >= 0 ? by * row[split->idx[c]] : 0;
+        }
     }
     mt_free(row);
     return st;

@@ -134,8 +134,9 @@ uint64_t copies_memory(const struct mt_convert_at *at)
     uint64_t d = (uint64_t)at->shape->hidden, w = (uint64_t)at->shape->width,
              g = (uint64_t)at->shape->granules;
 
-    return at->o->partition - 1 == MT_PARTITION_CLUSTER ? w * d * 4 + w * g * 52 + g * d * 4 + w * 8
-                                                        : w * 16;
+    return at->o->partition - 1 >= MT_PARTITION_CLUSTER
+               ? w * d * 12 + w * g * 52 + g * d * 8 + w * 8
+               : w * 16;
 }
 
 mt_status copies_decide(struct mt_ctx *ctx, const struct mt_convert_at *at, void *state,
@@ -146,6 +147,12 @@ mt_status copies_decide(struct mt_ctx *ctx, const struct mt_convert_at *at, void
     struct mt_split *one;
 
     (void)state;
+    if (at->o->partition - 1 > MT_PARTITION_CLUSTER_BOTH)
+        return mt_fail(ctx, MT_E_OPTION,
+                       "--partition %s looks for neurons that act together, and slices of a copy "
+                       "always do: use contiguous, random or cluster",
+                       at->o->partition - 1 == MT_PARTITION_COACTIVATION ? "coactivation"
+                                                                         : "importance");
     if (p->copies > 1 && at->src->n_siblings > 0 && at->o->partition - 1 > MT_PARTITION_RANDOM)
         return mt_fail(ctx, MT_E_OPTION,
                        "--partition cluster: neurons of several models are cut by one list; use "

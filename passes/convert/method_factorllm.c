@@ -7,8 +7,8 @@
 static mt_status factorllm_decide(struct mt_ctx *ctx, const struct mt_convert_at *at, void *state,
                                   struct mt_convert_division *out)
 {
-    (void)state;
-    return mt_slices_decide(ctx, at, MT_PARTITION_CONTIGUOUS, mt_slices_share(at->shape), out);
+    return mt_slices_decide(ctx, at, state, MT_PARTITION_CONTIGUOUS, mt_slices_share(at->shape),
+                            out);
 }
 
 const struct mt_convert_method mt_convert_method_factorllm = {
@@ -20,6 +20,6 @@ const struct mt_convert_method mt_convert_method_factorllm = {
             "--active 2. It is the start of a training.",
     .router = "pa",
     .refit = "none",
-    .shape = mt_slices_shape,
+    MT_SLICES_HOOKS,
     .decide = factorllm_decide,
 };

@@ -7,8 +7,7 @@
 static mt_status llama_moe_decide(struct mt_ctx *ctx, const struct mt_convert_at *at, void *state,
                                   struct mt_convert_division *out)
 {
-    (void)state;
-    return mt_slices_decide(ctx, at, MT_PARTITION_RANDOM, mt_slices_share(at->shape), out);
+    return mt_slices_decide(ctx, at, state, MT_PARTITION_RANDOM, mt_slices_share(at->shape), out);
 }
 
 const struct mt_convert_method mt_convert_method_llama_moe = {
@@ -19,6 +18,6 @@ const struct mt_convert_method mt_convert_method_llama_moe = {
             "training that follows: without it, use another --router.",
     .router = "random",
     .refit = "none",
-    .shape = mt_slices_shape,
+    MT_SLICES_HOOKS,
     .decide = llama_moe_decide,
 };

@@ -7,8 +7,7 @@
 static mt_status moefication_decide(struct mt_ctx *ctx, const struct mt_convert_at *at, void *state,
                                     struct mt_convert_division *out)
 {
-    (void)state;
-    return mt_slices_decide(ctx, at, MT_PARTITION_CLUSTER, 1, out);
+    return mt_slices_decide(ctx, at, state, MT_PARTITION_CLUSTER, 1, out);
 }
 
 const struct mt_convert_method mt_convert_method_moefication = {
@@ -20,6 +19,6 @@ const struct mt_convert_method mt_convert_method_moefication = {
             "an FFN is zero for a token.",
     .router = "mlp",
     .refit = "none",
-    .shape = mt_slices_shape,
+    MT_SLICES_HOOKS,
     .decide = moefication_decide,
 };

@@ -306,34 +306,6 @@ static void readme_lists(const struct mt_convert_opts *o, const struct mt_domain
     }
 }
 
-/* A neuron that c of n experts hold acts 1 + (c - 1)(k - 1)/(n - 1) times on average when one of
- * its k experts does, all choices of the others being equal: its copies are divided by that. Once
- * when one expert acts, c times when all do, k times when every expert holds it: exact in these
- * cases. */
-static mt_status readme_weigh(struct mt_ctx *ctx, const struct mt_moe_shape *p,
-                              const struct mt_split *split, struct mt_convert_division *out)
-{
-    int64_t n = mt_split_entries(split);
-    int32_t *copies;
-    bool any = false;
-
-    if (p->k == 1)
-        return MT_OK;
-    MT_TRY(mt_alloc0(ctx, (size_t)split->width, sizeof(*copies), "neurons", &copies));
-    for (int64_t i = split->shared_width; i < n; i++)
-        if (split->idx[i] >= 0)
-            any |= ++copies[split->idx[i]] > 1;
-    mt_status st =
-        any ? mt_alloc(ctx, (size_t)n, sizeof(*out->weight), "weights of neurons", &out->weight)
-            : MT_OK;
-    for (int64_t i = 0; i < n && out->weight != NULL; i++) {
-        int32_t c = i >= split->shared_width && split->idx[i] >= 0 ? copies[split->idx[i]] : 1;
-        out->weight[i] = (float)(1 / (1 + (c - 1.0) * (p->k - 1) / (p->n_experts - 1)));
-    }
-    mt_free(copies);
-    return st;
-}
-
 /* How much of the masks experts hold together with what is shared. */
 static double readme_held(const struct mt_domain_masks *m, const struct mt_split *split)
 {
@@ -403,7 +375,7 @@ static mt_status readme_decide(struct mt_ctx *ctx, const struct mt_convert_at *a
     if (st == MT_OK) {
         if (out->split->shared_width > 0)
             out->shared_by = MT_SHARED_BY_ACTIVATIONS;
-        st = readme_weigh(ctx, p, out->split, out);
+        st = mt_split_copy_weights(ctx, out->split, p->k, &out->weight);
     }
     if (st == MT_OK)
         st = readme_tell(ctx, at, m, out);

@@ -8,8 +8,7 @@
 static mt_status uoe_decide(struct mt_ctx *ctx, const struct mt_convert_at *at, void *state,
                             struct mt_convert_division *out)
 {
-    (void)state;
-    return mt_slices_decide(ctx, at, MT_PARTITION_CONTIGUOUS, 1, out);
+    return mt_slices_decide(ctx, at, state, MT_PARTITION_CONTIGUOUS, 1, out);
 }
 
 const struct mt_convert_method mt_convert_method_uoe = {
@@ -20,6 +19,6 @@ const struct mt_convert_method mt_convert_method_uoe = {
             "paper trains such a model from scratch and converts none, so the router is ours.",
     .router = "ridge",
     .refit = "none",
-    .shape = mt_slices_shape,
+    MT_SLICES_HOOKS,
     .decide = uoe_decide,
 };

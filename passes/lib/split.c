@@ -215,6 +215,29 @@ mt_status mt_split_cluster(struct mt_ctx *ctx, const struct mt_split *s, const i
     return st;
 }
 
+mt_status mt_split_copy_weights(struct mt_ctx *ctx, const struct mt_split *s, int k, float **weight)
+{
+    int64_t n = mt_split_entries(s);
+    int32_t *copies;
+    bool any = false;
+
+    *weight = NULL;
+    if (k == 1)
+        return MT_OK;
+    MT_TRY(mt_alloc0(ctx, (size_t)s->width, sizeof(*copies), "neurons", &copies));
+    for (int64_t i = s->shared_width; i < n; i++)
+        if (s->idx[i] >= 0)
+            any |= ++copies[s->idx[i]] > 1;
+    mt_status st =
+        any ? mt_alloc(ctx, (size_t)n, sizeof(**weight), "weights of neurons", weight) : MT_OK;
+    for (int64_t i = 0; i < n && *weight != NULL; i++) {
+        int32_t c = i >= s->shared_width && s->idx[i] >= 0 ? copies[s->idx[i]] : 1;
+        (*weight)[i] = (float)(1 / (1 + (c - 1.0) * (k - 1) / (s->n_experts - 1)));
+    }
+    mt_free(copies);
+    return st;
+}
+
 void mt_split_checksum(const struct mt_split *s, char hex[17])
 {
     struct mt_sha256 sha;

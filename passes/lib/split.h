@@ -69,6 +69,14 @@ MT_NODISCARD mt_status mt_split_cluster(struct mt_ctx *ctx, const struct mt_spli
                                         const int32_t *pool, const float *points, int64_t d,
                                         uint64_t stream, int32_t *owner);
 
+/* What copies of neurons that several experts hold are multiplied by when k experts act: *weight is
+ * an array for all entries, *given*, or NULL when there are none, or one expert acts. A neuron that
+ * c of N experts hold acts 1 + (c - 1)(k - 1)/(N - 1) times on average when one of its experts
+ * does, all choices of the others being equal; its copies are divided by that. Exact when all
+ * experts act, and for what all hold. */
+MT_NODISCARD mt_status mt_split_copy_weights(struct mt_ctx *ctx, const struct mt_split *s, int k,
+                                             float **weight);
+
 /* First 16 hex digits of the SHA-256 of all lists, little-endian. */
 void mt_split_checksum(const struct mt_split *s, char hex[17]);
 #endif
