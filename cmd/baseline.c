@@ -53,7 +53,7 @@ mt_status cmd_convert_step(struct mt_ctx *ctx, const void *pass_opts, struct mt_
 {
     const struct mt_convert_opts *p = pass_opts;
     const struct cmd_baseline want = {.width = p->active,
-                                      .select = p->select,
+                                      .select = mt_convert_select_names[p->select],
                                       .refit = mt_convert_refit_names[p->refit],
                                       .drift = p->drift};
 

@@ -11,6 +11,8 @@
 #include "lib/base/path.h"
 #include "lib/flow/card.h"
 #include "lib/flow/walk.h"
+#include "passes/convert/method.h"
+#include "passes/lib/target_choice.h"
 #include "passes/table.h"
 
 #include <math.h>
@@ -104,6 +106,11 @@ static const struct mt_dataset *convert_data(const struct convert *c)
 
 static mt_status convert_open(struct mt_ctx *ctx, struct convert *c)
 {
+    const struct mt_convert_given given = {.text = c->a->data->data.n > 0 || c->o->hidden != NULL,
+                                           .profile = c->o->profile != NULL,
+                                           .models = c->o->from.n > 0};
+
+    MT_TRY(mt_convert_check_scope(ctx, c->a->pass_opts, &given));
     MT_TRY(cmd_hidden_open(ctx, c->o->hidden, c->a->pos->v[0], &c->o->blocks, &c->hidden, &c->src));
     MT_TRY(cmd_from_open(ctx, c->a, &c->o->from, &c->o->blocks, c->src, &c->from));
     MT_TRY(cmd_open_profile(ctx, c->o->profile, c->src, &c->profile));

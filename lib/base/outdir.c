@@ -38,8 +38,9 @@ mt_status outdir_fail(struct mt_ctx *ctx, int err, const char *path)
         return mt_fail(ctx, MT_E_IO, "%s: no permission to write; choose another output", path);
     case EFBIG:
         return mt_fail(ctx, MT_E_IO,
-                       "%s: file too large for the file system or the limit of `ulimit -f`; use a "
-                       "smaller --max-shard-size",
+                       "%s: file too large for the file system or the limit of `ulimit -f`; raise "
+                       "that limit, or write smaller files (--max-shard-size, where the command "
+                       "has it)",
                        path);
     default:
         return mt_fail_errno(ctx, err, "%s: cannot write", path);

@@ -165,16 +165,22 @@ static mt_status walk_layer(struct mt_ctx *ctx, struct mt_walk *w, int layer)
 static mt_status walk_blame(struct mt_ctx *ctx, const struct mt_walk *w, int layer, mt_status st)
 {
     const struct mt_model *src = w->o->source;
-    char why[512];
+    char why[512], tensor[512];
 
     if (st != MT_E_NUMERIC)
         return st;
     snprintf(why, sizeof why, "%s", mt_error(ctx));
-    if (strstr(why, "is NaN or infinite") != NULL)
-        return st;
+    const char *element = strstr(why, "is NaN or infinite");
+    for (size_t i = 0; element != NULL && i < src->n_maps; i++)
+        if (strstr(why, src->maps[i]->path) != NULL)
+            return st;
     if (mt_emit_blame(ctx, src->tensors, src->n_tensors, layer) == MT_OK)
         return mt_fail(ctx, st, "%s", why);
-    return mt_wrap(ctx, st, "%s", why);
+    if (element == NULL)
+        return mt_wrap(ctx, st, "%s", why);
+    /* Of what was computed from it nobody knows the name. */
+    snprintf(tensor, sizeof tensor, "%s", mt_error(ctx));
+    return mt_fail(ctx, st, "%s%s", tensor, element + strlen("is NaN or infinite"));
 }
 
 static const char *walk_scratch_dir(const struct mt_walk *w)

@@ -276,10 +276,12 @@ void walk_output_close(struct mt_ctx *ctx, struct mt_walk *w, mt_status st)
         layers++;
     if (st != MT_OK && w->o->keep_on_failure && layers > 0 && w->resumable) {
         keep = true;
+        /* Numbers fail again in the same way. */
         mt_log(ctx, MT_LOG_WARN,
-               "%d of %d layers stand in %s; the same command with --resume "
-               "continues there",
-               layers, w->n_layers, mt_outdir_work_path(w->out));
+               "%d of %d layers stand in %s; the same command with %s continues "
+               "there",
+               layers, w->n_layers, mt_outdir_work_path(w->out),
+               st == MT_E_NUMERIC ? "--allow-nan --resume" : "--resume");
     }
     if (w->w != NULL && w->o->format->free != NULL)
         w->o->format->free(w->w);

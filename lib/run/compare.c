@@ -517,7 +517,7 @@ mt_status cmp_run(struct mt_ctx *ctx, struct cmp *c)
 
     c->work_total =
         (uint64_t)c->data->n_tokens * (uint64_t)(mt_runner_model(c->ref.r)->hp.n_layers + 1);
-    mt_progress_begin(ctx, "validate", "tokens", c->data->n_tokens);
+    mt_progress_begin(ctx, "measuring", "tokens", c->data->n_tokens);
     st = cmp_forward(ctx, c);
     mt_progress_end(ctx);
     return st;

@@ -12,6 +12,7 @@
 #include "passes/lib/layer_list.h"
 #include "passes/lib/router_fit.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -57,15 +58,6 @@ static mt_status convert_read_dense(struct mt_ctx *ctx, struct convert *s,
 bool convert_stays_dense(const struct convert *s, int layer)
 {
     return s->dense_layers != NULL && s->dense_layers[layer];
-}
-
-static const struct mt_convert_method *convert_choose_method(const struct mt_convert_opts *o)
-{
-    const char *unasked = o->partition > 0 ? "partition" : "best";
-
-    return mt_convert_methods[o->method > 0
-                                  ? o->method
-                                  : mt_convert_name_find(mt_convert_method_names, unasked)];
 }
 
 /* ReLUs leave experts with norms near zero, whose logarithms would be all that a fit sees. */
@@ -137,14 +129,16 @@ static void convert_choose_parts(struct convert *s)
 }
 
 /* Nothing but the native layout holds a router that is not linear. */
-static void convert_aim_at_form(struct convert *s)
+static bool convert_aim_at_form(struct convert *s)
 {
     int router = s->o.router;
 
     if (router == 0)
         router = mt_convert_name_find(mt_convert_router_names, s->method->router);
-    if (s->o.arch == 0 && mt_convert_routers[router]->form != NULL)
-        s->o.arch = mt_convert_name_find(mt_convert_arch_names, "native");
+    if (s->o.arch != 0 || mt_convert_routers[router]->form == NULL)
+        return false;
+    s->o.arch = mt_convert_name_find(mt_convert_arch_names, "native");
+    return true;
 }
 
 static mt_status convert_setup(struct mt_ctx *ctx, struct convert *s, const struct mt_model *src)
@@ -152,14 +146,14 @@ static mt_status convert_setup(struct mt_ctx *ctx, struct convert *s, const stru
     struct mt_moe_shape *p = &s->shape;
 
     s->at = (struct mt_convert_at){.o = &s->o, .src = src, .shape = p};
-    s->method = convert_choose_method(&s->o);
+    s->method = mt_convert_method_asked(&s->o);
     s->at.labels = convert_choose_labels(s, src);
     if (src->n_siblings > 0 && strcmp(s->method->name, "upcycle") != 0)
         return mt_fail(ctx, MT_E_OPTION,
                        "--from: only --method upcycle makes experts of several models");
     if (s->o.without_base && src->n_siblings == 0)
         return mt_fail(ctx, MT_E_OPTION, "--without-base needs --from: models to be experts");
-    convert_aim_at_form(s);
+    bool form = convert_aim_at_form(s);
     MT_TRY(convert_read_dense(ctx, s, src));
     const struct mt_shape_ask ask = mt_convert_ask(&s->o);
     MT_TRY(convert_read_flatten(ctx, s));
@@ -167,6 +161,11 @@ static mt_status convert_setup(struct mt_ctx *ctx, struct convert *s, const stru
                                     : mt_moe_shape_read(ctx, &ask, src, p));
     s->norm_offset = src->hp.norm_offset;
     convert_choose_parts(s);
+    if (form)
+        snprintf(p->why, sizeof p->why,
+                 "architecture native holds router %s, which is not linear; --arch takes another "
+                 "with the nearest linear one",
+                 s->router->name);
     /* Of copies any choice is as good. */
     if (strcmp(s->router->name, "zero") == 0 && p->k < p->n_experts && p->copies == 0)
         return mt_fail(ctx, MT_E_OPTION,
@@ -233,7 +232,7 @@ static mt_status convert_create(struct mt_ctx *ctx, const void *opts, const stru
     struct convert *s;
 
     *state = NULL;
-    if (convert_choose_method(opts) == NULL)
+    if (mt_convert_method_asked(opts) == NULL)
         return mt_fail(ctx, MT_E_OPTION, "%s is no conversion: use the pass prune-ffn",
                        MT_CONVERT_PRUNE);
     MT_TRY(mt_alloc0(ctx, 1, sizeof(*s), "convert-ffn", &s));

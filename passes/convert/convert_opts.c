@@ -35,6 +35,8 @@ const char *const mt_convert_arch_names[] = {
     "auto",      "glm4_moe",  "dots1", "granitemoeshared", "granitemoe", "mixtral",
     "qwen3_moe", "qwen2_moe", "olmoe", "native",           NULL};
 
+const char *const mt_convert_select_names[] = {"obs", "wanda", "flap", "magnitude", "score", NULL};
+
 const struct mt_opt mt_convert_opt_table[] = {
     MT_OPT_ENUM(struct mt_convert_opts, method, "method", 0, "NAME", "auto",
                 mt_convert_method_names,
@@ -103,8 +105,8 @@ const struct mt_opt mt_convert_opt_table[] = {
                 "themselves"),
     MT_OPT_ENUM(struct mt_convert_opts, pa_kl, "pa-kl", 0, "HOW", "router-first",
                 convert_pa_kl_names, "their divergence: KL(router || target), or the reverse"),
-    MT_OPT_STR(struct mt_convert_opts, select, "select", 0, "HOW", "obs",
-               "which neurons method prune-baseline keeps: obs, wanda, flap or magnitude"),
+    MT_OPT_ENUM(struct mt_convert_opts, select, "select", 0, "HOW", "obs", mt_convert_select_names,
+                "which neurons method prune-baseline keeps (`moetool passes prune-ffn`)"),
     MT_OPT_NUM(struct mt_convert_opts, drift, "drift", 0, "B", "0.5", 0, 1,
                "how much of what earlier layers went astray a refit should bring back"),
     MT_OPT_NUM(struct mt_convert_opts, keep, "keep", 0, "P", "0.5", 0, 1,

@@ -1,7 +1,8 @@
 /* convert_opts.h: what a conversion can be told; one table for the command line, help and manifest.
  *
- * A method that needs an option of its own adds a field and a row here and says in the row's help
- * which method reads it.
+ * A method that needs an option of its own adds a field and a row here, says in the row's help
+ * which method reads it, and adds a line to the table in convert_scope.c, so that it is refused
+ * elsewhere.
  */
 #ifndef MT_PASSES_CONVERT_OPTS_H
 #define MT_PASSES_CONVERT_OPTS_H
@@ -28,7 +29,7 @@ struct mt_convert_opts {
     int out_bias;                /* 0: once in the layer; 1: in each expert */
     int attention;               /* of several models; 0: their mean; 1: the first's */
     bool without_base;           /* of several models: the first is no expert */
-    const char *select;          /* of prune-baseline */
+    int select;                  /* of prune-baseline; index into mt_convert_select_names */
     double drift;                /* of refits */
     int64_t refit_epochs;        /* of refit all */
     int scale;                   /* enum mt_convert_scale */
@@ -75,5 +76,6 @@ enum mt_convert_widths {
 };
 
 extern const struct mt_opt mt_convert_opt_table[];
-extern const char *const mt_convert_arch_names[]; /* "auto" first, NULL-ended */
+extern const char *const mt_convert_arch_names[];   /* "auto" first, NULL-ended */
+extern const char *const mt_convert_select_names[]; /* as prune-ffn has them */
 #endif

@@ -1,6 +1,7 @@
 #include "passes/convert/convert.h"
 
 #include <math.h>
+#include <stdio.h>
 
 /* Share of tokens with undecided choices that is worth a warning. */
 #define TOLD_TIES_MAX 0.05
@@ -77,15 +78,23 @@ static void told_copies(struct mt_ctx *ctx, const struct convert *s, const struc
 
 static void told_fits(struct mt_ctx *ctx, const struct told_sums *y, struct mt_json *out)
 {
+    char weights[48] = "";
+
     if (y->refitted > 0) {
         mt_json_set_int(out, "refits", y->refitted - y->reverted);
         mt_json_set_int(out, "refits_reverted", y->reverted);
         mt_json_set_num(out, "refit_error_before_mean", y->before / y->refitted);
         mt_json_set_num(out, "refit_error_after_mean", y->after / y->refitted);
-        mt_log(ctx, MT_LOG_INFO,
-               "refits: on held-out tokens the layers' error falls from %.3g to %.3g on average%s",
-               y->before / y->refitted, y->after / y->refitted,
-               y->reverted > 0 ? ", reverted where it did not" : "");
+        if (isnan(y->before))
+            mt_log(ctx, MT_LOG_WARN,
+                   "refits: too few tokens to hold some out, so that nothing tells whether they "
+                   "help");
+        else
+            mt_log(ctx, MT_LOG_INFO,
+                   "refits: on held-out tokens the layers' error falls from %.3g to %.3g on "
+                   "average%s",
+                   y->before / y->refitted, y->after / y->refitted,
+                   y->reverted > 0 ? ", reverted where it did not" : "");
     }
     if (y->measured == 0)
         return;
@@ -93,10 +102,12 @@ static void told_fits(struct mt_ctx *ctx, const struct told_sums *y, struct mt_j
     mt_json_set_num(out, "agreement_mean", y->agreement / y->measured);
     mt_json_set_num(out, "captured_mean", y->captured / y->measured);
     mt_json_set_num(out, "ties_max", y->ties);
+    if (y->error > 0)
+        snprintf(weights, sizeof weights, "by at most %.2g; ", y->error);
     mt_log(ctx, MT_LOG_INFO,
-           "measured: by at most %.2g; routers pick %.0f %% of the oracle's experts, %.0f %% of "
-           "their squared norm",
-           y->error, 100 * y->agreement / y->measured, 100 * y->captured / y->measured);
+           "measured: %srouters pick %.0f %% of the oracle's experts, %.0f %% of their squared "
+           "norm",
+           weights, 100 * y->agreement / y->measured, 100 * y->captured / y->measured);
     if (y->ties > TOLD_TIES_MAX)
         mt_log(ctx, MT_LOG_WARN,
                "for up to %.1f %% of a layer's tokens the last chosen expert and the next are "
@@ -186,7 +197,7 @@ mt_status convert_tell(struct mt_ctx *ctx, const struct convert *s, struct mt_js
                "to it, which makes %.0f %% of its choices; --arch native keeps it",
                mt_target_name(p->target), s->router->name, 100 * share);
     }
-    if (p->k < p->n_experts && (p->copies == 0 || !mt_target_sums(&p->use)))
+    if (p->k < p->n_experts && y.bound > 0 && (p->copies == 0 || !mt_target_sums(&p->use)))
         mt_log(ctx, MT_LOG_INFO, "expert weights differ from 1 by at most %.2g", y.bound);
     if (p->copies > 0)
         told_copies(ctx, s, &y, out);

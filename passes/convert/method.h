@@ -163,6 +163,23 @@ extern const struct mt_convert_refit *const mt_convert_refits[];
 /* Index of a name; -1 when there is none. */
 int mt_convert_name_find(const char *const *names, const char *name);
 
+/* The method that the options name, or mean; NULL: static pruning. */
+const struct mt_convert_method *mt_convert_method_asked(const struct mt_convert_opts *o);
+
+/* What a conversion is given beside its options. */
+struct mt_convert_given {
+    bool text; /* or a file of inputs */
+    bool profile;
+    bool models; /* several */
+};
+
+/* MT_E_OPTION for an option that none of the asked parts reads, and for parts that look at text
+ * when there is none: told before anything is read. Warns where a profile, or best without text,
+ * does less than one might think. The table in convert_scope.c says who reads an option; an option
+ * without a row counts as read by all. */
+MT_NODISCARD mt_status mt_convert_check_scope(struct mt_ctx *ctx, const struct mt_convert_opts *o,
+                                              const struct mt_convert_given *given);
+
 /* By which name copy c of several models knows its text: the sibling's, or "base". */
 const char *mt_convert_copy_name(const struct mt_model *src, const struct mt_convert_opts *o,
                                  int c);

@@ -59,6 +59,15 @@ int mt_convert_name_find(const char *const *names, const char *name)
     return -1;
 }
 
+const struct mt_convert_method *mt_convert_method_asked(const struct mt_convert_opts *o)
+{
+    const char *unasked = o->partition > 0 ? "partition" : "best";
+
+    return mt_convert_methods[o->method > 0
+                                  ? o->method
+                                  : mt_convert_name_find(mt_convert_method_names, unasked)];
+}
+
 struct mt_shape_ask mt_convert_ask(const struct mt_convert_opts *o)
 {
     return (struct mt_shape_ask){.experts = o->experts,

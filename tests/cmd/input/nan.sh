@@ -33,3 +33,11 @@ expect test "$(grep -c '^warning: layer [234]: activations are NaN or infinite' 
 # Without it the weight is named.
 fails 1 "moetool: convert: *layers.2.q_proj (q/model.safetensors): element 0 is NaN*" moetool convert q -o y3 "${CALIB[@]}" --no-validate
 fails 1 "moetool: generate: predictions are not finite: layers.2.q_proj (q/model.safetensors): element 0 is NaN*" moetool generate q "One day"
+# A weight that is only gathered is named by its source, and continuing means --allow-nan.
+copy_dense u
+patch_nan u/model.safetensors model.layers.2.mlp.up_proj.weight
+fails 1 "moetool: convert: *layers.2.up_proj (u/model.safetensors): element 0 is NaN or infinite; --allow-nan writes it as it is" moetool convert u -o y4
+expect grep -q '^warning: 2 of 5 layers stand in y4.partial; the same command with --allow-nan --resume continues there' err.txt
+moetool convert u -o y4 --allow-nan --resume --quiet >/dev/null
+moetool convert u -o y5 --allow-nan --quiet >/dev/null
+expect cmp y4/model.safetensors y5/model.safetensors

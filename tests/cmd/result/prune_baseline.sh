@@ -9,4 +9,4 @@ moetool convert "$DENSE" -o z --method prune-baseline --active 300 --select magn
 expect grep -q '"intermediate_size": *300' z/config.json
 moetool convert "$DENSE" -o half --method prune-baseline --select magnitude --refit none --quiet >/dev/null
 expect grep -q '"intermediate_size": *512' half/config.json
-fails 2 "moetool: convert: select=x: expected *" moetool convert "$DENSE" -o w --method prune-baseline --select x
+fails 2 "moetool: convert: --select x: expected obs, wanda, flap, magnitude or score" moetool convert "$DENSE" -o w --method prune-baseline --select x

@@ -5,3 +5,17 @@ fails 2 "moetool: convert: *--router zero chooses the same 4 of 8 experts*" \
 fails 2 "moetool: convert: *--data*" moetool convert "$DENSE" -o y --router ridge
 nothing_at y
 nothing_at y.partial
+# An option that nothing in this conversion reads is refused, and told whose it is.
+fails 2 "*--copies: only methods dino and upcycle read it, and here method is best" moetool convert "$DENSE" -o y --copies 4
+fails 2 "*--partition: only methods partition, *, and here method is best" moetool convert "$DENSE" -o y --method best --partition random
+fails 2 "*--noise: only router tied reads it, and here router is ridge" moetool convert "$DENSE" -o y --noise 0.1
+fails 2 "*--keep: only method readme and router overlap read it, and here method is cmoe, router is representative" \
+    moetool convert "$DENSE" -o y --method cmoe --keep 0.3 "${CALIB[@]}"
+fails 2 "*--experts: method prune-baseline makes no experts; *" moetool convert "$DENSE" -o y --method prune-baseline --experts 8
+# So is what is fitted to text, when there is none; the remedy is told before anything is read.
+fails 2 "*--router ridge is fitted to text: *--data*" moetool convert absent -o y --router ridge
+fails 2 "*--method cmoe looks at *--data*" moetool convert absent -o y --method cmoe
+fails 2 "*--refit down is fitted to text: *--data" moetool convert absent -o y --refit down
+fails 2 "*--moves: nothing is fitted without text: *--data" moetool convert absent -o y --moves 3
+fails 2 "*--select obs looks at *--select magnitude" moetool convert absent -o y --method prune-baseline
+nothing_at y
