@@ -86,7 +86,8 @@ struct mt_pass {
     /* Activations this instance wants, from its options. NULL: none. */
     unsigned (*needs)(const void *state);
     /* How often a layer's batches are shown to `observe`, all of them in order each time
-     * (statistics first, then what builds on them, so that no pass has to keep activations).
+     * (statistics first, then what builds on them, so that no pass has to keep activations; the
+     * walk keeps them as far as memory goes).
      * NULL: once. The walk repeats until the pass with most rounds is served. */
     int (*rounds)(const void *state);
     /* Whether `observe` is called for the layer. NULL: for all. Layers that no pass asks about are

@@ -23,11 +23,27 @@ struct walk_passes {
     struct walk_pass v[];
 };
 
+/* What observers saw of a layer's batch in the first round, kept for the rounds after it. */
+struct walk_kept {
+    float *x, *h, *y, *drift; /* as in mt_observation, of the whole batch */
+};
+struct walk_kept_shape {
+    int64_t x, h, y, drift; /* columns; 0: nobody wants it */
+};
+/* The first batches of the layer at hand, as many as memory has room for. What is computed again
+ * comes out the same, so nothing depends on how many these are. */
+struct walk_keep {
+    uint64_t room, held; /* bytes still allowed, and taken */
+    size_t n, cap;
+    struct walk_kept *v; /* [n] */
+};
+
 /* One stream's part in observing: what its observers want, and for how many rounds. */
 struct walk_side {
     unsigned want; /* MT_NEED_INPUTS | HIDDEN | OUTPUT */
     int rounds;    /* 0: nobody observes this stream */
     struct mt_stream *x;
+    struct walk_keep keep;
 };
 
 struct walk_streams {
@@ -92,6 +108,19 @@ MT_NODISCARD mt_status walk_output_finish(struct mt_ctx *ctx, struct mt_walk *w)
 void walk_output_close(struct mt_ctx *ctx, struct mt_walk *w, mt_status st);
 /* Adds reports of passes and layers to the manifest. */
 MT_NODISCARD mt_status walk_manifest_end(struct mt_ctx *ctx, struct mt_walk *w);
+
+/* walk_keep.c */
+/* A quarter of what is free beside `others`, which will be needed: both sides keep, and the layer's
+ * weights are sized by what is free too. */
+void walk_keep_open(struct mt_ctx *ctx, struct walk_keep *k, uint64_t others);
+/* NULL: not kept. */
+const struct walk_kept *walk_keep_find(const struct walk_keep *k, size_t batch);
+/* Room for the batch that follows those kept; *out NULL when there is none. */
+MT_NODISCARD mt_status walk_keep_add(struct mt_ctx *ctx, struct walk_keep *k, size_t batch,
+                                     int64_t tokens, const struct walk_kept_shape *shape,
+                                     const struct walk_kept **out);
+/* Ends what is kept; the room stays. */
+void walk_keep_drop(struct walk_keep *k);
 
 /* walk_stream.c */
 /* Batches and runners: enough to know what the forward pass needs. Allocates nothing large. */

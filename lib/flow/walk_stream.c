@@ -198,6 +198,8 @@ mt_status walk_streams_begin(struct mt_ctx *ctx, struct mt_walk *w, const char *
         MT_TRY(mt_alloc(ctx, rows, hidden * sizeof(float), "activations", &s->host_dense));
         MT_TRY(mt_alloc(ctx, block, hidden * sizeof(float), "activations", &s->host_drift));
     }
+    walk_keep_open(ctx, &s->teacher.keep, w->work_bytes);
+    walk_keep_open(ctx, &s->student.keep, w->work_bytes);
     if (s->teacher.x != NULL)
         MT_TRY(stream_embed(ctx, w, s->source, s->teacher.x));
     if (s->student.x != NULL)
@@ -221,6 +223,8 @@ void walk_streams_free(struct mt_walk *w)
     mt_free(s->host_h);
     mt_free(s->host_dense);
     mt_free(s->host_drift);
+    walk_keep_drop(&s->teacher.keep);
+    walk_keep_drop(&s->student.keep);
     mt_stream_free(s->teacher.x);
     mt_stream_free(s->student.x);
     mt_runner_close(s->edited);
@@ -286,67 +290,97 @@ struct stream_step {
     int layer, round;
     bool student, show, add; /* add: x += ffn(norm(x)) */
     unsigned want;
+    bool again; /* later rounds want the same once more */
 };
 
-/* The block at m inputs in s->norm, and what observers asked for. */
+static struct walk_kept_shape stream_shape(const struct mt_walk *w, const struct stream_step *k)
+{
+    const struct mt_ffn *f = &w->o->source->ffn[k->layer];
+    int64_t hidden = w->s.hidden;
+
+    return (struct walk_kept_shape){
+        .x = (k->want & MT_NEED_INPUTS) != 0 ? hidden : 0,
+        .h = (k->want & MT_NEED_HIDDEN) != 0 && !f->moe ? f->width : 0,
+        .y = (k->want & MT_NEED_OUTPUT) != 0 ? hidden : 0,
+        .drift = k->student && w->s.drift ? hidden : 0,
+    };
+}
+
+/* Rows from `row` on of what is kept, or our own buffers. */
+static struct walk_kept stream_place(const struct mt_walk *w, const struct stream_step *k,
+                                     const struct walk_kept *kept, int64_t row)
+{
+    const struct walk_streams *s = &w->s;
+    const struct walk_kept_shape n = stream_shape(w, k);
+
+    if (kept == NULL)
+        return (struct walk_kept){s->host_norm, s->host_h, s->host_y, s->host_drift};
+    return (struct walk_kept){kept->x + row * n.x, kept->h + row * n.h, kept->y + row * n.y,
+                              kept->drift + row * n.drift};
+}
+
+/* Shows the block that lies at `at`. */
+static mt_status stream_show_at(struct mt_ctx *ctx, struct mt_walk *w, const struct stream_step *k,
+                                const struct walk_kept *at, struct mt_observation *ob)
+{
+    const struct walk_kept_shape n = stream_shape(w, k);
+
+    ob->x = n.x > 0 ? at->x : NULL;
+    ob->h = n.h > 0 ? at->h : NULL;
+    ob->y = n.y > 0 ? at->y : NULL;
+    ob->drift = n.drift > 0 ? at->drift : NULL;
+    return stream_show(ctx, w, k->student, ob);
+}
+
+/* The block at m inputs in s->norm, and what observers asked for, which goes to `at`; the drift is
+ * there already, without the output's part. */
 static mt_status stream_block_show(struct mt_ctx *ctx, struct mt_walk *w,
-                                   const struct stream_step *k, struct mt_observation *ob)
+                                   const struct stream_step *k, const struct walk_kept *at,
+                                   struct mt_observation *ob)
 {
     struct walk_streams *s = &w->s;
     const struct mt_device_ops *ops = s->dev->ops;
-    const struct mt_ffn *f = &w->o->source->ffn[k->layer];
-    int64_t width = f->moe ? 0 : f->width;
-    bool hidden = k->show && (k->want & MT_NEED_HIDDEN) != 0 && width > 0;
+    const struct walk_kept_shape shape = stream_shape(w, k);
+    bool hidden = k->show && shape.h > 0;
     size_t n = (size_t)(ob->m * s->hidden);
 
-    if (k->add || hidden || (k->show && (k->want & MT_NEED_OUTPUT) != 0))
+    if (k->add || hidden || (k->show && shape.y > 0))
         MT_TRY(mt_run_ffn(ctx, k->rl, s->norm, ob->m, s->y, hidden ? s->h : NULL));
     if (!k->show)
         return MT_OK;
-    if ((k->want & MT_NEED_INPUTS) != 0) {
-        MT_TRY(ops->download(ctx, s->dev, s->host_norm, s->norm, n));
-        ob->x = s->host_norm;
-    }
-    if (hidden) {
-        MT_TRY(ops->download(ctx, s->dev, s->host_h, s->h, (size_t)(ob->m * width)));
-        ob->h = s->host_h;
-    }
-    if ((k->want & MT_NEED_OUTPUT) != 0) {
-        MT_TRY(ops->download(ctx, s->dev, s->host_y, s->y, n));
-        ob->y = s->host_y;
-    }
-    if (k->student && s->drift) {
+    if (shape.x > 0)
+        MT_TRY(ops->download(ctx, s->dev, at->x, s->norm, n));
+    if (hidden)
+        MT_TRY(ops->download(ctx, s->dev, at->h, s->h, (size_t)(ob->m * shape.h)));
+    if (shape.y > 0)
+        MT_TRY(ops->download(ctx, s->dev, at->y, s->y, n));
+    if (shape.drift > 0) {
         float scale = (float)(1 / w->o->source->hp.residual_scale);
         for (size_t i = 0; i < n; i++)
-            s->host_drift[i] = s->host_drift[i] * scale - s->host_y[i];
-        ob->drift = s->host_drift;
+            at->drift[i] = at->drift[i] * scale - at->y[i];
     }
-    return stream_show(ctx, w, k->student, ob);
+    return stream_show_at(ctx, w, k, at, ob);
 }
 
 /* Rows [row, row + m) of the batch in s->x through norm and FFN of the source's layer. */
 static mt_status stream_block_step(struct mt_ctx *ctx, struct mt_walk *w,
-                                   const struct stream_step *k, const struct mt_batch *batch,
-                                   int64_t row, int64_t m)
+                                   const struct stream_step *k, const struct walk_kept *kept,
+                                   struct mt_observation *ob, int64_t row)
 {
     struct walk_streams *s = &w->s;
     mt_buf x = mt_dev_at(s->dev, s->x, (size_t)(row * s->hidden));
-    struct mt_observation ob = {.layer = k->layer,
-                                .round = k->round,
-                                .m = m,
-                                .token0 = batch->token0 + row,
-                                .n_tokens = s->n_tokens};
+    const struct walk_kept at = stream_place(w, k, kept, row);
 
     if (k->student && s->drift) {
         const float *dense = s->host_dense + row * s->hidden;
-        size_t n = (size_t)(m * s->hidden);
-        MT_TRY(s->dev->ops->download(ctx, s->dev, s->host_drift, x, n));
+        size_t n = (size_t)(ob->m * s->hidden);
+        MT_TRY(s->dev->ops->download(ctx, s->dev, at.drift, x, n));
         for (size_t i = 0; i < n; i++)
-            s->host_drift[i] = dense[i] - s->host_drift[i];
+            at.drift[i] = dense[i] - at.drift[i];
     }
-    MT_TRY(mt_run_ffn_norm(ctx, k->rl, x, m, s->norm));
-    MT_TRY(stream_block_show(ctx, w, k, &ob));
-    return k->add ? mt_run_add(ctx, s->source, x, s->y, m) : MT_OK;
+    MT_TRY(mt_run_ffn_norm(ctx, k->rl, x, ob->m, s->norm));
+    MT_TRY(stream_block_show(ctx, w, k, &at, ob));
+    return k->add ? mt_run_add(ctx, s->source, x, s->y, ob->m) : MT_OK;
 }
 
 static mt_status stream_load(struct mt_ctx *ctx, struct walk_streams *s, struct mt_stream *from,
@@ -366,6 +400,32 @@ static mt_status stream_store(struct mt_ctx *ctx, struct walk_streams *s, struct
     return mt_stream_put(ctx, to, b, s->host_x);
 }
 
+/* A batch that is kept is shown as it was; nothing is computed. */
+static mt_status stream_batch_blocks(struct mt_ctx *ctx, struct mt_walk *w,
+                                     const struct stream_step *k, const struct walk_kept *kept,
+                                     const struct mt_batch *batch, bool compute)
+{
+    struct walk_streams *s = &w->s;
+
+    for (int64_t row = 0; row < batch->tokens && (k->show || k->add); row += s->block) {
+        struct mt_observation ob = {.layer = k->layer,
+                                    .round = k->round,
+                                    .m = batch->tokens - row,
+                                    .token0 = batch->token0 + row,
+                                    .n_tokens = s->n_tokens};
+        ob.m = ob.m < s->block ? ob.m : s->block;
+        if (compute) {
+            MT_TRY(stream_block_step(ctx, w, k, kept, &ob, row));
+            continue;
+        }
+        const struct walk_kept at = stream_place(w, k, kept, row);
+        MT_TRY(mt_check_cancel(ctx));
+        MT_TRY(stream_show_at(ctx, w, k, &at, &ob));
+    }
+    mt_progress_add(ctx, (uint64_t)batch->tokens);
+    return MT_OK;
+}
+
 /* One batch of one side in one round. `attend`: the stream stands before attention; `store`: what
  * comes out replaces it. */
 static mt_status stream_batch_step(struct mt_ctx *ctx, struct mt_walk *w, struct walk_side *side,
@@ -373,17 +433,21 @@ static mt_status stream_batch_step(struct mt_ctx *ctx, struct mt_walk *w, struct
 {
     struct walk_streams *s = &w->s;
     const struct mt_batch *batch = &s->batches.v[b];
+    const struct walk_kept *kept = k->round > 0 ? walk_keep_find(&side->keep, b) : NULL;
 
+    if (kept != NULL && !k->add)
+        return stream_batch_blocks(ctx, w, k, kept, batch, false);
+    kept = NULL;
+    if (k->round == 0 && k->again) {
+        const struct walk_kept_shape shape = stream_shape(w, k);
+        MT_TRY(walk_keep_add(ctx, &side->keep, b, batch->tokens, &shape, &kept));
+    }
     MT_TRY(stream_load(ctx, s, side->x, b));
     if (k->student && s->drift)
         MT_TRY(mt_stream_get(ctx, s->teacher.x, b, s->host_dense));
     if (attend)
         MT_TRY(mt_run_attn(ctx, k->rl, s->x, &batch->seqs, NULL));
-    for (int64_t row = 0; row < batch->tokens && (k->show || k->add); row += s->block) {
-        int64_t m = batch->tokens - row < s->block ? batch->tokens - row : s->block;
-        MT_TRY(stream_block_step(ctx, w, k, batch, row, m));
-    }
-    mt_progress_add(ctx, (uint64_t)batch->tokens);
+    MT_TRY(stream_batch_blocks(ctx, w, k, kept, batch, true));
     return store ? stream_store(ctx, s, side->x, b) : MT_OK;
 }
 
@@ -397,7 +461,8 @@ static mt_status stream_teacher(struct mt_ctx *ctx, struct mt_walk *w, struct mt
 
     for (int r = 0; r < rounds; r++) {
         bool last = r + 1 == rounds;
-        struct stream_step k = {rl, layer, r, false, !quiet, last && onward, side->want};
+        struct stream_step k = {rl, layer, r, false, !quiet, last && onward, side->want, false};
+        k.again = !quiet && (onward ? rounds > 2 : rounds > 1);
         for (size_t b = 0; b < w->s.batches.n; b++)
             MT_TRY(stream_batch_step(ctx, w, side, &k, b, r == 0, last ? onward : r == 0));
     }
@@ -413,7 +478,7 @@ static mt_status stream_student(struct mt_ctx *ctx, struct mt_walk *w, struct mt
     bool kept = stream_attention_kept(w, layer);
 
     for (int r = 0; r < side->rounds; r++) {
-        struct stream_step k = {rl, layer, r, true, true, false, side->want};
+        struct stream_step k = {rl, layer, r, true, true, false, side->want, side->rounds > 1};
         for (size_t b = 0; b < w->s.batches.n; b++)
             MT_TRY(stream_batch_step(ctx, w, side, &k, b, r == 0 || !kept, kept && r == 0));
     }
@@ -436,12 +501,13 @@ static mt_status stream_hidden_round(struct mt_ctx *ctx, struct mt_walk *w, stru
         MT_TRY(s->dev->ops->upload(ctx, s->dev, s->norm, s->host_norm, (size_t)(m * s->hidden)));
         ob.token0 = row;
         ob.n_tokens = n;
+        const struct walk_kept at = stream_place(w, k, NULL, 0);
         for (int student = 0; student < 2; student++) {
             const struct walk_side *side = student ? &s->student : &s->teacher;
             k->student = student != 0;
             k->want = side->want;
             if (k->round < side->rounds)
-                MT_TRY(stream_block_show(ctx, w, k, &ob));
+                MT_TRY(stream_block_show(ctx, w, k, &at, &ob));
         }
         mt_progress_add(ctx, (uint64_t)m);
     }
@@ -457,7 +523,7 @@ static mt_status stream_observe_hidden(struct mt_ctx *ctx, struct mt_walk *w, in
 
     MT_TRY(mt_run_layer_open(ctx, w->s.source, layer, &rl));
     for (int r = 0; r < rounds && st == MT_OK; r++) {
-        struct stream_step k = {rl, layer, r, false, true, false, 0};
+        struct stream_step k = {rl, layer, r, false, true, false, 0, false};
         st = stream_hidden_round(ctx, w, &k);
     }
     mt_run_layer_close(rl);
@@ -483,6 +549,8 @@ mt_status walk_streams_observe(struct mt_ctx *ctx, struct mt_walk *w, int layer,
     if (st == MT_OK && student)
         st = stream_student(ctx, w, rl, layer);
     mt_run_layer_close(rl);
+    walk_keep_drop(&s->teacher.keep);
+    walk_keep_drop(&s->student.keep);
     return st;
 }
 
