@@ -22,7 +22,7 @@ mt_status cmd_baseline_step(struct mt_ctx *ctx, const struct cmd_baseline *b,
                             struct mt_walk_pass *step)
 {
     const struct mt_pass *p = mt_pass_find("prune-ffn");
-    char drift[32];
+    char drift[32], epochs[24];
     void *opts;
 
     mt_assert(p != NULL);
@@ -40,6 +40,9 @@ mt_status cmd_baseline_step(struct mt_ctx *ctx, const struct cmd_baseline *b,
     snprintf(drift, sizeof drift, "%.17g", b->drift);
     if (st == MT_OK && b->drift >= 0)
         st = mt_opt_set(ctx, p->opts, opts, "drift", drift);
+    snprintf(epochs, sizeof epochs, "%lld", (long long)b->refit_epochs);
+    if (st == MT_OK && b->refit_epochs >= 0)
+        st = mt_opt_set(ctx, p->opts, opts, "refit-epochs", epochs);
     if (st != MT_OK) {
         mt_free(opts);
         return st;
@@ -55,7 +58,8 @@ mt_status cmd_convert_step(struct mt_ctx *ctx, const void *pass_opts, struct mt_
     const struct cmd_baseline want = {.width = p->active,
                                       .select = mt_convert_select_names[p->select],
                                       .refit = mt_convert_refit_names[p->refit],
-                                      .drift = p->drift};
+                                      .drift = p->drift,
+                                      .refit_epochs = p->refit_epochs};
 
     *owned = strcmp(mt_convert_method_names[p->method], MT_CONVERT_PRUNE) == 0;
     *step = (struct mt_walk_pass){.pass = mt_pass_find("convert-ffn"), .opts = p};

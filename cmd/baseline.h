@@ -7,8 +7,9 @@
 struct cmd_baseline {
     const char *width; /* "512" neurons or "50%"; "auto": the pass's own default */
     const char *select;
-    const char *refit; /* NULL: the pass's own default */
-    double drift;      /* negative: likewise */
+    const char *refit;    /* NULL: the pass's own default */
+    double drift;         /* negative: likewise */
+    int64_t refit_epochs; /* negative: likewise */
 };
 
 /* The dense width with as many active parameters as layers of m have on average: their neurons

@@ -178,7 +178,7 @@ static void convert_close(struct convert *c)
 static mt_status convert_prune(struct mt_ctx *ctx, struct convert *c, const char *select,
                                int64_t width, bool dry, struct mt_walk_result *out)
 {
-    struct cmd_baseline want = {.select = select, .drift = -1};
+    struct cmd_baseline want = {.select = select, .drift = -1, .refit_epochs = -1};
     struct mt_walk_pass step;
     const struct mt_walk_opts o = {.source = c->src,
                                    .passes = &step,

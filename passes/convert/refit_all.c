@@ -5,14 +5,7 @@
  * aside as they are shown. Then all rows are trained on them (local_fit.h).
  */
 #include "lib/base/mem.h"
-#include "lib/base/pool.h"
 #include "passes/convert/refit_down.h"
-
-#include <math.h>
-#include <string.h>
-
-#define ALL_ROWS 32                    /* gathered per job */
-#define ALL_STREAM (UINT64_C(1) << 40) /* seeds of layers stand apart from those of other uses */
 
 struct all {
     void *down;
@@ -80,77 +73,14 @@ static mt_status all_observe(struct mt_ctx *ctx, const struct mt_convert_at *at,
     return refit_down_observe(ctx, at, s->down, ob, picked);
 }
 
-/* ---- the source's rows by the lists ---- */
-
-struct all_gather {
-    const struct mt_tensor *from;
-    const int32_t *idx;
-    int64_t n, cols;
-    float *to;
-};
-
-static mt_status all_gather_job(struct mt_ctx *ctx, int64_t job, void *arg)
-{
-    const struct all_gather *g = arg;
-
-    for (int64_t i = job * ALL_ROWS; i < g->n && i < (job + 1) * ALL_ROWS; i++) {
-        float *to = g->to + i * g->cols;
-        if (g->idx[i] < 0)
-            memset(to, 0, (size_t)g->cols * sizeof(*to));
-        else
-            MT_TRY(mt_tensor_fetch_f32(ctx, g->from, g->idx[i], 1, to));
-    }
-    return MT_OK;
-}
-
-static mt_status all_gather_rows(struct mt_ctx *ctx, const struct mt_tensor *from,
-                                 const struct mt_split *split, float **out)
-{
-    struct all_gather g = {.from = from, .idx = split->idx, .n = mt_split_entries(split)};
-
-    if (from == NULL)
-        return MT_OK;
-    g.cols = mt_tensor_cols(from);
-    MT_TRY(mt_alloc(ctx, (size_t)g.n, (size_t)g.cols * sizeof(float), "rows of experts", out));
-    g.to = *out;
-    return mt_pool_run(ctx, (g.n + ALL_ROWS - 1) / ALL_ROWS, all_gather_job, &g);
-}
-
-static mt_status all_gather_bias(struct mt_ctx *ctx, const struct mt_tensor *from,
-                                 const struct mt_split *split, float **out)
-{
-    int64_t n = mt_split_entries(split);
-    float *all;
-
-    if (from == NULL)
-        return MT_OK;
-    MT_TRY(mt_alloc(ctx, (size_t)n, sizeof(float), "biases of experts", out));
-    MT_TRY(mt_tensor_load_f32(ctx, from, &all));
-    for (int64_t i = 0; i < n; i++)
-        (*out)[i] = split->idx[i] < 0 ? 0 : all[split->idx[i]];
-    mt_free(all);
-    return MT_OK;
-}
-
-static mt_status all_gather_inner(struct mt_ctx *ctx, const struct mt_convert_at *at,
-                                  struct mt_local_weights *w)
-{
-    const struct mt_dense_ffn *f = at->dense;
-
-    MT_TRY(all_gather_rows(ctx, f->gate, at->split, &w->gate));
-    MT_TRY(all_gather_rows(ctx, f->up, at->split, &w->up));
-    MT_TRY(all_gather_bias(ctx, f->gate_bias, at->split, &w->gate_bias));
-    return all_gather_bias(ctx, f->up_bias, at->split, &w->up_bias);
-}
-
 /* ---- solve ---- */
 
 static mt_status all_train(struct mt_ctx *ctx, const struct mt_convert_at *at, struct all *s,
                            struct mt_local_weights *w, struct mt_local_told *told)
 {
-    MT_TRY(all_gather_inner(ctx, at, w));
-    return mt_local_fit(ctx, &s->shape, s->tokens, (int)at->o->refit_epochs,
-                        ALL_STREAM + (uint64_t)at->layer, w, told);
+    MT_TRY(mt_local_weights_gather(ctx, at->dense, at->split->idx, mt_split_entries(at->split), w));
+    return mt_local_fit(ctx, &s->shape, s->tokens, (int)at->o->refit_epochs, (uint64_t)at->layer, w,
+                        told);
 }
 
 static mt_status all_solve(struct mt_ctx *ctx, const struct mt_convert_at *at, void *state,
@@ -171,16 +101,12 @@ static mt_status all_solve(struct mt_ctx *ctx, const struct mt_convert_at *at, v
         mt_local_weights_free(&w);
         return st;
     }
-    out->told.trained = true;
-    out->told.down = out->told.after;
-    out->told.epoch = told.epoch;
+    mt_local_tell(&told, &out->told);
     if (fitted || told.epoch > 0) {
         out->down = w.down;
         w.down = NULL;
     }
     if (told.epoch > 0) {
-        out->told.after = told.after;
-        out->told.reverted = false;
         out->inner = w;
         return MT_OK;
     }

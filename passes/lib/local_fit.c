@@ -357,12 +357,13 @@ int64_t mt_local_columns(const struct mt_local_shape *s)
     return s->shared + s->n_experts * s->expert_width;
 }
 
-void mt_local_weights_free(struct mt_local_weights *w)
+void mt_local_tell(const struct mt_local_told *told, struct mt_refit_numbers *out)
 {
-    mt_free(w->gate);
-    mt_free(w->up);
-    mt_free(w->gate_bias);
-    mt_free(w->up_bias);
-    mt_free(w->down);
-    *w = (struct mt_local_weights){0};
+    out->trained = true;
+    out->down = out->after;
+    out->epoch = told->epoch;
+    if (told->epoch == 0)
+        return;
+    out->after = told->after;
+    out->reverted = false;
 }

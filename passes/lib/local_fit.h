@@ -18,7 +18,9 @@
 #define MT_PASSES_LOCAL_FIT_H
 
 #include "kernels/kernels.h"
+#include "passes/lib/layer_numbers.h"
 #include "passes/lib/local_tokens.h"
+#include "passes/lib/local_weights.h"
 
 struct mt_local_shape {
     int64_t hidden;
@@ -29,15 +31,6 @@ struct mt_local_shape {
     enum mt_act act;
 };
 int64_t mt_local_columns(const struct mt_local_shape *s); /* n, of all lists */
-
-/* h = act(gate x + gate_bias) * (up x + up_bias), or act(up x + up_bias) when not gated; y = down
- * h. `gate` is NULL when not gated, biases where there are none. Each array is freed by itself. */
-struct mt_local_weights {
-    float *gate, *up;           /* [n, hidden] */
-    float *gate_bias, *up_bias; /* [n] */
-    float *down;                /* [hidden, n] */
-};
-void mt_local_weights_free(struct mt_local_weights *w);
 
 struct mt_local_told {
     int64_t tokens, held_out;
@@ -52,4 +45,6 @@ uint64_t mt_local_fit_bytes(const struct mt_local_shape *s);
 MT_NODISCARD mt_status mt_local_fit(struct mt_ctx *ctx, const struct mt_local_shape *s,
                                     struct mt_local_tokens *tokens, int epochs, uint64_t stream,
                                     struct mt_local_weights *w, struct mt_local_told *told);
+/* Into the numbers that the refit of down columns left, which the training began with. */
+void mt_local_tell(const struct mt_local_told *told, struct mt_refit_numbers *out);
 #endif

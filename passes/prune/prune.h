@@ -9,15 +9,23 @@
 
 #include "lib/flow/pass.h"
 #include "passes/lib/layer_numbers.h"
+#include "passes/lib/local_fit.h"
 #include "passes/lib/neurons.h"
 
 enum prune_select { PRUNE_MAGNITUDE, PRUNE_WANDA, PRUNE_FLAP, PRUNE_OBS, PRUNE_SCORE };
-enum prune_refit { PRUNE_REFIT_AUTO, PRUNE_REFIT_NONE, PRUNE_REFIT_DOWN, PRUNE_REFIT_BIAS };
+enum prune_refit {
+    PRUNE_REFIT_AUTO,
+    PRUNE_REFIT_NONE,
+    PRUNE_REFIT_DOWN,
+    PRUNE_REFIT_BIAS,
+    PRUNE_REFIT_ALL
+};
 
 struct prune_opts {
     const char *width;
     int select, refit;
     double drift;
+    int64_t refit_epochs;
 };
 
 struct prune_layer {
@@ -39,11 +47,12 @@ struct prune {
 
     /* The layer at hand. */
     struct mt_neuron_sums sums;
-    struct prune_fit *fit; /* NULL: no sums over pairs */
-    int32_t *order;        /* [2 width] scratch, then the kept ones */
-    int32_t *kept;         /* [keep], rising; NULL: not chosen yet */
-    float *down;           /* [hidden, columns] refitted; NULL: the source's stay */
-    int64_t columns;       /* of down: keep, and one for the bias */
+    struct prune_fit *fit;         /* NULL: no sums over pairs */
+    int32_t *order;                /* [2 width] scratch, then the kept ones */
+    int32_t *kept;                 /* [keep], rising; NULL: not chosen yet */
+    float *down;                   /* [hidden, columns] refitted; NULL: the source's stay */
+    int64_t columns;               /* of down: keep, and one for the bias */
+    struct mt_local_weights inner; /* of the kept ones, trained; up NULL: the source's stay */
 };
 
 /* An output bias that the source lacks, or that changes. */
@@ -62,7 +71,7 @@ MT_NODISCARD mt_status prune_fit_solve(struct mt_ctx *ctx, struct prune *s,
                                        const struct mt_dense_ffn *f);
 MT_NODISCARD mt_status prune_fit_check(struct mt_ctx *ctx, struct prune *s,
                                        const struct mt_observation *ob);
-void prune_fit_take(struct prune *s, struct prune_layer *p);
+MT_NODISCARD mt_status prune_fit_take(struct mt_ctx *ctx, struct prune *s, int layer);
 void prune_fit_free(struct prune_fit *fit);
 
 /* prune_store.c */

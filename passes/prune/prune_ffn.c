@@ -16,7 +16,7 @@
 
 static const char *const prune_select_names[] = {"magnitude", "wanda", "flap",
                                                  "obs",       "score", NULL};
-static const char *const prune_refit_names[] = {"auto", "none", "down", "bias", NULL};
+static const char *const prune_refit_names[] = {"auto", "none", "down", "bias", "all", NULL};
 
 static const struct mt_opt prune_opt_table[] = {
     MT_OPT_STR(struct prune_opts, width, "width", 0, "A|P%", "50%",
@@ -24,8 +24,10 @@ static const struct mt_opt prune_opt_table[] = {
     MT_OPT_ENUM(struct prune_opts, select, "select", 0, "HOW", "wanda", prune_select_names,
                 "what ranks neurons"),
     MT_OPT_ENUM(struct prune_opts, refit, "refit", 0, "HOW", "auto", prune_refit_names,
-                "fit the kept down columns to the dense output, perhaps with an output bias; "
-                "auto: down for obs, else none"),
+                "fit the kept down columns to the dense output, perhaps with an output bias, or "
+                "train all that is kept; auto: down for obs, else none"),
+    MT_OPT_INT(struct prune_opts, refit_epochs, "refit-epochs", 0, "N", "4", 0, 1000,
+               "how often refit all goes through the calibration text"),
     MT_OPT_NUM(struct prune_opts, drift, "drift", 0, "B", "0.5", 0, 1,
                "how much of what earlier layers went astray a refit should bring back"),
     MT_OPT_END,
@@ -113,6 +115,7 @@ static void prune_end_layer(struct prune *s)
     prune_fit_free(s->fit);
     mt_free(s->order);
     mt_free(s->down);
+    mt_local_weights_free(&s->inner);
     s->fit = NULL;
     s->order = s->kept = NULL;
     s->down = NULL;
@@ -153,6 +156,8 @@ static unsigned prune_needs(const void *state)
     bool sums = prune_wants_sums(s) && !prune_knows_sums(s), refits = prune_refits(s);
     unsigned needs = MT_NEED_HIDDEN | MT_NEED_STUDENT | MT_NEED_DATA;
 
+    if (s->o.refit == PRUNE_REFIT_ALL)
+        needs |= MT_NEED_INPUTS;
     /* Behind a norm or a scale drift is no measure of what down_proj gives. */
     if (refits && s->o.drift > 0 && !s->src->hp.post_norms && !s->src->hp.layer_scale)
         needs |= MT_NEED_DRIFT;
@@ -312,7 +317,7 @@ static mt_status prune_layer_hook(struct mt_ctx *ctx, void *state, struct mt_mod
 
     if (s->kept == NULL)
         MT_TRY(prune_choose(ctx, s, layer));
-    prune_fit_take(s, &s->layers[layer]);
+    MT_TRY(prune_fit_take(ctx, s, layer));
     MT_TRY(prune_store(ctx, s, m, layer));
     prune_end_layer(s);
     return MT_OK;

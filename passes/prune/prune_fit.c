@@ -18,9 +18,18 @@ struct prune_fit {
     double *drift;     /* [width, hidden] of h with the drift; NULL: none was shown */
     double *sum_drift; /* [hidden] */
     int64_t tokens;
-    float *v;               /* [hidden, width] */
-    struct mt_refit *refit; /* after solve */
+    float *v;                      /* [hidden, width] */
+    struct mt_refit *refit;        /* after solve */
+    struct mt_local_tokens *aside; /* of refit all */
 };
+
+static struct mt_local_shape fit_shape(const struct prune *s)
+{
+    const struct mt_ffn *ffn = &s->src->ffn[0];
+
+    return (struct mt_local_shape){
+        .hidden = s->hidden, .shared = s->keep, .gated = ffn->gated, .act = ffn->act};
+}
 
 static int64_t fit_columns(const struct prune *s)
 {
@@ -35,7 +44,13 @@ uint64_t prune_fit_bytes(const struct prune *s)
                                            FIT_BLOCK * (n + d) * 4
                                      : 0;
 
-    return w * w * 8 + w * 16 + w * d * (s->o.drift > 0 ? 12 : 4) + (obs > refit ? obs : refit);
+    uint64_t sums =
+        w * w * 8 + w * 16 + w * d * (s->o.drift > 0 ? 12 : 4) + (obs > refit ? obs : refit);
+    if (s->o.refit != PRUNE_REFIT_ALL)
+        return sums;
+    const struct mt_local_shape shape = fit_shape(s);
+    uint64_t train = mt_local_fit_bytes(&shape);
+    return (train > sums ? train : sums) + mt_local_tokens_bytes(s->hidden, 0);
 }
 
 static mt_status fit_create(struct mt_ctx *ctx, const struct prune *s, struct prune_fit **out)
@@ -61,6 +76,7 @@ void prune_fit_free(struct prune_fit *f)
     mt_free(f->sum_drift);
     mt_free(f->v);
     mt_refit_free(f->refit);
+    mt_local_tokens_close(f->aside);
     mt_free(f);
 }
 
@@ -224,45 +240,104 @@ mt_status prune_fit_solve(struct mt_ctx *ctx, struct prune *s, const struct mt_d
     return st;
 }
 
-/* h[m, columns] of the kept features, y[m, hidden] of all of them without any bias. */
+/* y[m, hidden] of all neurons without any bias, and the drift. */
+static mt_status fit_target(struct mt_ctx *ctx, const struct prune *s, int64_t m, const float *all,
+                            const float *drift, float *y)
+{
+    MT_TRY(mt_gemm_nt(ctx, m, s->hidden, s->width, 1, all, s->width, s->fit->v, s->width, 0, y,
+                      s->hidden));
+    for (int64_t i = 0; drift != NULL && i < m * s->hidden; i++)
+        y[i] += (float)s->o.drift * drift[i];
+    return MT_OK;
+}
+
+/* h[m, columns] of the kept features. */
 static mt_status fit_check_block(struct mt_ctx *ctx, struct prune *s, int64_t m, const float *all,
-                                 const float *drift, float *h, float *y)
+                                 const float *y, float *h)
 {
     int64_t n = fit_columns(s);
 
     for (int64_t t = 0; t < m; t++)
         for (int64_t i = 0; i < n; i++)
             h[t * n + i] = i < s->keep ? all[t * s->width + s->kept[i]] : 1;
-    MT_TRY(mt_gemm_nt(ctx, m, s->hidden, s->width, 1, all, s->width, s->fit->v, s->width, 0, y,
-                      s->hidden));
-    for (int64_t i = 0; drift != NULL && i < m * s->hidden; i++)
-        y[i] += (float)s->o.drift * drift[i];
     return mt_refit_check(ctx, s->fit->refit, m, h, y);
+}
+
+static mt_status fit_show(struct mt_ctx *ctx, struct prune *s, const struct mt_observation *ob,
+                          int64_t t, int64_t m, bool held_out, float *y, float *h)
+{
+    const float *all = ob->h + t * s->width;
+
+    if (!held_out && s->fit->aside == NULL)
+        return MT_OK;
+    MT_TRY(fit_target(ctx, s, m, all, ob->drift != NULL ? ob->drift + t * s->hidden : NULL, y));
+    if (s->fit->aside != NULL)
+        MT_TRY(mt_local_tokens_put(ctx, s->fit->aside, ob->token0 + t, m, ob->x + t * s->hidden, y,
+                                   NULL));
+    return held_out ? fit_check_block(ctx, s, m, all, y, h) : MT_OK;
 }
 
 mt_status prune_fit_check(struct mt_ctx *ctx, struct prune *s, const struct mt_observation *ob)
 {
     int64_t n = fit_columns(s), run;
     mt_status st = MT_OK;
-    float *h;
+    float *y;
 
-    MT_TRY(mt_alloc(ctx, FIT_BLOCK, (size_t)(n + s->hidden) * sizeof(*h), "held-out tokens", &h));
+    if (s->o.refit == PRUNE_REFIT_ALL && s->fit->aside == NULL)
+        MT_TRY(mt_local_tokens_open(ctx, s->hidden, 0, ob->n_tokens, &s->fit->aside));
+    MT_TRY(mt_alloc(ctx, FIT_BLOCK, (size_t)(n + s->hidden) * sizeof(*y), "held-out tokens", &y));
     for (int64_t t = 0; t < ob->m && st == MT_OK; t += run) {
         bool held_out = mt_refit_held_out(ob->token0 + t, ob->n_tokens, &run);
         run = run < ob->m - t ? run : ob->m - t;
         run = run < FIT_BLOCK ? run : FIT_BLOCK;
-        if (held_out)
-            st = fit_check_block(ctx, s, run, ob->h + t * s->width,
-                                 ob->drift != NULL ? ob->drift + t * s->hidden : NULL, h,
-                                 h + FIT_BLOCK * n);
+        st = fit_show(ctx, s, ob, t, run, held_out, y, y + FIT_BLOCK * s->hidden);
     }
-    mt_free(h);
+    mt_free(y);
     return st;
 }
 
-void prune_fit_take(struct prune *s, struct prune_layer *p)
+/* ---- what is taken ---- */
+
+/* Trains what is kept; `down` is what the refit left, or NULL. */
+static mt_status fit_train(struct mt_ctx *ctx, struct prune *s, int layer)
+{
+    struct mt_local_tokens *tokens = s->fit->aside;
+    struct prune_layer *p = &s->layers[layer];
+    const struct mt_local_shape shape = fit_shape(s);
+    struct mt_local_weights w = {.down = s->down};
+    struct mt_local_told told = {0};
+    bool fitted = s->down != NULL;
+
+    if (!fitted)
+        w.down = mt_refit_take_prior(s->fit->refit);
+    s->fit->aside = NULL;
+    s->down = NULL;
+    prune_fit_free(s->fit);
+    s->fit = NULL;
+    mt_status st = mt_local_weights_gather(ctx, &p->dense, s->kept, s->keep, &w);
+    if (st == MT_OK)
+        st = mt_local_fit(ctx, &shape, tokens, (int)s->o.refit_epochs, (uint64_t)layer, &w, &told);
+    mt_local_tokens_close(tokens);
+    if (st == MT_OK) {
+        mt_local_tell(&told, &p->refit);
+        if (fitted || told.epoch > 0) {
+            s->down = w.down;
+            w.down = NULL;
+        }
+        if (told.epoch > 0) {
+            s->inner = w;
+            return MT_OK;
+        }
+    }
+    mt_local_weights_free(&w);
+    return st;
+}
+
+mt_status prune_fit_take(struct mt_ctx *ctx, struct prune *s, int layer)
 {
     s->columns = fit_columns(s);
-    if (s->fit != NULL && s->fit->refit != NULL)
-        mt_refit_choose(s->fit->refit, &s->down, &p->refit);
+    if (s->fit == NULL || s->fit->refit == NULL)
+        return MT_OK;
+    mt_refit_choose(s->fit->refit, &s->down, &s->layers[layer].refit);
+    return s->fit->aside != NULL ? fit_train(ctx, s, layer) : MT_OK;
 }

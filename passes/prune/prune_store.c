@@ -142,23 +142,48 @@ static mt_status store_set_input_bias(struct mt_ctx *ctx, const struct prune *s,
     return mt_recipe_gather_cols(ctx, m, t, old, s->kept, s->keep, 1);
 }
 
-/* Refitted down columns; the last column of a refit with bias is the bias. */
-static mt_status store_refitted(struct mt_ctx *ctx, const struct prune *s, struct mt_model *m,
-                                struct mt_tensor *down)
+/* Refitted down columns, the last column of a refit with bias being the bias; trained rows. */
+static mt_status store_spill(struct mt_ctx *ctx, const struct prune *s, struct mt_model *m,
+                             const struct prune_layer *p, struct mt_spill *spill)
+{
+    const struct mt_dense_ffn *f = &p->dense;
+    const struct {
+        const struct mt_tensor *from;
+        const float *values;
+        int64_t ld;
+    } parts[] = {{f->down, s->down, s->columns},
+                 {f->gate, s->inner.gate, s->hidden},
+                 {f->up, s->inner.up, s->hidden},
+                 {p->bias_gate, s->inner.gate_bias, s->keep},
+                 {p->bias_up, s->inner.up_bias, s->keep}};
+    struct mt_tensor *t;
+
+    for (size_t i = 0; i < sizeof(parts) / sizeof(*parts); i++) {
+        if (parts[i].from == NULL || parts[i].values == NULL)
+            continue;
+        MT_TRY(mt_model_need(ctx, m, parts[i].from->role, &t));
+        MT_TRY(mt_spill_put(ctx, spill, t, parts[i].values, parts[i].ld, 1));
+    }
+    return MT_OK;
+}
+
+static mt_status store_fitted(struct mt_ctx *ctx, const struct prune *s, struct mt_model *m,
+                              const struct prune_layer *p)
 {
     struct mt_spill *spill;
 
     MT_TRY(mt_spill_begin(ctx, &spill));
-    mt_status st = mt_spill_put(ctx, spill, down, s->down, s->columns, 1);
+    mt_status st = store_spill(ctx, s, m, p, spill);
     if (st == MT_OK)
         return mt_spill_end(ctx, spill, m);
     mt_spill_free(spill);
     return st;
 }
 
-mt_status prune_store(struct mt_ctx *ctx, struct prune *s, struct mt_model *m, int layer)
+/* Rows and their biases as the source has them. */
+static mt_status store_rows(struct mt_ctx *ctx, const struct prune *s, struct mt_model *m,
+                            const struct prune_layer *p, int layer)
 {
-    struct prune_layer *p = &s->layers[layer];
     struct mt_tensor *t;
 
     if (p->dense.gate != NULL) {
@@ -167,13 +192,22 @@ mt_status prune_store(struct mt_ctx *ctx, struct prune *s, struct mt_model *m, i
     }
     MT_TRY(mt_model_need(ctx, m, p->dense.up->role, &t));
     MT_TRY(mt_recipe_gather_rows(ctx, m, t, p->dense.up, s->kept, s->keep, 1));
+    MT_TRY(store_set_input_bias(ctx, s, m, MT_ROLE_FFN_GATE, layer, p->bias_gate));
+    return store_set_input_bias(ctx, s, m, MT_ROLE_FFN_UP, layer, p->bias_up);
+}
+
+mt_status prune_store(struct mt_ctx *ctx, struct prune *s, struct mt_model *m, int layer)
+{
+    struct prune_layer *p = &s->layers[layer];
+    struct mt_tensor *t;
+
+    if (s->inner.up == NULL)
+        MT_TRY(store_rows(ctx, s, m, p, layer));
     MT_TRY(mt_model_need(ctx, m, p->dense.down->role, &t));
     if (s->down != NULL)
-        MT_TRY(store_refitted(ctx, s, m, t));
+        MT_TRY(store_fitted(ctx, s, m, p));
     else
         MT_TRY(mt_recipe_gather_cols(ctx, m, t, p->dense.down, s->kept, s->keep, 1));
-    MT_TRY(store_set_input_bias(ctx, s, m, MT_ROLE_FFN_GATE, layer, p->bias_gate));
-    MT_TRY(store_set_input_bias(ctx, s, m, MT_ROLE_FFN_UP, layer, p->bias_up));
     if (prune_adds_bias(s))
         MT_TRY(store_set_output_bias(ctx, s, m, p, layer));
     return MT_OK;
