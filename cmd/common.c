@@ -166,7 +166,10 @@ static mt_status common_data_tokenizer(struct mt_ctx *ctx, const struct mt_model
 
     for (int i = 0; st == MT_E_ABSENT && i < sources->n; i++)
         if (!mt_dataset_is_ids(sources->v[i]))
-            return st;
+            return mt_fail(ctx, st,
+                           "%s: no tokenizer.json beside the model; put one there, or give ids of "
+                           "tokens instead of text (--data FILE.u16 or .u32)",
+                           m->path);
     if (st == MT_E_ABSENT) {
         *t = NULL;
         st = MT_OK;

@@ -12,7 +12,6 @@
 #include "lib/flow/card.h"
 #include "lib/flow/walk.h"
 #include "passes/convert/method.h"
-#include "passes/lib/target_choice.h"
 #include "passes/table.h"
 
 #include <math.h>
@@ -104,6 +103,18 @@ static const struct mt_dataset *convert_data(const struct convert *c)
 
 /* ---- opening ---- */
 
+static void convert_warn_scant(struct mt_ctx *ctx, const struct convert *c)
+{
+    const struct mt_model *src = c->src;
+
+    if (src->hp.n_layers == 0 || src->ffn[0].width <= (int64_t)c->data.n_tokens)
+        return;
+    mt_log(ctx, MT_LOG_WARN,
+           "%zu token%s to calibrate on, for FFNs of %lld neurons: what is fitted to so few hardly "
+           "holds on other text; give more text, or a larger --samples",
+           c->data.n_tokens, c->data.n_tokens == 1 ? "" : "s", (long long)src->ffn[0].width);
+}
+
 static mt_status convert_open(struct mt_ctx *ctx, struct convert *c)
 {
     const struct mt_convert_given given = {.text = c->a->data->data.n > 0 || c->o->hidden != NULL,
@@ -130,6 +141,7 @@ static mt_status convert_open(struct mt_ctx *ctx, struct convert *c)
     MT_TRY(cmd_open_device(ctx, c->a, &c->dev));
     MT_TRY(cmd_open_data(ctx, c->a, c->src, &c->a->data->data, &c->data));
     c->has_data = true;
+    convert_warn_scant(ctx, c);
     if (c->profile == NULL && mt_pass_convert_ffn.profiles(c->a->pass_opts, c->src))
         MT_TRY(cmd_measure_profile(ctx, c->a, c->src, c->dev, &c->data, &c->profile));
     if (c->src->hp.both_ways && c->o->max_kl >= 0)
@@ -203,8 +215,15 @@ static mt_status convert_make_baselines(struct mt_ctx *ctx, struct convert *c,
 {
     int64_t width = cmd_baseline_width(result);
 
-    if (mt_model_first_moe(result) == NULL || width >= c->src->ffn[0].width)
+    if (mt_model_first_moe(result) == NULL)
         return MT_OK;
+    if (width >= c->src->ffn[0].width) {
+        mt_log(ctx, MT_LOG_INFO,
+               "not compared with static pruning: what acts, router included, is worth %lld "
+               "neurons, and the original has %lld",
+               (long long)width, (long long)c->src->ffn[0].width);
+        return MT_OK;
+    }
     for (int i = 0; i < CONVERT_BASELINES; i++) {
         mt_log(ctx, MT_LOG_INFO, "for comparison: the original pruned to %lld neurons by %s",
                (long long)width, convert_baselines[i]);
@@ -357,7 +376,9 @@ static int convert_rows(const struct convert *c, const char *source, const char 
 {
     int n = 0;
 
-    rows[n++] = (struct cmd_report_row){.name = source, .m = c->src};
+    /* Directories of one name do not tell which is which. */
+    rows[n++] = (struct cmd_report_row){.name = strcmp(source, result) != 0 ? source : "original",
+                                        .m = c->src};
     rows[n++] = (struct cmd_report_row){
         .name = result, .m = c->walk.plan, .r = c->n_reports > 0 ? &c->reports[0] : NULL};
     for (int i = 0; i < c->n_base && c->n_reports > 0; i++)
@@ -394,10 +415,12 @@ static mt_status convert_print(struct mt_ctx *ctx, const struct convert *c,
 {
     if (c->o->dry_run)
         MT_TRY(convert_print_plan(ctx, c));
+    if (mt_model_first_moe(c->walk.plan) == NULL)
+        printf("%lld of %lld neurons of every FFN stay\n\n", (long long)c->walk.plan->ffn[0].width,
+               (long long)c->src->ffn[0].width);
     if (c->n_reports > 0)
-        printf("%zu tokens in %zu windows%s\n\n", c->reports[0].n_tokens,
-               convert_eval_data(c)->n_windows,
-               c->has_eval ? "" : " of the text that calibrated the result");
+        cmd_report_head(c->reports[0].n_tokens, convert_eval_data(c)->n_windows,
+                        c->has_eval ? "" : " of the text that calibrated the result");
     MT_TRY(cmd_report_table(ctx, rows, n, convert_eval_data(c)));
     if (c->n_base > 0 && c->n_reports > 0) {
         struct cmd_verdict v;

@@ -171,6 +171,12 @@ static void report_domains(struct mt_ctx *ctx, struct cmd_table *t,
     }
 }
 
+void cmd_report_head(size_t n_tokens, size_t n_windows, const char *of)
+{
+    printf("%zu tokens in %zu window%s%s; KL in nats per token\n\n", n_tokens, n_windows,
+           n_windows == 1 ? "" : "s", of);
+}
+
 mt_status cmd_report_table(struct mt_ctx *ctx, const struct cmd_report_row *rows, int n,
                            const struct mt_dataset *data)
 {

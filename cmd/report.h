@@ -15,6 +15,8 @@ struct cmd_report_row {
     const struct mt_paired *paired;    /* KL less that of rows[1]; NULL: not told */
 };
 
+/* How much was measured, and the unit of KL. `of`: what to say behind the windows. */
+void cmd_report_head(size_t n_tokens, size_t n_windows, const char *of);
 /* rows[0] is the reference; at most 10 candidates. `data` names the domains. */
 MT_NODISCARD mt_status cmd_report_table(struct mt_ctx *ctx, const struct cmd_report_row *rows,
                                         int n, const struct mt_dataset *data);

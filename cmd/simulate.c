@@ -127,6 +127,9 @@ static mt_status simulate_read_cache(struct mt_ctx *ctx, struct simulate *s)
         long v = strtol(p, &end, 10);
         if (end == p || v < 1 || v > MT_ROUTER_EXPERTS_MAX || (*end != ',' && *end != '\0'))
             break;
+        if (v > n)
+            return mt_fail(ctx, MT_E_OPTION, "--cache %s: the trace has only %d experts per layer",
+                           s->o->cache, n);
         s->places[s->n_caches++] = v;
         if (*end == '\0')
             return MT_OK;
@@ -227,7 +230,7 @@ static mt_status simulate_print_orders(struct mt_ctx *ctx, const struct simulate
     cmd_table_cell(ctx, &t, "batches put together by");
     cmd_table_cell(ctx, &t, "batches");
     cmd_table_cell(ctx, &t, "experts per batch and layer");
-    cmd_table_cell(ctx, &t, "longest wait");
+    cmd_table_cell(ctx, &t, "longest wait, batches");
     for (int o = 0; o < SIMULATE_ORDERS; o++) {
         const struct mt_serve_result *r = &s->result[o];
         cmd_table_cell(ctx, &t, "%s", o == MT_SERVE_FIFO ? "arrival" : "fullest expert");

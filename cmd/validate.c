@@ -116,7 +116,7 @@ static mt_status validate_print(struct mt_ctx *ctx, const struct cmd_args *a,
         cmd_report_json(root, v->rows, v->n + 1, &v->data);
         return cmd_print_json(ctx, root);
     }
-    printf("%zu tokens in %zu windows\n\n", v->reports[0].n_tokens, v->data.n_windows);
+    cmd_report_head(v->reports[0].n_tokens, v->data.n_windows, "");
     MT_TRY(cmd_report_table(ctx, v->rows, v->n + 1, &v->data));
     for (int i = 1; i <= v->n; i++) {
         printf("\n");

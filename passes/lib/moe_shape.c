@@ -122,6 +122,23 @@ static int shape_auto_count(const struct mt_moe_shape *s)
     return s->width < MT_SHAPE_EXPERTS_ODD ? 1 : MT_SHAPE_EXPERTS_ODD;
 }
 
+/* A share that one expert already exceeds. */
+static void shape_tell_least(struct mt_ctx *ctx, const struct mt_shape_ask *ask,
+                             const struct mt_moe_shape *s)
+{
+    double one = 100 * (double)s->expert_width / (double)s->width;
+    double got = one * (s->k + s->n_shared);
+
+    if (s->own_widths || s->copies > 0 || s->k > 1 || strchr(ask->active, '%') == NULL ||
+        got <= strtod(ask->active, NULL) + one)
+        return;
+    mt_log(ctx, MT_LOG_WARN,
+           "--active %s: one routed expert%s is the least that can act, %.1f %% of the width; take "
+           "more experts%s",
+           ask->active, s->n_shared > 0 ? " beside the shared" : "", got,
+           s->n_shared > 0 ? " or fewer shared ones" : "");
+}
+
 void mt_moe_shape_tell(struct mt_ctx *ctx, const struct mt_shape_ask *ask,
                        const struct mt_moe_shape *s)
 {
@@ -139,6 +156,7 @@ void mt_moe_shape_tell(struct mt_ctx *ctx, const struct mt_shape_ask *ask,
     if (s->zero_biases)
         mt_log(ctx, MT_LOG_INFO, "%s wants biases on q, k and v: zeros are written",
                s->target->family);
+    shape_tell_least(ctx, ask, s);
     if (s->own_widths || (s->expert_width % MT_SHAPE_BLOCK == 0 && padding == 0))
         return;
     int better = ask->experts == 0 || s->copies > 0 ? 0 : shape_better_count(s);

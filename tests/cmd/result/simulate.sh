@@ -16,6 +16,7 @@ fails 1 '*exists*' moetool eval moe "${HELD[@]}" --trace routes.jsonl
 fails 2 '*no such layer*' moetool simulate routes.jsonl --by-layer 9
 fails 2 '*--window*less than a batch*' moetool simulate routes.jsonl --window 3
 fails 2 '*--cache*' moetool simulate routes.jsonl --cache 0
+fails 2 '*--cache 17: the trace has only 16 experts per layer' moetool simulate routes.jsonl --cache 17
 fails 2 '*no routers*' moetool eval "$DENSE" "${HELD[@]}" --trace dense.jsonl
 nothing_at dense.jsonl
 echo '{"experts": [[1], [x]]}' >bad.jsonl

@@ -19,3 +19,17 @@ fails 2 "*--refit down is fitted to text: *--data" moetool convert absent -o y -
 fails 2 "*--moves: nothing is fitted without text: *--data" moetool convert absent -o y --moves 3
 fails 2 "*--select obs looks at *--select magnitude" moetool convert absent -o y --method prune-baseline
 nothing_at y
+# Masks are refused before the model has run over the text that makes them.
+fails 2 "*--method readme makes an expert of each domain of text and was given one: *" \
+    moetool convert "$DENSE" -o y --method readme "${CALIB[@]}"
+expect test "$(grep -c measuring err.txt)" -eq 0
+fails 1 "*olmoe cannot hold *" moetool convert "$DENSE" -o y --method readme --arch olmoe --data "a=$SHIPPED/text/math.calib.jsonl" "${CALIB[@]}"
+expect test "$(grep -c measuring err.txt)" -eq 0
+# A share of the width that one expert already exceeds is told.
+moetool convert "$DENSE" -o z --active 1% 2>err.txt >/dev/null
+expect grep -q '^warning: --active 1%: one routed expert beside the shared is the least that can act, 6.2 % of the width' err.txt
+# So is too little text.
+echo '{"text": "One day"}' >few.jsonl
+moetool convert "$DENSE" -o z --force --data few.jsonl 2>err.txt >out.txt
+expect grep -q '^warning: [0-9]* tokens to calibrate on, for FFNs of 1024 neurons' err.txt
+expect grep -q '^warning: refits: too few tokens to hold some out' err.txt
