@@ -60,18 +60,6 @@ bool convert_stays_dense(const struct convert *s, int layer)
     return s->dense_layers != NULL && s->dense_layers[layer];
 }
 
-/* ReLUs leave experts with norms near zero, whose logarithms would be all that a fit sees. */
-static enum mt_router_labels convert_choose_labels(const struct convert *s,
-                                                   const struct mt_model *src)
-{
-    bool relu =
-        src->hp.n_layers > 0 && (src->ffn[0].act == MT_ACT_RELU || src->ffn[0].act == MT_ACT_RELU2);
-
-    if (s->o.labels > 0)
-        return (enum mt_router_labels)(s->o.labels - 1);
-    return relu ? MT_LABELS_MEMBERSHIP : (enum mt_router_labels)s->method->labels;
-}
-
 static int convert_part_rounds(int (*rounds)(const struct mt_convert_at *),
                                const struct mt_convert_at *at)
 {
@@ -147,7 +135,7 @@ static mt_status convert_setup(struct mt_ctx *ctx, struct convert *s, const stru
 
     s->at = (struct mt_convert_at){.o = &s->o, .src = src, .shape = p};
     s->method = mt_convert_method_asked(&s->o);
-    s->at.labels = convert_choose_labels(s, src);
+    s->at.labels = (enum mt_router_labels)(s->o.labels > 0 ? s->o.labels - 1 : s->method->labels);
     if (src->n_siblings > 0 && strcmp(s->method->name, "upcycle") != 0)
         return mt_fail(ctx, MT_E_OPTION,
                        "--from: only --method upcycle makes experts of several models");

@@ -49,7 +49,7 @@ mt_status convert_near_solve(struct mt_ctx *ctx, struct convert *s)
     if (!mt_router_fit_finite(s->near_fit))
         return mt_fail(ctx, MT_E_NUMERIC,
                        "activations are NaN or infinite, so no router can be fitted");
-    MT_TRY(mt_router_fit_solve(ctx, s->near_fit, s->routing.w));
+    MT_TRY(mt_router_fit_solve(ctx, s->near_fit, MT_ROUTER_FIT_LAMBDA, s->routing.w));
     const struct mt_router_form linear = convert_stored_form(s);
     return mt_router_probe_agree(ctx, s->probe, &s->routing.form, &linear,
                                  &s->numbers[s->at.layer].near);

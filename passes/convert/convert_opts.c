@@ -16,7 +16,7 @@ static const char *const convert_partition_names[] = {"auto",
 /* enum mt_convert_importance */
 static const char *const convert_importance_names[] = {"activation", "output", NULL};
 /* 1 + enum mt_router_labels */
-static const char *const convert_label_names[] = {"auto", "membership", "lognorm", NULL};
+static const char *const convert_label_names[] = {"auto", "membership", "lognorm", "soft", NULL};
 
 /* enum mt_convert_scale */
 static const char *const convert_scale_names[] = {"auto", "unit", "E/k", NULL};
@@ -61,8 +61,11 @@ const struct mt_opt mt_convert_opt_table[] = {
     MT_OPT_ENUM(struct mt_convert_opts, router, "router", 0, "HOW", "auto", mt_convert_router_names,
                 "how routers are made; auto: ridge with --data, else centroid; zero when all act"),
     MT_OPT_ENUM(struct mt_convert_opts, labels, "labels", 0, "HOW", "auto", convert_label_names,
-                "what the ridge router learns about the contribution norms; auto: lognorm for "
-                "method best where no ReLU makes zeros, else membership"),
+                "what the ridge router learns about the contribution norms; auto: soft for method "
+                "best, else membership"),
+    MT_OPT_NUM(struct mt_convert_opts, router_lambda, "router-lambda", 0, "L", "0.1", 0, 1e3,
+               "how much the regressions of router ridge and of method best shrink: L "
+               "times the mean square of an input"),
     MT_OPT_INT(struct mt_convert_opts, moves, "moves", 0, "N", "2", 0, 16,
                "how often method best fits a router and moves neurons to the experts that are "
                "chosen when they matter"),

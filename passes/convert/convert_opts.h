@@ -24,6 +24,7 @@ struct mt_convert_opts {
     int importance;              /* enum mt_convert_importance */
     int labels;                  /* 0: auto; 1 + enum mt_router_labels */
     int64_t moves;               /* of method best */
+    double router_lambda;        /* of ridge regressions that make linear routers */
     int64_t copies, granularity; /* of methods dino and upcycle; 0: auto */
     double noise;                /* of router tied */
     int out_bias;                /* 0: once in the layer; 1: in each expert */

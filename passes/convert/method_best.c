@@ -93,7 +93,7 @@ static mt_status best_solve_router(struct mt_ctx *ctx, const struct mt_convert_a
 
     MT_TRY(mt_alloc(ctx, (size_t)p->n_experts, (size_t)p->hidden * sizeof(float), "router",
                     &s->router));
-    MT_TRY(mt_router_fit_solve(ctx, s->fit, s->router));
+    MT_TRY(mt_router_fit_solve(ctx, s->fit, at->o->router_lambda, s->router));
     mt_router_fit_free(s->fit);
     mt_expert_norms_free(s->norms);
     s->fit = NULL;
@@ -256,7 +256,7 @@ const struct mt_convert_method mt_convert_method_best = {
         "do better than few large ones. Without --data it groups by weights, as partition.",
     .router = "ridge",
     .refit = "down",
-    .labels = MT_LABELS_LOGNORM,
+    .labels = MT_LABELS_SOFT,
     .needs = MT_NEED_INPUTS | MT_NEED_HIDDEN,
     .rounds = best_rounds,
     .memory = best_memory,

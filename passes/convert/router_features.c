@@ -118,7 +118,7 @@ static mt_status features_make(struct mt_ctx *ctx, const struct mt_convert_at *a
                        "activations are NaN or infinite, so no router can be fitted");
     MT_TRY(
         mt_alloc(ctx, (size_t)at->shape->n_experts, (size_t)width * sizeof(*all), "router", &all));
-    mt_status st = mt_router_fit_solve(ctx, s->fit, all);
+    mt_status st = mt_router_fit_solve(ctx, s->fit, MT_ROUTER_FIT_LAMBDA, all);
     for (int e = 0; st == MT_OK && e < at->shape->n_experts; e++) {
         memcpy(out->form.w + e * FEATURES, all + e * width, FEATURES * sizeof(float));
         memcpy(out->form.skip + e * s->d, all + e * width + FEATURES, (size_t)s->d * sizeof(float));

@@ -155,7 +155,7 @@ static mt_status overlap_make(struct mt_ctx *ctx, const struct mt_convert_at *at
         return mt_fail(ctx, MT_E_NUMERIC,
                        "activations are NaN or infinite, so no router can be fitted; use --router "
                        "centroid");
-    return mt_router_fit_solve(ctx, s->fit, out->w);
+    return mt_router_fit_solve(ctx, s->fit, MT_ROUTER_FIT_LAMBDA, out->w);
 }
 
 static void overlap_end(void *state)

@@ -46,7 +46,7 @@ static mt_status ridge_make(struct mt_ctx *ctx, const struct mt_convert_at *at, 
     bool finite = mt_router_fit_finite(state);
 
     if (finite)
-        MT_TRY(mt_router_fit_solve(ctx, state, out->w));
+        MT_TRY(mt_router_fit_solve(ctx, state, at->o->router_lambda, out->w));
     for (int64_t i = 0; finite && i < at->shape->n_experts * at->shape->hidden; i++)
         finite = isfinite(out->w[i]);
     if (finite)

@@ -40,26 +40,54 @@ void mt_top_k(const float *v, int n, int k, int32_t *idx)
     }
 }
 
+/* Rank by counting: no scratch, and ties go to the lowest index. */
+static int fit_rank(const float *norms, int n, int e)
+{
+    int before = 0;
+
+    for (int o = 0; o < n; o++)
+        before += norms[o] > norms[e] || (o < e && norms[o] == norms[e]);
+    return before;
+}
+
+static void fit_label_logs(const float *norms, int n, float *label)
+{
+    double sum = 0;
+
+    for (int e = 0; e < n; e++)
+        sum += (double)norms[e];
+    double eps = 1e-3 * sum / n + 1e-30;
+    for (int e = 0; e < n; e++)
+        label[e] = (float)log((double)norms[e] + eps);
+}
+
+static void fit_label_soft(const float *norms, int n, int k, float *label)
+{
+    double in = 0, out = 0;
+
+    for (int e = 0; e < n; e++) {
+        int rank = fit_rank(norms, n, e);
+        in = rank == k - 1 ? (double)norms[e] : in;
+        out = rank == k ? (double)norms[e] : out;
+    }
+    double cut = sqrt(in * out) + 1e-30; /* all are in, or the rest are zero: whatever is not is */
+    for (int e = 0; e < n; e++) {
+        double ratio = (double)norms[e] > 0 ? cut / (double)norms[e] : INFINITY;
+        label[e] = (float)(1 / (1 + ratio * ratio * ratio));
+    }
+}
+
 void mt_router_label(enum mt_router_labels kind, const float *norms, int n, int k, float *label)
 {
     double mean = 0;
 
-    if (kind == MT_LABELS_MEMBERSHIP) {
-        /* Rank by counting: no scratch, and ties go to the lowest index. */
-        for (int e = 0; e < n; e++) {
-            int before = 0;
-            for (int o = 0; o < n; o++)
-                before += norms[o] > norms[e] || (o < e && norms[o] == norms[e]);
-            label[e] = before < k ? 1 : 0;
-        }
-    } else {
-        double sum = 0;
+    if (kind == MT_LABELS_LOGNORM)
+        fit_label_logs(norms, n, label);
+    else if (kind == MT_LABELS_SOFT)
+        fit_label_soft(norms, n, k, label);
+    else
         for (int e = 0; e < n; e++)
-            sum += (double)norms[e];
-        double eps = 1e-3 * sum / n + 1e-30;
-        for (int e = 0; e < n; e++)
-            label[e] = (float)log((double)norms[e] + eps);
-    }
+            label[e] = fit_rank(norms, n, e) < k ? 1 : 0;
     for (int e = 0; e < n; e++)
         mean += (double)label[e];
     mean /= n;
@@ -178,16 +206,16 @@ bool mt_router_fit_finite(const struct mt_router_fit *f)
     return finite;
 }
 
-mt_status mt_router_fit_solve(struct mt_ctx *ctx, struct mt_router_fit *f, float *router)
+mt_status mt_router_fit_solve(struct mt_ctx *ctx, struct mt_router_fit *f, double lambda,
+                              float *router)
 {
     double diagonal = 0;
 
     for (int64_t i = 0; i < f->d; i++)
         diagonal += f->gram[i * f->d + i];
-    MT_TRY(mt_wrap(ctx,
-                   mt_ridge_solve(ctx, f->d, f->n, f->gram,
-                                  MT_ROUTER_FIT_LAMBDA * diagonal / (double)f->d, f->cross),
-                   "router fit"));
+    MT_TRY(mt_wrap(
+        ctx, mt_ridge_solve(ctx, f->d, f->n, f->gram, lambda * diagonal / (double)f->d, f->cross),
+        "router fit"));
     for (int e = 0; e < f->n; e++)
         for (int64_t i = 0; i < f->d; i++)
             router[e * f->d + i] = (float)f->cross[i * f->n + e];

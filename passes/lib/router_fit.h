@@ -19,9 +19,12 @@
 enum mt_router_labels {
     MT_LABELS_MEMBERSHIP, /* 1 for the k largest norms, else 0 */
     MT_LABELS_LOGNORM,    /* log(norm + 1e-3 * the token's mean norm) */
+    MT_LABELS_SOFT,       /* the logistic function of 3 log(norm / cut), where cut is the geometric
+                             mean of the last norm that is in and the first that is out: membership
+                             that tells clear cases from close ones, and norms of zero are harmless */
 };
 
-#define MT_ROUTER_FIT_LAMBDA 1e-3 /* times the mean diagonal of X^T X */
+#define MT_ROUTER_FIT_LAMBDA 1e-3 /* of best_conversion; times the mean diagonal of X^T X */
 
 /* The k largest of v[n], largest first; ties to the lowest index. */
 void mt_top_k(const float *v, int n, int k, int32_t *idx);
@@ -46,9 +49,10 @@ MT_NODISCARD mt_status mt_router_fit_add(struct mt_ctx *ctx, struct mt_router_fi
                                          const float *x, const float *norms);
 /* False once an input or a norm was NaN or infinite, or sums overflowed: there is no fit then. */
 bool mt_router_fit_finite(const struct mt_router_fit *f);
-/* router[n, d], not flattened. Uses the accumulated matrices up: call once. */
+/* router[n, d], not flattened; lambda times the mean diagonal of X^T X shrinks it. Uses the
+ * accumulated matrices up: call once. */
 MT_NODISCARD mt_status mt_router_fit_solve(struct mt_ctx *ctx, struct mt_router_fit *f,
-                                           float *router);
+                                           double lambda, float *router);
 
 /* The rigorous bound on any |logit| of router[n, d] for inputs that left an RMS norm with gains
  * gamma[d]: such an input is gamma times a vector of length <= sqrt(d). */

@@ -56,6 +56,39 @@ T_TEST(log_labels_are_centred_logarithms)
         T_NEAR(t, label[e], want[e] - mean, 1e-6);
 }
 
+static double logistic_of_cubes(double norm, double cut)
+{
+    return 1 / (1 + pow(cut / norm, 3));
+}
+
+/* Between 4 and 1 the cut is at 2: far from it labels are membership, near it they are not. */
+T_TEST(soft_labels_are_logistic_about_the_cut)
+{
+    const float norms[] = {1, 4, 16, 0};
+    double want[4] = {logistic_of_cubes(1, 2), logistic_of_cubes(4, 2), logistic_of_cubes(16, 2),
+                      0};
+    double mean = (want[0] + want[1] + want[2]) / 4;
+    float label[4];
+
+    mt_router_label(MT_LABELS_SOFT, norms, 4, 2, label);
+    for (int e = 0; e < 4; e++)
+        T_NEAR(t, label[e], want[e] - mean, 1e-6);
+}
+
+/* A ReLU may silence all experts of a token, or all but fewer than k. */
+T_TEST(soft_labels_of_silent_experts_are_membership)
+{
+    static const float cases[][4] = {{0, 0, 0, 0}, {0, 3, 0, 0}, {2, 3, 0, 0}, {1, 3, 2, 7}};
+    static const int in[] = {0, 1, 2, 4}, k[] = {2, 2, 2, 4};
+    float label[4];
+
+    for (size_t i = 0; i < 4; i++) {
+        mt_router_label(MT_LABELS_SOFT, cases[i], 4, k[i], label);
+        for (int e = 0; e < 4; e++)
+            T_NEAR(t, label[e], (cases[i][e] > 0 ? 1 : 0) - in[i] / 4.0, 1e-6);
+    }
+}
+
 /* One feature, two experts, three tokens: everything by hand. Labels of expert 0 are 1/2, 1/2,
  * -1/2; X'X = 1 + 4 + 1; X'L = 1/2 + 1 + 1/2; lambda = 6e-3. */
 T_TEST(a_tiny_ridge_equals_the_hand_computed_one)
@@ -66,7 +99,7 @@ T_TEST(a_tiny_ridge_equals_the_hand_computed_one)
 
     T_OK(t, mt_router_fit_create(&t->ctx, 1, 2, 1, MT_LABELS_MEMBERSHIP, &f));
     T_OK(t, mt_router_fit_add(&t->ctx, f, 3, x, norms));
-    T_OK(t, mt_router_fit_solve(&t->ctx, f, router));
+    T_OK(t, mt_router_fit_solve(&t->ctx, f, 1e-3, router));
     T_NEAR(t, router[0], 2 / 6.006, 1e-7);
     T_NEAR(t, router[1], -2 / 6.006, 1e-7);
     mt_router_fit_free(f);

@@ -39,7 +39,7 @@ static mt_status fit_counts(struct t *t, const struct planted *p, int64_t keep, 
         st = mt_router_fit_add(&t->ctx, fit, m, p->x + at * PLANTED_HIDDEN, counts);
     }
     if (st == MT_OK)
-        st = mt_router_fit_solve(&t->ctx, fit, w);
+        st = mt_router_fit_solve(&t->ctx, fit, MT_ROUTER_FIT_LAMBDA, w);
     mt_router_fit_free(fit);
     free(counts);
     return st;

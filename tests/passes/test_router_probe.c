@@ -80,7 +80,7 @@ static mt_status fit_planted(struct mt_ctx *ctx, enum mt_router_labels labels, i
             mt_router_probe_add(p, m, at, x + at * D, norms + at * N);
     }
     if (st == MT_OK)
-        st = mt_router_fit_solve(ctx, f, router);
+        st = mt_router_fit_solve(ctx, f, MT_ROUTER_FIT_LAMBDA, router);
     if (st == MT_OK)
         st = mt_router_probe_measure(ctx, p, mt_target_find("mixtral"), LINEAR(N, D, router), NULL,
                                      q);
