@@ -364,6 +364,7 @@ static mt_status convert_decide(struct mt_ctx *ctx, struct convert *s)
     const struct mt_split *split = s->at.split = s->division.split;
     s->at.representative = s->division.representative;
     s->at.weight = s->division.weight;
+    s->at.scale = s->division.scale;
     mt_split_checksum(split, out->lists);
     out->shared = mt_split_shared_width(split);
     out->shared_by = s->division.shared_by;

@@ -20,7 +20,7 @@ static const char *const convert_label_names[] = {"auto", "membership", "lognorm
 
 /* enum mt_convert_scale */
 static const char *const convert_scale_names[] = {"auto", "unit", "E/k", NULL};
-static const char *const convert_pa_target_names[] = {"k-hot", "soft", NULL};
+static const char *const convert_pa_target_names[] = {"k-hot", "soft", "subset", NULL};
 static const char *const convert_pa_kl_names[] = {"router-first", "target-first", NULL};
 
 /* enum mt_convert_cover */
@@ -102,10 +102,11 @@ const struct mt_opt mt_convert_opt_table[] = {
                "rows of router spectral for each expert and side; no more than the expert's width"),
     MT_OPT_NUM(struct mt_convert_opts, pa_temp, "pa-temp", 0, "T", "1", 1e-3, 1e3,
                "temperature of the targets of routers pa and contribution"),
-    MT_OPT_ENUM(struct mt_convert_opts, pa_targets, "pa-targets", 0, "HOW", "k-hot",
-                convert_pa_target_names,
-                "their targets: softmax of the k best experts' indicator, or of the scores "
-                "themselves"),
+    MT_OPT_ENUM(
+        struct mt_convert_opts, pa_targets, "pa-targets", 0, "HOW", "k-hot",
+        convert_pa_target_names,
+        "their targets: softmax of the k best experts' indicator, of the scores themselves, "
+        "or of the indicator of the k that together come nearest to the output"),
     MT_OPT_ENUM(struct mt_convert_opts, pa_kl, "pa-kl", 0, "HOW", "router-first",
                 convert_pa_kl_names, "their divergence: KL(router || target), or the reverse"),
     MT_OPT_ENUM(struct mt_convert_opts, select, "select", 0, "HOW", "obs", mt_convert_select_names,

@@ -36,7 +36,7 @@ struct mt_convert_opts {
     int scale;                   /* enum mt_convert_scale */
     int64_t router_rank;         /* of router spectral */
     double pa_temp;
-    int pa_targets; /* 0: k-hot; 1: soft */
+    int pa_targets; /* 0: k-hot; 1: soft; 2: subset */
     int pa_kl;      /* 0: the router first; 1: the target first */
     int arch;       /* index into mt_convert_arch_names */
 

@@ -24,5 +24,5 @@ extern const struct mt_divider mt_divider_coactivation, mt_divider_importance,
 
 /* The one that --partition asks for; NULL: none is needed. */
 const struct mt_divider *mt_divider_asked(const struct mt_convert_opts *o);
-#define MT_DIVIDER_NEEDS (MT_NEED_INPUTS | MT_NEED_HIDDEN | MT_NEED_OUTPUT)
+#define MT_DIVIDER_NEEDS (MT_NEED_INPUTS | MT_NEED_HIDDEN)
 #endif

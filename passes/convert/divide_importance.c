@@ -29,7 +29,7 @@ struct worth {
     int64_t *tokens;                /* [n] */
     double *reach;                  /* [width] ||v_j|| */
     float *x, *score;               /* of a block: [m, d] of length 1, [m, n] */
-    float *down, *vy;               /* --importance output: [d, width]; [m, width] v_j.y */
+    float *down, *y, *vy;           /* --importance output: [d, width]; [m, d]; [m, width] v_j.y */
 };
 
 static bool worth_by_output(const struct mt_convert_at *at)
@@ -45,7 +45,7 @@ static uint64_t worth_memory(const struct mt_convert_at *at)
     uint64_t sums = n * w * 12 + w * 40 + m * (d + n) * 4;
 
     if (worth_by_output(at))
-        sums += (d + m) * w * 4;
+        sums += (d + m) * w * 4 + m * d * 4;
     return groups + sums + n * (uint64_t)at->shape->expert_width * 8;
 }
 
@@ -72,6 +72,7 @@ static mt_status worth_begin(struct mt_ctx *ctx, const struct mt_convert_at *at,
     if (!worth_by_output(at))
         return MT_OK;
     MT_TRY(mt_tensor_load_f32(ctx, at->dense->down, &s->down));
+    MT_TRY(mt_alloc(ctx, m, d * sizeof(*s->y), "importance", &s->y));
     return mt_alloc(ctx, m, w * sizeof(*s->vy), "importance", &s->vy);
 }
 
@@ -152,8 +153,11 @@ static mt_status worth_observe(struct mt_ctx *ctx, const struct mt_convert_at *a
     if (s->mean == NULL)
         MT_TRY(worth_group(ctx, at, s));
     MT_TRY(worth_near(ctx, s, ob->m, ob->x));
-    if (s->vy != NULL)
-        MT_TRY(mt_gemm_nn(ctx, ob->m, w, d, 1, ob->y, d, s->down, w, 0, s->vy, w));
+    /* What down_proj gives, without bias and before any norm or scale behind it. */
+    if (s->vy != NULL) {
+        MT_TRY(mt_gemm_nt(ctx, ob->m, d, w, 1, ob->h, w, s->down, w, 0, s->y, d));
+        MT_TRY(mt_gemm_nn(ctx, ob->m, w, d, 1, s->y, d, s->down, w, 0, s->vy, w));
+    }
     for (int64_t t = 0; t < ob->m; t++) {
         int kind = 0;
         for (int e = 1; e < s->n; e++)
@@ -247,6 +251,7 @@ static void worth_end(void *state)
         mt_free(s->x);
         mt_free(s->score);
         mt_free(s->down);
+        mt_free(s->y);
         mt_free(s->vy);
     }
     mt_free(s);

@@ -44,6 +44,7 @@ struct mt_convert_at {
     const struct mt_split *split;  /* from `decide` on */
     const int32_t *representative; /* from `decide` on; NULL: the method names none */
     const float *weight;           /* from `decide` on; of mt_convert_division */
+    const float *scale;            /* likewise */
     const float *router;           /* [E, hidden], from `make` on, as it will be stored; NULL: it is
                                       not linear */
     const float *router_bias;      /* [E], selection only; NULL: none */

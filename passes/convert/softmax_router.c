@@ -2,9 +2,12 @@
 
 #include "kernels/linalg.h"
 #include "lib/base/mem.h"
+#include "passes/convert/subset_labels.h"
 #include "passes/lib/softmax_fit.h"
 
 #include <math.h>
+
+enum softmax_targets { SOFTMAX_K_HOT, SOFTMAX_SOFT, SOFTMAX_SUBSET }; /* --pa-targets */
 
 struct softmax_router {
     bool prior; /* Prior-Approximate labels; else contributions */
@@ -14,6 +17,11 @@ struct softmax_router {
     float *score;  /* [E] the higher the better */
     float *target; /* [E] */
     int32_t *best; /* [E] */
+
+    struct mt_subset_labels subset; /* SOFTMAX_SUBSET alone, as the rest */
+    int64_t row[MT_SUBSET_TOKENS];  /* tokens of the block that wait for their labels */
+    int64_t waiting;
+    float *labels; /* [MT_SUBSET_TOKENS, E] */
 };
 
 int mt_softmax_router_rounds(const struct mt_convert_at *at)
@@ -28,6 +36,8 @@ uint64_t mt_softmax_router_memory(const struct mt_convert_at *at, bool prior)
              w = (uint64_t)at->shape->width;
     uint64_t fit = mt_softmax_fit_bytes(d, n) + mt_router_sample_bytes(d, n);
 
+    if (at->o->pa_targets == SOFTMAX_SUBSET)
+        return fit + mt_subset_labels_bytes(at);
     return fit + (prior ? (w * d + MT_OBSERVE_TOKENS_MAX * (w + d)) * sizeof(float) : 0);
 }
 
@@ -39,13 +49,17 @@ mt_status mt_softmax_router_begin(struct mt_ctx *ctx, const struct mt_convert_at
 
     MT_TRY(mt_alloc0(ctx, 1, sizeof(*s), "router fit", &s));
     *state = s;
-    s->prior = prior;
+    s->prior = prior && at->o->pa_targets != SOFTMAX_SUBSET;
     MT_TRY(
         mt_router_sample_open(ctx, at->shape->hidden, at->shape->n_experts, n_tokens, &s->sample));
     MT_TRY(mt_alloc(ctx, n, sizeof(float), "router fit", &s->score));
     MT_TRY(mt_alloc(ctx, n, sizeof(float), "router fit", &s->target));
     MT_TRY(mt_alloc(ctx, n, sizeof(int32_t), "router fit", &s->best));
-    if (!prior)
+    if (at->o->pa_targets == SOFTMAX_SUBSET) {
+        MT_TRY(mt_alloc(ctx, MT_SUBSET_TOKENS, n * sizeof(float), "router fit", &s->labels));
+        return mt_subset_labels_open(ctx, at, &s->subset);
+    }
+    if (!s->prior)
         return MT_OK;
     MT_TRY(mt_tensor_load_f32(ctx, at->dense->down, &s->down));
     MT_TRY(mt_alloc(ctx, MT_OBSERVE_TOKENS_MAX, d * sizeof(float), "router fit", &s->y));
@@ -75,6 +89,40 @@ static void softmax_router_scores(const struct softmax_router *s, const struct m
     }
 }
 
+static void softmax_router_add(struct softmax_router *s, const struct mt_convert_at *at,
+                               const float *score, const float *x)
+{
+    mt_softmax_target(score, at->shape->n_experts, at->shape->k, at->o->pa_targets == SOFTMAX_SOFT,
+                      at->o->pa_temp, s->best, s->target);
+    mt_router_sample_add(&s->sample, x, s->target);
+}
+
+/* Labels of the tokens that wait. */
+static mt_status softmax_router_flush(struct mt_ctx *ctx, const struct mt_convert_at *at,
+                                      struct softmax_router *s, const struct mt_observation *ob)
+{
+    int64_t m = s->waiting, n = at->shape->n_experts;
+
+    s->waiting = 0;
+    MT_TRY(mt_subset_labels_run(ctx, at, &s->subset, ob->h, s->row, m, s->labels));
+    for (int64_t i = 0; i < m; i++)
+        softmax_router_add(s, at, s->labels + i * n, ob->x + s->row[i] * at->shape->hidden);
+    return MT_OK;
+}
+
+static mt_status softmax_router_subsets(struct mt_ctx *ctx, const struct mt_convert_at *at,
+                                        struct softmax_router *s, const struct mt_observation *ob)
+{
+    for (int64_t t = 0; t < ob->m; t++) {
+        if (!mt_router_sample_wants(&s->sample, ob->token0 + t))
+            continue;
+        s->row[s->waiting++] = t;
+        if (s->waiting == MT_SUBSET_TOKENS)
+            MT_TRY(softmax_router_flush(ctx, at, s, ob));
+    }
+    return s->waiting > 0 ? softmax_router_flush(ctx, at, s, ob) : MT_OK;
+}
+
 mt_status mt_softmax_router_observe(struct mt_ctx *ctx, const struct mt_convert_at *at, void *state,
                                     const struct mt_observation *ob, const float *norms)
 {
@@ -82,6 +130,8 @@ mt_status mt_softmax_router_observe(struct mt_ctx *ctx, const struct mt_convert_
     int n = at->shape->n_experts;
     struct softmax_router *s = state;
 
+    if (s->labels != NULL)
+        return softmax_router_subsets(ctx, at, s, ob);
     if (s->prior) {
         MT_TRY(mt_gemm_nt(ctx, ob->m, d, w, 1, ob->h, w, s->down, w, 0, s->y, d));
         MT_TRY(mt_gemm_nn(ctx, ob->m, w, d, 1, s->y, d, s->down, w, 0, s->vy, w));
@@ -90,9 +140,7 @@ mt_status mt_softmax_router_observe(struct mt_ctx *ctx, const struct mt_convert_
         if (!mt_router_sample_wants(&s->sample, ob->token0 + t))
             continue;
         softmax_router_scores(s, at, ob->h + t * w, s->prior ? s->vy + t * w : NULL, norms + t * n);
-        mt_softmax_target(s->score, n, at->shape->k, at->o->pa_targets == 1, at->o->pa_temp,
-                          s->best, s->target);
-        mt_router_sample_add(&s->sample, ob->x + t * d, s->target);
+        softmax_router_add(s, at, s->score, ob->x + t * d);
     }
     return MT_OK;
 }
@@ -101,13 +149,16 @@ mt_status mt_softmax_router_make(struct mt_ctx *ctx, const struct mt_convert_at 
                                  struct mt_convert_routing *out)
 {
     struct softmax_router *s = state;
+    /* Where the target has no place for intercepts, weights must do without. */
+    bool bias = at->shape->use.rule.has_bias;
     double before, after;
 
-    MT_TRY(mt_softmax_fit(ctx, &s->sample, at->o->pa_kl == 1, out->w, out->bias, &before, &after));
+    MT_TRY(mt_softmax_fit(ctx, &s->sample, at->o->pa_kl == 1, out->w, bias ? out->bias : NULL,
+                          &before, &after));
     if (!isfinite(before) || !isfinite(after))
         return mt_fail(ctx, MT_E_NUMERIC,
                        "activations are NaN or infinite, so no router can be fitted");
-    out->has_bias = true;
+    out->has_bias = bias;
     mt_log(ctx, MT_LOG_INFO, "layer %d: the router's divergence falls from %.4f to %.4f", at->layer,
            before, after);
     return MT_OK;
@@ -125,6 +176,8 @@ void mt_softmax_router_end(void *state)
         mt_free(s->score);
         mt_free(s->target);
         mt_free(s->best);
+        mt_subset_labels_close(&s->subset);
+        mt_free(s->labels);
     }
     mt_free(s);
 }

@@ -17,7 +17,7 @@
 /* Weights, their moments and a batch's products. */
 struct fit_run {
     struct mt_router_sample *f;
-    bool teacher_first;
+    bool teacher_first, intercept;
     float *w;         /* [n, d + 1]: the last column is b */
     double *grad;     /* likewise */
     float *x, *p, *q; /* of the batch: [FIT_BATCH, d + 1], [FIT_BATCH, n] twice */
@@ -97,7 +97,7 @@ static void fit_slope(const struct fit_run *r, int64_t m)
     }
 }
 
-/* Inputs of the batch with a column of ones, so that b is a column of w. */
+/* Inputs of the batch with a column of ones, so that b is a column of w; of zeros without b. */
 static void fit_gather(struct fit_run *r, int64_t at, int64_t m)
 {
     const struct mt_router_sample *f = r->f;
@@ -105,7 +105,7 @@ static void fit_gather(struct fit_run *r, int64_t at, int64_t m)
     for (int64_t t = 0; t < m; t++) {
         int64_t from = f->order[at + t];
         memcpy(r->x + t * (f->d + 1), f->x + from * f->d, (size_t)f->d * sizeof(float));
-        r->x[t * (f->d + 1) + f->d] = 1;
+        r->x[t * (f->d + 1) + f->d] = r->intercept ? 1 : 0;
         memcpy(r->q + t * f->n, f->q + from * f->n, (size_t)f->n * sizeof(float));
     }
 }
@@ -183,12 +183,13 @@ static mt_status fit_room(struct mt_ctx *ctx, struct fit_run *r)
 mt_status mt_softmax_fit(struct mt_ctx *ctx, struct mt_router_sample *f, bool teacher_first,
                          float *w, float *b, double *before, double *after)
 {
-    struct fit_run r = {.f = f, .teacher_first = teacher_first};
+    struct fit_run r = {.f = f, .teacher_first = teacher_first, .intercept = b != NULL};
     int64_t k = f->d + 1;
 
     *before = *after = 0;
     memset(w, 0, (size_t)f->n * (size_t)f->d * sizeof(*w));
-    memset(b, 0, (size_t)f->n * sizeof(*b));
+    if (b != NULL)
+        memset(b, 0, (size_t)f->n * sizeof(*b));
     if (f->tokens == 0)
         return MT_OK;
     float scale = mt_router_sample_scale(f);
@@ -203,7 +204,8 @@ mt_status mt_softmax_fit(struct mt_ctx *ctx, struct mt_router_sample *f, bool te
         for (int e = 0; e < f->n; e++) {
             for (int64_t i = 0; i < f->d; i++)
                 w[e * f->d + i] = r.w[e * k + i] * scale;
-            b[e] = r.w[e * k + f->d];
+            if (b != NULL)
+                b[e] = r.w[e * k + f->d];
         }
     } else {
         *after = *before;

@@ -17,9 +17,9 @@
 
 uint64_t mt_softmax_fit_bytes(uint64_t d, uint64_t n);
 
-/* w[n, d] and b[n]; the sample's inputs are scaled and its order is shuffled. *before and *after:
- * the mean divergence with zeros and in the end; a fit that is no better than zeros gives zeros.
- * `teacher_first`: KL(q || p). */
+/* w[n, d] and b[n], or without intercept when b is NULL; the sample's inputs are scaled and its
+ * order is shuffled. *before and *after: the mean divergence with zeros and in the end; a fit that
+ * is no better than zeros gives zeros. `teacher_first`: KL(q || p). */
 MT_NODISCARD mt_status mt_softmax_fit(struct mt_ctx *ctx, struct mt_router_sample *f,
                                       bool teacher_first, float *w, float *b, double *before,
                                       double *after);

@@ -80,8 +80,33 @@ T_TEST(targets_that_can_be_met_are_met)
     }
 }
 
+/* One target for every input: an intercept alone gives it, and without one nothing does. */
+T_TEST(without_intercept_nothing_stands_for_one)
+{
+    enum { T = 8000, D = 8, N = 4 };
+    struct mt_router_sample f;
+    struct mt_rng r;
+
+    for (int with = 0; with < 2; with++) {
+        float w[N * D], b[N] = {7, 7, 7, 7}, x[D], q[N];
+        double before, after;
+        mt_rng_seed(&r, 2, 0);
+        T_OK(t, mt_router_sample_open(&t->ctx, D, N, T, &f));
+        for (int i = 0; i < T; i++) {
+            for (int c = 0; c < D; c++)
+                x[c] = (float)mt_rng_normal(&r);
+            target_of(N, 1, q);
+            mt_router_sample_add(&f, x, q);
+        }
+        T_OK(t, mt_softmax_fit(&t->ctx, &f, false, w, with ? b : NULL, &before, &after));
+        mt_router_sample_close(&f);
+        T_CHECK(t, with ? after < 1e-3 * before : after > 0.9 * before);
+        T_CHECK(t, with ? b[0] > b[1] + 0.8F : b[0] == 7); /* ln(e) = 1 */
+    }
+}
+
 /* How often the expert that makes all of a token's output is among the router's k. */
-static double hit_rate(struct t *t, const char *router, int k)
+static double hit_rate(struct t *t, const char *router, const char *more, int k)
 {
     static const struct planted_spec spec = {.groups = 4, .per_group = 6, .noise = 0.03, .seed = 8};
     const struct mt_convert_router *maker =
@@ -96,8 +121,8 @@ static double hit_rate(struct t *t, const char *router, int k)
     int hits = 0;
 
     memset(norms, 0, sizeof(norms));
-    snprintf(options, sizeof(options), "partition=cluster experts=4 active=%d shared=0 arch=native",
-             k);
+    snprintf(options, sizeof(options),
+             "partition=cluster experts=4 active=%d shared=0 arch=native%s", k, more);
     if (!planted_open(t, &spec, options, &p) || !planted_divide(t, &p, "partition", &d))
         return -1;
     if (!planted_found(&p, d.split))
@@ -149,14 +174,43 @@ static double hit_rate(struct t *t, const char *router, int k)
 /* Alone, the expert that makes y is off by (1 - k/E)|y|, the others by k/E |y|. */
 T_TEST(the_prior_approximate_label_needs_more_than_half)
 {
-    T_CHECK(t, hit_rate(t, "pa", 3) > 0.99);
-    T_CHECK(t, hit_rate(t, "pa", 1) < 0.01);
+    T_CHECK(t, hit_rate(t, "pa", "", 3) > 0.99);
+    T_CHECK(t, hit_rate(t, "pa", "", 1) < 0.01);
 }
 
 T_TEST(contributions_are_right_at_any_k)
 {
     for (int k = 1; k <= 3; k++)
-        T_CHECK(t, hit_rate(t, "contribution", k) > 0.99);
+        T_CHECK(t, hit_rate(t, "contribution", "", k) > 0.99);
+}
+
+/* The k that together come nearest: the one that makes all of y is in every good choice. */
+T_TEST(all_choices_tried_are_right_at_any_k)
+{
+    for (int k = 1; k <= 3; k++) {
+        T_CHECK(t, hit_rate(t, "pa", " pa-targets=subset", k) > 0.99);
+        T_CHECK(t, hit_rate(t, "contribution", " pa-targets=subset", k) > 0.99);
+    }
+}
+
+T_TEST(too_many_choices_are_refused)
+{
+    static const struct planted_spec spec = {.groups = 4, .per_group = 6, .noise = 0.03, .seed = 8};
+    const struct mt_convert_router *maker =
+        mt_convert_routers[mt_convert_name_find(mt_convert_router_names, "pa")];
+    struct mt_convert_division d;
+    void *state = NULL;
+    struct planted p;
+
+    if (!planted_open(t, &spec, "partition=random experts=24 active=12 shared=0 pa-targets=subset",
+                      &p))
+        return;
+    T_CHECK(t, planted_divide(t, &p, "partition", &d));
+    T_FAILS(t, maker->begin(&t->ctx, &p.at, PLANTED_TOKENS, &state), MT_E_OPTION,
+            "every choice of 12 of 24 experts");
+    maker->end(state);
+    planted_division_free(&d);
+    planted_close(&p);
 }
 
 T_TEST(targets_are_those_of_the_spec)
