@@ -37,7 +37,7 @@ static const struct scope_row scope_rows[] = {
 };
 
 /* What static pruning, which makes no experts, can be told beside --method. */
-static const char scope_prune[] = " method active select refit drift ";
+static const char scope_prune[] = " method active select refit refit-epochs drift ";
 
 /* Options that say how something is fitted to text. */
 static const char scope_fits[] =

@@ -5,11 +5,10 @@
  * sum |y' - y|^2 over gate, up and down rows at once, where a refit of down columns alone (refit.h)
  * can only weigh what the neurons give. Choices stay as they are.
  *
- * Neurons stand in lists: the first `shared` act for every token, then come those of each expert,
- * which act when it is chosen. Zero neurons (padding) have no gradient and stay exactly zero.
- *
- * Tokens come from a scratch file (local_tokens.h). After each epoch the error on what is held out
- * is compared, and the best state stays, which may be the one before the first.
+ * Neurons stand in lists (local_grad.h); zero ones stay exactly zero. Tokens come from a scratch
+ * file (local_tokens.h). After each epoch the error on what is held out is compared, and the best
+ * state stays, which may be the one before the first. If none was better, a half, a quarter and an
+ * eighth of the way that training went are tried.
  *
  * Threads: one caller; uses the pool. Same bits for any thread count: batches are drawn by seed,
  * products are cut by shapes. Memory: mt_local_fit_bytes.
@@ -17,23 +16,11 @@
 #ifndef MT_PASSES_LOCAL_FIT_H
 #define MT_PASSES_LOCAL_FIT_H
 
-#include "kernels/kernels.h"
 #include "passes/lib/layer_numbers.h"
+#include "passes/lib/local_grad.h"
 #include "passes/lib/local_tokens.h"
-#include "passes/lib/local_weights.h"
-
-struct mt_local_shape {
-    int64_t hidden;
-    int64_t shared;       /* neurons that always act */
-    int64_t expert_width; /* neurons of each expert */
-    int n_experts;        /* 0: none */
-    bool gated;
-    enum mt_act act;
-};
-int64_t mt_local_columns(const struct mt_local_shape *s); /* n, of all lists */
 
 struct mt_local_told {
-    int64_t tokens, held_out;
     double before, after; /* held-out error, as in layer_numbers.h; NaN: nothing was held out */
     int epoch;            /* whose state was taken; 0: that before the first */
 };

@@ -7,8 +7,9 @@
 
 #include "passes/lib/neurons.h"
 
-/* h = act(gate x + gate_bias) * (up x + up_bias), or act(up x + up_bias) when not gated; y = down
- * h. `gate` is NULL when not gated, biases where there are none. Each array is freed by itself. */
+/* h = act(gate x + gate_bias) * (up x + up_bias), or act(up x + up_bias) when not gated, and y =
+ * down h: `gate` is NULL when not gated, biases where there are none. Each array is freed by
+ * itself. */
 struct mt_local_weights {
     float *gate, *up;           /* [n, hidden] */
     float *gate_bias, *up_bias; /* [n] */

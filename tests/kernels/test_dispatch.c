@@ -88,6 +88,38 @@ T_TEST(conversions_have_the_same_bits)
     each_isa(t, isa_convert);
 }
 
+static void isa_training(struct t *t, const struct mt_kernels *ref, const struct mt_kernels *k,
+                         size_t n, bool hostile)
+{
+    const struct mt_adam_step s = {
+        .beta1 = 0.9f, .beta2 = 0.99f, .rate = 0.02f, .grow2 = 7, .eps = 1e-8f};
+    float g[MAX], u[MAX], dh[MAX], a[4][MAX], b[4][MAX];
+
+    fill(g, n, n + 5, hostile);
+    fill(u, n, n + 6, hostile);
+    fill(dh, n, n + 7, hostile);
+    for (int act = MT_ACT_SILU; act <= MT_ACT_QUICK_GELU; act++) {
+        ref->act_grad((enum mt_act)act, a[0], a[1], g, u, dh, n);
+        memcpy(b[0], g, sizeof g);
+        memcpy(b[1], u, sizeof u);
+        k->act_grad((enum mt_act)act, b[0], b[1], b[0], b[1], dh, n);
+        T_CHECK(t, same(a[0], b[0], n) && same(a[1], b[1], n));
+        ref->act_grad((enum mt_act)act, a[0], NULL, g, NULL, dh, n);
+        k->act_grad((enum mt_act)act, b[0], NULL, g, NULL, dh, n);
+        T_CHECK(t, same(a[0], b[0], n));
+    }
+    for (int i = 0; i < 3; i++) {
+        fill(a[i], n, n + 8 + (size_t)i, false);
+        for (size_t j = 0; i == 2 && j < n; j++)
+            a[i][j] = fabsf(a[i][j]);
+        memcpy(b[i], a[i], sizeof a[i]);
+    }
+    ref->adam(&s, a[0], a[1], a[2], g, n);
+    k->adam(&s, b[0], b[1], b[2], g, n);
+    for (int i = 0; i < 3; i++)
+        T_CHECK(t, same(a[i], b[i], n));
+}
+
 static void isa_elements(struct t *t, const struct mt_kernels *ref, const struct mt_kernels *k,
                          size_t n, bool hostile)
 {
@@ -116,6 +148,11 @@ static void isa_elements(struct t *t, const struct mt_kernels *ref, const struct
 T_TEST(elementwise_kernels_have_the_same_bits)
 {
     each_isa(t, isa_elements);
+}
+
+T_TEST(training_kernels_have_the_same_bits)
+{
+    each_isa(t, isa_training);
 }
 
 static void isa_reduce(struct t *t, const struct mt_kernels *ref, const struct mt_kernels *k,

@@ -235,6 +235,53 @@ T_TEST(activations_follow_their_formulas)
     T_CHECK(t, strcmp(mt_act_name(MT_ACT_GELU_TANH), "gelu_tanh") == 0);
 }
 
+T_TEST(slopes_are_those_of_the_activations)
+{
+    const struct mt_kernels *k = mt_kernels_named("ref");
+
+    for (int act = MT_ACT_SILU; act <= MT_ACT_QUICK_GELU; act++)
+        for (int i = -2200; i < 2200; i++) {
+            enum mt_act a = (enum mt_act)act;
+            float x = 0.0137f * (float)i + 0.001f, u = 1.5f, dh = -0.75f, dg, du;
+            double e = 1e-5, at = (double)x;
+            double slope = (mt_act_f64(a, at + e) - mt_act_f64(a, at - e)) / (2 * e);
+            T_NEAR(t, mt_act_slope_f64(a, at), slope, 1e-7 * (1 + fabs(slope)));
+            k->act_grad(a, &dg, NULL, &x, NULL, &dh, 1);
+            T_NEAR(t, dg, mt_act_slope_f64(a, at) * -0.75, 2e-6 + 1e-6 * fabs(at));
+            k->act_grad(a, &dg, &du, &x, &u, &dh, 1);
+            T_NEAR(t, dg, mt_act_slope_f64(a, at) * -0.75 * 1.5, 3e-6 + 2e-6 * fabs(at));
+            T_NEAR(t, du, mt_act_f64(a, at) * -0.75, 4e-6 * fabs(mt_act_f64(a, at)) + 5e-11);
+        }
+    for (int act = MT_ACT_SILU; act <= MT_ACT_QUICK_GELU; act++) {
+        float x[] = {-1e4f, 1e4f, 0}, one[] = {1, 1, 1}, dg[3];
+        k->act_grad((enum mt_act)act, dg, NULL, x, NULL, one, 3);
+        T_NEAR(t, dg[0], 0, 1e-6);
+        T_NEAR(t, dg[1], act == MT_ACT_RELU2 ? 2e4 : 1, 1e-6);
+        T_NEAR(t, dg[2], act == MT_ACT_RELU || act == MT_ACT_RELU2 ? 0 : 0.5, 1e-7);
+    }
+}
+
+T_TEST(adam_steps_by_its_formula)
+{
+    const struct mt_kernels *k = mt_kernels_named("ref");
+    const struct mt_adam_step s = {
+        .beta1 = 0.9f, .beta2 = 0.99f, .rate = 0.02f, .grow2 = 50, .eps = 1e-3f};
+    float w[] = {1, -2, 0, 5}, m1[] = {0.5f, 0, 0, -1}, m2[] = {0.04f, 0, 0, 9};
+    const float g[] = {-3, 0.25f, 0, 1};
+
+    for (int i = 0; i < 4; i++) {
+        float got = w[i], a = m1[i], b = m2[i];
+        double want1 = 0.9 * (double)a + 0.1 * (double)g[i];
+        double want2 = 0.99 * (double)b + 0.01 * (double)g[i] * (double)g[i];
+        k->adam(&s, &got, &a, &b, &g[i], 1);
+        T_NEAR(t, a, want1, 1e-6);
+        T_NEAR(t, b, want2, 1e-6);
+        T_NEAR(t, got, (double)w[i] - 0.02 * want1 / (sqrt(50 * want2) + 1e-3), 1e-6);
+        if (i == 2)
+            T_CHECK(t, got == 0 && a == 0 && b == 0);
+    }
+}
+
 T_TEST(activations_in_fp64_are_the_textbooks)
 {
     T_NEAR(t, mt_act_f64(MT_ACT_SILU, 1.5), 1.5 / (1 + exp(-1.5)), 1e-15);

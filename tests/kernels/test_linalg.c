@@ -20,15 +20,19 @@ static double tolerance(int64_t k)
     return fmax(1e-6, 3e-8 * sqrt((double)k));
 }
 
-/* c = beta c + alpha a op(b) by the definition. */
-static void plain_gemm(bool nt, int64_t m, int64_t n, int64_t k, double alpha, const float *a,
-                       int64_t lda, const float *b, int64_t ldb, double beta, float *c, int64_t ldc)
+enum product { NT, NN, TN, PRODUCTS };
+
+/* c = beta c + alpha op(a) op(b) by the definition. */
+static void plain_gemm(enum product p, int64_t m, int64_t n, int64_t k, double alpha,
+                       const float *a, int64_t lda, const float *b, int64_t ldb, double beta,
+                       float *c, int64_t ldc)
 {
     for (int64_t i = 0; i < m; i++)
         for (int64_t j = 0; j < n; j++) {
             double s = 0;
             for (int64_t e = 0; e < k; e++)
-                s += (double)a[i * lda + e] * (double)(nt ? b[j * ldb + e] : b[e * ldb + j]);
+                s += (double)(p == TN ? a[e * lda + i] : a[i * lda + e]) *
+                     (double)(p == NT ? b[j * ldb + e] : b[e * ldb + j]);
             c[i * ldc + j] = (float)(alpha * s + (beta != 0 ? beta * (double)c[i * ldc + j] : 0));
         }
 }
@@ -40,18 +44,22 @@ T_TEST(products_agree_with_plain_loops)
                                         {600, 30, 129}, {20, 1100, 33}};
 
     for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++)
-        for (int form = 0; form < 4; form++) {
+        for (int form = 0; form < 2 * PRODUCTS; form++) {
             int64_t m = shapes[s][0], n = shapes[s][1], k = shapes[s][2];
-            bool nt = form % 2 == 0;
-            float alpha = form < 2 ? 1.0f : -0.5f, beta = form < 2 ? 0.0f : 2.0f;
-            int64_t lda = k + 3, ldb = (nt ? k : n) + 1, ldc = n + 2;
-            float *a = floats(s, m * lda), *b = floats(s + 50, (nt ? n : k) * ldb);
+            enum product p = (enum product)(form % PRODUCTS);
+            bool plain = form < PRODUCTS;
+            float alpha = plain ? 1.0f : -0.5f, beta = plain ? 0.0f : 2.0f;
+            int64_t lda = (p == TN ? m : k) + 3, ldb = (p == NT ? k : n) + 1, ldc = n + 2;
+            float *a = floats(s, (p == TN ? k : m) * lda);
+            float *b = floats(s + 50, (p == NT ? n : k) * ldb);
             float *c = floats(s + 99, m * ldc), *want = floats(s + 99, m * ldc);
-            plain_gemm(nt, m, n, k, (double)alpha, a, lda, b, ldb, (double)beta, want, ldc);
-            if (form < 2 && m > 0)
+            plain_gemm(p, m, n, k, (double)alpha, a, lda, b, ldb, (double)beta, want, ldc);
+            if (plain && m > 0)
                 c[0] = NAN; /* beta 0 must not read c */
-            T_OK(t, (nt ? mt_gemm_nt : mt_gemm_nn)(&t->ctx, m, n, k, alpha, a, lda, b, ldb, beta, c,
-                                                   ldc));
+            T_OK(t,
+                 (p == NT   ? mt_gemm_nt
+                  : p == NN ? mt_gemm_nn
+                            : mt_gemm_tn)(&t->ctx, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc));
             T_NEAR(t, t_rel_l2(c, want, (size_t)(m * ldc)), 0, tolerance(k));
             free(a);
             free(b);

@@ -255,6 +255,7 @@ T_TEST(a_tenth_is_held_out_in_stretches)
             last = h;
             out += h;
         }
+        T_EQ_INT(t, mt_refit_count_held(sizes[i]), out);
         T_CHECK(t, (double)out <= 0.1 * (double)sizes[i]);
         T_CHECK(t, sizes[i] < 40 || (double)out >= 0.05 * (double)sizes[i]);
     }
