@@ -55,17 +55,23 @@ static mt_status linalg_gemm_job(struct mt_ctx *ctx, int64_t i, void *arg)
     return MT_OK;
 }
 
-/* Wide tiles pack little per product; at least about a dozen of them keep the pool busy. */
+enum { GEMM_SMALL = 1 << 21 /* products */ };
+
+/* Wide tiles pack little per product; at least about a dozen of them keep the pool busy. What is
+ * done in microseconds is not worth cutting. */
 static mt_status linalg_gemm_run(struct mt_ctx *ctx, struct linalg_gemm *g)
 {
     if (g->m <= 0 || g->n <= 0)
         return MT_OK;
     MT_TRY(linalg_check_sizes(ctx, g->lda, g->ldb, g->ldc));
-    g->tile_m = linalg_min(g->m, 512);
-    g->tile_n = 512;
-    while (g->tile_n > 96 && linalg_tiles(g->m, g->tile_m) * linalg_tiles(g->n, g->tile_n) < 12)
+    bool small = g->m * g->n <= GEMM_SMALL / (g->k > 0 ? g->k : 1);
+    g->tile_m = small ? g->m : linalg_min(g->m, 512);
+    g->tile_n = small ? g->n : 512;
+    while (!small && g->tile_n > 96 &&
+           linalg_tiles(g->m, g->tile_m) * linalg_tiles(g->n, g->tile_n) < 12)
         g->tile_n /= 2;
-    while (g->tile_m > 96 && linalg_tiles(g->m, g->tile_m) * linalg_tiles(g->n, g->tile_n) < 12)
+    while (!small && g->tile_m > 96 &&
+           linalg_tiles(g->m, g->tile_m) * linalg_tiles(g->n, g->tile_n) < 12)
         g->tile_m /= 2;
     g->n_tiles_n = linalg_tiles(g->n, g->tile_n);
     return mt_pool_run(ctx, linalg_tiles(g->m, g->tile_m) * g->n_tiles_n, linalg_gemm_job, g);
@@ -141,6 +147,19 @@ struct linalg_gram {
     bool symmetric;
 };
 
+/* What lies below the diagonal, from a tile on or above it. In squares of whole cache lines: rows
+ * are often a power of two apart, which caches map to the same few places. */
+static void linalg_mirror(const struct linalg_gram *g, int64_t i0, int64_t j0, int64_t rows,
+                          int64_t cols)
+{
+    for (int64_t r0 = 0; r0 < rows; r0 += 8)
+        for (int64_t c0 = 0; c0 < cols; c0 += 8)
+            for (int64_t c = c0; c < c0 + 8 && c < cols; c++)
+                for (int64_t r = r0; r < r0 + 8 && r < rows; r++)
+                    if (i0 + r < j0 + c)
+                        g->g[(j0 + c) * g->n + i0 + r] = g->g[(i0 + r) * g->n + j0 + c];
+}
+
 static mt_status linalg_gram_job(struct mt_ctx *ctx, int64_t i, void *arg)
 {
     const struct linalg_gram *g = arg;
@@ -162,9 +181,8 @@ static mt_status linalg_gram_job(struct mt_ctx *ctx, int64_t i, void *arg)
                 row[c] += (double)part[r * GRAM_TILE + c];
         }
     }
-    for (int64_t r = 0; g->symmetric && r < rows; r++)
-        for (int64_t c = i0 == j0 ? r + 1 : 0; c < cols; c++)
-            g->g[(j0 + c) * g->n + i0 + r] = g->g[(i0 + r) * g->n + j0 + c];
+    if (g->symmetric)
+        linalg_mirror(g, i0, j0, rows, cols);
     return mt_check_cancel(ctx);
 }
 
@@ -375,6 +393,24 @@ void mt_axpy_f64(int64_t n, double a, const double *x, double *y)
 double mt_dot_f64(int64_t n, const double *x, const double *y)
 {
     return cblas_ddot((int)n, x, 1, y, 1);
+}
+
+mt_status mt_qr_triangle(struct mt_ctx *ctx, int64_t rows, int64_t cols, float *a)
+{
+    int64_t lwork = 64 * cols;
+    float *work;
+
+    mt_assert(rows >= cols);
+    MT_TRY(linalg_check_sizes(ctx, rows, lwork, 0));
+    MT_TRY(mt_alloc(ctx, (size_t)(cols + lwork), sizeof(*work), "QR factorization", &work));
+    /* Row-major a is column-major a^T = L Q, so that a = Q^T L^T. */
+    int info = LAPACKE_sgelqf_work(LAPACK_COL_MAJOR, (int)cols, (int)rows, a, (int)cols, work,
+                                   work + cols, (int)lwork);
+    mt_assert(info == 0); /* it fails on arguments only */
+    mt_free(work);
+    for (int64_t r = 1; r < cols; r++)
+        memset(a + r * cols, 0, (size_t)r * sizeof(*a));
+    return MT_OK;
 }
 
 /* LAPACK gives ascending values and vectors as columns of a column-major matrix, which are rows of

@@ -49,6 +49,10 @@ MT_NODISCARD mt_status mt_cross_add(struct mt_ctx *ctx, int64_t m, int64_t n, in
  * solved again. */
 MT_NODISCARD mt_status mt_ridge_solve(struct mt_ctx *ctx, int64_t n, int64_t p, double *a,
                                       double lambda, double *b);
+/* R of a QR factorization of a[rows,cols], rows >= cols, into the first cols rows of `a`: upper
+ * triangular, zeros below, and |R h| = |a h| for every h. What follows is overwritten. One thread.
+ */
+MT_NODISCARD mt_status mt_qr_triangle(struct mt_ctx *ctx, int64_t rows, int64_t cols, float *a);
 /* Eigenvectors of symmetric a[n,n], as rows of a, by falling eigenvalue; w[n] gets the values. The
  * sign of a row is such that its largest element (the first of equals) is positive. One thread. */
 MT_NODISCARD mt_status mt_symmetric_eigen(struct mt_ctx *ctx, int64_t n, double *a, double *w);

@@ -42,6 +42,78 @@ static int router_best(const double *v, const unsigned char *taken, int n)
     return best;
 }
 
+/* An order of numbers in which unsigned integers compare: NaN below all, both zeros one. */
+static uint64_t router_key(double v)
+{
+    uint64_t bits;
+
+    if (isnan(v))
+        return 0;
+    v += 0.0;
+    memcpy(&bits, &v, sizeof bits);
+    return bits >> 63 != 0 ? ~bits : bits | (uint64_t)1 << 63;
+}
+
+struct router_entry {
+    uint64_t key;
+    int64_t at;
+};
+
+/* Merges runs [0, mid) and [mid, n), each best first; of equals those of the first run lead. */
+static void router_merge(const struct router_entry *from, int mid, int n, struct router_entry *to)
+{
+    int i = 0, j = mid;
+
+    for (int o = 0; o < n; o++) {
+        /* Which of two scores is higher cannot be foretold, so no branch hangs on it. */
+        int second = (j < n) & ((i >= mid) | (from[j < n ? j : 0].key > from[i].key));
+        to[o] = from[second ? j : i];
+        j += second;
+        i += !second;
+    }
+}
+
+/* The k best entries that are not taken, best first; of equals the lowest index leads. */
+static void router_sorted(const double *v, const unsigned char *taken, int n, int k, int32_t *best)
+{
+    struct router_entry a[MT_ROUTER_EXPERTS_MAX], b[MT_ROUTER_EXPERTS_MAX], *from = a, *to = b;
+    int m = 0;
+
+    for (int i = 0; i < n; i++)
+        if (!taken[i])
+            a[m++] = (struct router_entry){router_key(v[i]), i};
+    for (int run = 1; run < m; run *= 2) {
+        for (int i = 0; i < m; i += 2 * run) {
+            int left = m - i, mid = left < run ? left : run, end = left < 2 * run ? left : 2 * run;
+            router_merge(from + i, mid, end, to + i);
+        }
+        struct router_entry *swap = from;
+        from = to;
+        to = swap;
+    }
+    mt_assert(m >= k);
+    for (int s = 0; s < k; s++)
+        best[s] = (int32_t)from[s].at;
+}
+
+/* Scans for one after the other cost n k, sorting n log n. */
+static void router_top(const double *v, unsigned char *taken, int n, int k, int32_t *best)
+{
+    int log2n = 0;
+
+    while (n >> log2n > 1)
+        log2n++;
+    if (k > 2 * log2n) {
+        router_sorted(v, taken, n, k, best);
+        return;
+    }
+    for (int s = 0; s < k; s++) {
+        best[s] = router_best(v, taken, n);
+        mt_assert(best[s] >= 0 && best[s] < n);
+        taken[best[s]] = 1;
+    }
+}
+
 /* What a group is worth: the sum of its two best scores where the selection is biased or by
  * sigmoid (DeepSeek-V3), its best score otherwise (DeepSeek-V2). */
 static double router_group_score(const struct mt_router_rule *rule, const double *pick, int size)
@@ -150,13 +222,9 @@ void mt_router_apply(const struct mt_router_rule *rule, const double *logits, co
     }
     if (rule->n_group > 1 && rule->topk_group < rule->n_group)
         router_exclude_groups(rule, pick, n, taken);
-    for (int s = 0; s < k; s++) {
-        int e = router_best(pick, taken, n);
-        mt_assert(e >= 0 && e < n);
-        taken[e] = 1;
-        expert[s] = e;
-        weight[s] = score[e];
-    }
+    router_top(pick, taken, n, k, expert);
+    for (int s = 0; s < k; s++)
+        weight[s] = score[expert[s]];
     n = router_cut(rule, pick, k, expert);
     for (int s = n; s < k; s++) {
         expert[s] = -1;

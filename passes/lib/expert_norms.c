@@ -13,8 +13,8 @@
 struct mt_expert_norms {
     const struct mt_tensor *down;
     const struct mt_split *split;
-    int64_t hidden;
-    float *v; /* [N][hidden, I] */
+    int64_t hidden, rows; /* rows: what is left of `hidden` */
+    float *v;             /* [N][hidden, I]; the first `rows` of each expert count */
 };
 
 static mt_status norms_load_job(struct mt_ctx *ctx, int64_t job, void *arg)
@@ -39,6 +39,15 @@ static mt_status norms_load_job(struct mt_ctx *ctx, int64_t job, void *arg)
     return st;
 }
 
+/* |V h| = |R h| with the triangle R of V = Q R, which is I by I instead of hidden by I. */
+static mt_status norms_shrink_job(struct mt_ctx *ctx, int64_t e, void *arg)
+{
+    struct mt_expert_norms *s = arg;
+    int64_t width = s->split->expert_width;
+
+    return mt_qr_triangle(ctx, s->hidden, width, s->v + e * s->hidden * width);
+}
+
 mt_status mt_expert_norms_create(struct mt_ctx *ctx, const struct mt_tensor *down,
                                  const struct mt_split *split, struct mt_expert_norms **out)
 {
@@ -49,11 +58,14 @@ mt_status mt_expert_norms_create(struct mt_ctx *ctx, const struct mt_tensor *dow
     s->down = down;
     s->split = split;
     s->hidden = mt_tensor_rows(down);
+    s->rows = split->expert_width < s->hidden ? split->expert_width : s->hidden;
     mt_status st =
         mt_alloc(ctx, (size_t)(split->n_experts * s->hidden),
                  (size_t)split->expert_width * sizeof(*s->v), "experts' down_proj", &s->v);
     if (st == MT_OK)
         st = mt_pool_run(ctx, (s->hidden + NORMS_ROWS - 1) / NORMS_ROWS, norms_load_job, s);
+    if (st == MT_OK && s->rows < s->hidden)
+        st = mt_pool_run(ctx, split->n_experts, norms_shrink_job, s);
     if (st != MT_OK) {
         mt_expert_norms_free(s);
         return st;
@@ -85,7 +97,7 @@ static mt_status norms_run_job(struct mt_ctx *ctx, int64_t job, void *arg)
     const struct mt_split *p = s->split;
     int64_t e = job % p->n_experts, from = job / p->n_experts * NORMS_BLOCK;
     int64_t n = r->m - from < NORMS_BLOCK ? r->m - from : NORMS_BLOCK;
-    int64_t width = p->expert_width, d = s->hidden;
+    int64_t width = p->expert_width, d = s->rows;
     const int32_t *idx = mt_split_expert(p, (int)e);
     float *he;
 
@@ -94,7 +106,8 @@ static mt_status norms_run_job(struct mt_ctx *ctx, int64_t job, void *arg)
     for (int64_t t = 0; t < n; t++)
         for (int64_t j = 0; j < width; j++)
             he[t * width + j] = idx[j] >= 0 ? r->h[(from + t) * p->width + idx[j]] : 0;
-    mt_status st = mt_gemm_nt(ctx, n, d, width, 1, he, width, s->v + e * d * width, width, 0, y, d);
+    mt_status st =
+        mt_gemm_nt(ctx, n, d, width, 1, he, width, s->v + e * s->hidden * width, width, 0, y, d);
     for (int64_t t = 0; st == MT_OK && t < n; t++)
         r->norms[(from + t) * p->n_experts + e] =
             (float)sqrt(mt_kernels_get()->sumsq(y + t * d, (size_t)d));

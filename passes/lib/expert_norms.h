@@ -1,6 +1,8 @@
 /* expert_norms.h: what each expert of a split FFN contributes to a token, ||V_e h_e||.
  *
- * The oracle that routers are fitted to. Holds the down projection as floats, grouped by expert.
+ * The oracle that routers are fitted to. Holds the down projection as floats, grouped by expert;
+ * norms are those of the triangles of its QR factorizations, which cost I^2 for a token and an
+ * expert instead of I hidden.
  * Threads: one caller; runs over the pool. Memory: hidden * D floats and a block per worker.
  */
 #ifndef MT_PASSES_EXPERT_NORMS_H

@@ -95,8 +95,11 @@ bool mt_refit_held_out(int64_t t, int64_t n_tokens, int64_t *run)
 {
     int64_t chunk = refit_chunk(n_tokens);
 
-    *run = chunk - t % chunk;
-    return t / chunk % REFIT_EVERY == REFIT_EVERY - 1;
+    /* A period of chunks ends with the one that is held out. */
+    int64_t period = chunk * REFIT_EVERY, at = t % period, kept = period - chunk;
+
+    *run = at < kept ? kept - at : period - at;
+    return at >= kept;
 }
 
 mt_status mt_refit_add(struct mt_ctx *ctx, struct mt_refit *r, int64_t m, const float *h,
