@@ -15,7 +15,7 @@ enum {
     GEMM_BLOCK_K = 768, /* depth of a converted block */
     GEMM_ROWS = 384,    /* most rows of w of a tile */
     GEMM_ROWS_MIN = 96,
-    GEMM_TILES = 16, /* as many tiles as that, if they need not be smaller than the above */
+    GEMM_TILES = 12, /* as many tiles as that, if they need not be smaller than the above */
     GEMM_FEW_BYTES = 1 << 18
 };
 

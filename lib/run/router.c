@@ -1,5 +1,7 @@
 #include "lib/run/runner.h"
 
+#include "lib/base/best.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -30,90 +32,6 @@ static void router_scores(const struct mt_router_rule *rule, const double *logit
         score[i] /= sum;
 }
 
-/* The largest entry that is not taken, ties to the lowest index; NaN never wins over a number. */
-static int router_best(const double *v, const unsigned char *taken, int n)
-{
-    int best = -1;
-
-    for (int i = 0; i < n; i++) {
-        if (!taken[i] && (best < 0 || v[i] > v[best] || (isnan(v[best]) && !isnan(v[i]))))
-            best = i;
-    }
-    return best;
-}
-
-/* An order of numbers in which unsigned integers compare: NaN below all, both zeros one. */
-static uint64_t router_key(double v)
-{
-    uint64_t bits;
-
-    if (isnan(v))
-        return 0;
-    v += 0.0;
-    memcpy(&bits, &v, sizeof bits);
-    return bits >> 63 != 0 ? ~bits : bits | (uint64_t)1 << 63;
-}
-
-struct router_entry {
-    uint64_t key;
-    int64_t at;
-};
-
-/* Merges runs [0, mid) and [mid, n), each best first; of equals those of the first run lead. */
-static void router_merge(const struct router_entry *from, int mid, int n, struct router_entry *to)
-{
-    int i = 0, j = mid;
-
-    for (int o = 0; o < n; o++) {
-        /* Which of two scores is higher cannot be foretold, so no branch hangs on it. */
-        int second = (j < n) & ((i >= mid) | (from[j < n ? j : 0].key > from[i].key));
-        to[o] = from[second ? j : i];
-        j += second;
-        i += !second;
-    }
-}
-
-/* The k best entries that are not taken, best first; of equals the lowest index leads. */
-static void router_sorted(const double *v, const unsigned char *taken, int n, int k, int32_t *best)
-{
-    struct router_entry a[MT_ROUTER_EXPERTS_MAX], b[MT_ROUTER_EXPERTS_MAX], *from = a, *to = b;
-    int m = 0;
-
-    for (int i = 0; i < n; i++)
-        if (!taken[i])
-            a[m++] = (struct router_entry){router_key(v[i]), i};
-    for (int run = 1; run < m; run *= 2) {
-        for (int i = 0; i < m; i += 2 * run) {
-            int left = m - i, mid = left < run ? left : run, end = left < 2 * run ? left : 2 * run;
-            router_merge(from + i, mid, end, to + i);
-        }
-        struct router_entry *swap = from;
-        from = to;
-        to = swap;
-    }
-    mt_assert(m >= k);
-    for (int s = 0; s < k; s++)
-        best[s] = (int32_t)from[s].at;
-}
-
-/* Scans for one after the other cost n k, sorting n log n. */
-static void router_top(const double *v, unsigned char *taken, int n, int k, int32_t *best)
-{
-    int log2n = 0;
-
-    while (n >> log2n > 1)
-        log2n++;
-    if (k > 2 * log2n) {
-        router_sorted(v, taken, n, k, best);
-        return;
-    }
-    for (int s = 0; s < k; s++) {
-        best[s] = router_best(v, taken, n);
-        mt_assert(best[s] >= 0 && best[s] < n);
-        taken[best[s]] = 1;
-    }
-}
-
 /* What a group is worth: the sum of its two best scores where the selection is biased or by
  * sigmoid (DeepSeek-V3), its best score otherwise (DeepSeek-V2). */
 static double router_group_score(const struct mt_router_rule *rule, const double *pick, int size)
@@ -139,12 +57,14 @@ static void router_exclude_groups(const struct mt_router_rule *rule, const doubl
 {
     double worth[MT_ROUTER_GROUPS_MAX];
     unsigned char kept[MT_ROUTER_GROUPS_MAX] = {0};
+    int32_t best[MT_ROUTER_GROUPS_MAX];
     int size = n / rule->n_group;
 
     for (int g = 0; g < rule->n_group; g++)
         worth[g] = router_group_score(rule, pick + g * size, size);
+    mt_best_f64(worth, NULL, rule->n_group, rule->topk_group, best);
     for (int j = 0; j < rule->topk_group; j++)
-        kept[router_best(worth, kept, rule->n_group)] = 1;
+        kept[best[j]] = 1;
     for (int i = 0; i < n; i++)
         taken[i] = !kept[i / size];
 }
@@ -222,7 +142,7 @@ void mt_router_apply(const struct mt_router_rule *rule, const double *logits, co
     }
     if (rule->n_group > 1 && rule->topk_group < rule->n_group)
         router_exclude_groups(rule, pick, n, taken);
-    router_top(pick, taken, n, k, expert);
+    mt_best_f64(pick, taken, n, k, expert);
     for (int s = 0; s < k; s++)
         weight[s] = score[expert[s]];
     n = router_cut(rule, pick, k, expert);

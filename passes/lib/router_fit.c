@@ -1,6 +1,7 @@
 #include "passes/lib/router_fit.h"
 
 #include "kernels/linalg.h"
+#include "lib/base/best.h"
 #include "lib/base/mem.h"
 #include "lib/base/pool.h"
 
@@ -26,28 +27,17 @@ uint64_t mt_router_fit_bytes(uint64_t d, uint64_t n_experts)
 
 void mt_top_k(const float *v, int n, int k, int32_t *idx)
 {
-    int have = 0;
-
-    for (int e = 0; e < n; e++) {
-        int at = have < k ? have++ : k;
-        while (at > 0 && v[e] > v[idx[at - 1]]) {
-            if (at < k)
-                idx[at] = idx[at - 1];
-            at--;
-        }
-        if (at < k)
-            idx[at] = e;
-    }
+    mt_best_f32(v, n, k, idx);
 }
 
-/* Rank by counting: no scratch, and ties go to the lowest index. */
-static int fit_rank(const float *norms, int n, int e)
+static void fit_label_members(const float *norms, int n, int k, float *label)
 {
-    int before = 0;
+    int32_t best[MT_BEST_MAX];
 
-    for (int o = 0; o < n; o++)
-        before += norms[o] > norms[e] || (o < e && norms[o] == norms[e]);
-    return before;
+    mt_best_f32(norms, n, k, best);
+    memset(label, 0, (size_t)n * sizeof(*label));
+    for (int i = 0; i < k; i++)
+        label[best[i]] = 1;
 }
 
 static void fit_label_logs(const float *norms, int n, float *label)
@@ -63,13 +53,10 @@ static void fit_label_logs(const float *norms, int n, float *label)
 
 static void fit_label_soft(const float *norms, int n, int k, float *label)
 {
-    double in = 0, out = 0;
+    int32_t best[MT_BEST_MAX];
 
-    for (int e = 0; e < n; e++) {
-        int rank = fit_rank(norms, n, e);
-        in = rank == k - 1 ? (double)norms[e] : in;
-        out = rank == k ? (double)norms[e] : out;
-    }
+    mt_best_f32(norms, n, k < n ? k + 1 : k, best);
+    double in = (double)norms[best[k - 1]], out = k < n ? (double)norms[best[k]] : 0;
     double cut = sqrt(in * out) + 1e-30; /* all are in, or the rest are zero: whatever is not is */
     for (int e = 0; e < n; e++) {
         double ratio = (double)norms[e] > 0 ? cut / (double)norms[e] : INFINITY;
@@ -86,8 +73,7 @@ void mt_router_label(enum mt_router_labels kind, const float *norms, int n, int 
     else if (kind == MT_LABELS_SOFT)
         fit_label_soft(norms, n, k, label);
     else
-        for (int e = 0; e < n; e++)
-            label[e] = fit_rank(norms, n, e) < k ? 1 : 0;
+        fit_label_members(norms, n, k, label);
     for (int e = 0; e < n; e++)
         mean += (double)label[e];
     mean /= n;

@@ -1,0 +1,98 @@
+#include "lib/base/best.h"
+
+#include "lib/base/ctx.h"
+
+#include <math.h>
+#include <string.h>
+
+struct best_entry {
+    uint64_t key;
+    int64_t at;
+};
+
+/* An order of numbers in which unsigned integers compare. */
+static uint64_t best_key(double v)
+{
+    uint64_t bits;
+
+    if (isnan(v))
+        return 0;
+    v += 0.0;
+    memcpy(&bits, &v, sizeof bits);
+    return bits >> 63 != 0 ? ~bits : bits | (uint64_t)1 << 63;
+}
+
+/* The first of the largest; it is left out from then on. */
+static int32_t best_take(struct best_entry *e, int n)
+{
+    int best = 0;
+
+    for (int i = 1; i < n; i++)
+        if (e[i].key > e[best].key)
+            best = i;
+    int32_t at = (int32_t)e[best].at;
+    memmove(e + best, e + best + 1, (size_t)(n - best - 1) * sizeof *e);
+    return at;
+}
+
+/* Merges runs [0, mid) and [mid, n), each best first; of equals those of the first run lead. */
+static void best_merge(const struct best_entry *from, int mid, int n, struct best_entry *to)
+{
+    int i = 0, j = mid;
+
+    for (int o = 0; o < n; o++) {
+        /* Which of two is larger cannot be foretold, so no branch hangs on it. */
+        int second = (j < n) & ((i >= mid) | (from[j < n ? j : 0].key > from[i].key));
+        to[o] = from[second ? j : i];
+        j += second;
+        i += !second;
+    }
+}
+
+static void best_run(struct best_entry *from, int n, int k, int32_t *out)
+{
+    struct best_entry other[MT_BEST_MAX], *to = other;
+    int log2n = 0;
+
+    mt_assert(k <= n);
+    while (n >> log2n > 1)
+        log2n++;
+    if (k <= 2 * log2n) {
+        for (int s = 0; s < k; s++)
+            out[s] = best_take(from, n - s);
+        return;
+    }
+    for (int run = 1; run < n; run *= 2) {
+        for (int i = 0; i < n; i += 2 * run) {
+            int left = n - i, mid = left < run ? left : run, end = left < 2 * run ? left : 2 * run;
+            best_merge(from + i, mid, end, to + i);
+        }
+        struct best_entry *swap = from;
+        from = to;
+        to = swap;
+    }
+    for (int s = 0; s < k; s++)
+        out[s] = (int32_t)from[s].at;
+}
+
+void mt_best_f64(const double *v, const unsigned char *left_out, int n, int k, int32_t *out)
+{
+    struct best_entry e[MT_BEST_MAX];
+    int m = 0;
+
+    mt_assert(n <= MT_BEST_MAX);
+    for (int i = 0; i < n; i++)
+        if (left_out == NULL || !left_out[i])
+            e[m++] = (struct best_entry){best_key(v[i]), i};
+    best_run(e, m, k, out);
+}
+
+void mt_best_f32(const float *v, int n, int k, int32_t *out)
+{
+    struct best_entry e[MT_BEST_MAX];
+
+    mt_assert(n <= MT_BEST_MAX);
+    for (int i = 0; i < n; i++)
+        e[i] = (struct best_entry){best_key((double)v[i]), i};
+    best_run(e, n, k, out);
+}
