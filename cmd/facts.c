@@ -59,6 +59,10 @@ static size_t facts_router_end(const struct mt_ffn *f, char *buf, size_t n, size
                  r->cut_min);
         at = facts_add(buf, n, at, part);
     }
+    if (r->cut != MT_CUT_NONE && r->cut_mean > 0) {
+        snprintf(part, sizeof part, ", %.4g on average", r->cut_mean);
+        at = facts_add(buf, n, at, part);
+    }
     return at;
 }
 
@@ -264,6 +268,8 @@ static void facts_ffn_json(struct mt_json *out, const struct mt_ffn *f)
         mt_native_write_ffn(f, mt_json_set_object(out, "native"));
     mt_json_set_int(out, "experts", f->n_experts);
     mt_json_set_int(out, "active", f->k);
+    if (f->rule.cut != MT_CUT_NONE && f->rule.cut_mean > 0)
+        mt_json_set_num(out, "active_mean", f->rule.cut_mean);
     mt_json_set_int(out, "shared_width", f->shared_width);
     mt_json_set_bool(out, "shared_gated", f->shared_gated);
     r = mt_json_set_object(out, "router");

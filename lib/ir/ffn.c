@@ -23,10 +23,18 @@ static int64_t ffn_routed_width(const struct mt_ffn *f)
     return sum;
 }
 
+double mt_ffn_mean_active(const struct mt_ffn *f)
+{
+    return f->rule.cut != MT_CUT_NONE && f->rule.cut_mean > 0 ? f->rule.cut_mean : f->k;
+}
+
 int64_t mt_ffn_active_width(const struct mt_ffn *f)
 {
     if (!f->moe)
         return f->width;
+    if (f->rule.cut != MT_CUT_NONE && f->rule.cut_mean > 0)
+        return llround(f->rule.cut_mean * (double)ffn_routed_width(f) / f->n_experts) +
+               f->shared_width;
     if (f->widths == NULL)
         return f->k * f->width + f->shared_width;
     return (f->k * ffn_routed_width(f) + f->n_experts - 1) / f->n_experts + f->shared_width;
@@ -48,9 +56,9 @@ const char *mt_ffn_special(const struct mt_ffn *f)
            : f->map != NULL || f->n_rows > 0    ? "a table from router rows to experts"
            : f->router.kind != MT_ROUTER_LINEAR ? "a router that is not one matrix"
            : f->router.unit_input               ? "a router on unit vectors"
+           : f->rule.cut != MT_CUT_NONE         ? "a threshold that drops experts by token"
            : f->rule.unit                       ? "experts of weight one whatever their score"
            : f->rule.score == MT_SCORE_LOGIT    ? "router scores that are the logits themselves"
-           : f->rule.cut != MT_CUT_NONE         ? "a threshold that drops experts by token"
            : f->layer_bias                      ? "an output bias of the layer"
            : f->planes.bits > 0                 ? "planes of bits"
                                                 : NULL;

@@ -48,7 +48,9 @@ struct mt_router_rule {
     bool unit; /* weight = scale, whatever the score; renorm is not set then */
     enum mt_router_cut cut;
     double cut_at;
-    int cut_min; /* the best so many stay in any case; 0 to k */
+    int cut_min;     /* the best so many stay in any case; 0 to k */
+    double cut_mean; /* how many stay for a token on average, on the text that the cut was set with;
+                        0: unknown */
 };
 
 /* How hidden states x become logits z. Weights are the roles named in capitals, [rows or features,
@@ -144,8 +146,10 @@ int64_t mt_ffn_expert_width(const struct mt_ffn *f, int e); /* of routed expert 
  * NULL when there is none. */
 const char *mt_ffn_special(const struct mt_ffn *f);
 
+/* Rows that act for a token: k, or fewer where a threshold tells what it leaves on average. */
+double mt_ffn_mean_active(const struct mt_ffn *f);
 /* Neurons that act for one token: dense width, or k*width + shared_width; with widths that differ
- * the mean of k experts, rounded up. */
+ * the mean of k experts, rounded up, and with a mean k to the nearest. */
 int64_t mt_ffn_active_width(const struct mt_ffn *f);
 /* Neurons stored. */
 int64_t mt_ffn_total_width(const struct mt_ffn *f);

@@ -1,6 +1,7 @@
 #include "lib/ir/model.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <string.h>
 
 #define MODEL_RECORDS_MAX 10000000
@@ -353,10 +354,11 @@ void mt_model_measure(const struct mt_model *m, struct mt_model_size *out)
             const struct mt_ffn *f = &m->ffn[t->role.layer];
 
             /* Experts 0..k-1 stand for whichever k are chosen where all have one shape. */
-            if (f->widths == NULL)
-                active = t->role.expert < f->k ? n : 0;
+            double mean = mt_ffn_mean_active(f);
+            if (f->widths == NULL && mean == floor(mean))
+                active = t->role.expert < (int)mean ? n : 0;
             else
-                active = (uint64_t)((double)n * f->k / f->n_experts);
+                active = (uint64_t)((double)n * mean / f->n_experts);
         }
         out->params_total += n;
         out->params_active += active;

@@ -109,7 +109,7 @@ static mt_status native_read_map(struct mt_ctx *ctx, struct mt_model *m, const s
 static mt_status native_read_cut(struct mt_ctx *ctx, const struct mt_json *r, int k,
                                  struct mt_router_rule *rule)
 {
-    static const char *const keys[] = {"kind", "at", "min", NULL};
+    static const char *const keys[] = {"kind", "at", "min", "mean", NULL};
     const struct mt_json *cut = mt_json_get(r, "threshold");
     int kind;
 
@@ -118,6 +118,7 @@ static mt_status native_read_cut(struct mt_ctx *ctx, const struct mt_json *r, in
     MT_TRY(native_keys(ctx, cut, "threshold", keys));
     MT_TRY(native_word(ctx, cut, "kind", native_cuts, &kind));
     MT_TRY(mt_cfg_num(ctx, cut, "at", 0, -1e30, 1e30, &rule->cut_at));
+    MT_TRY(mt_cfg_num(ctx, cut, "mean", 0, 0, k < 1 ? 1 : k, &rule->cut_mean));
     rule->cut = (enum mt_router_cut)kind;
     return native_int(ctx, cut, "min", k < 1 ? k : 1, 0, k, &rule->cut_min);
 }
@@ -318,6 +319,7 @@ static void native_write_rule(const struct mt_router_rule *r, struct mt_json *to
     mt_json_set_str(cut, "kind", native_cuts[r->cut]);
     mt_json_set_num(cut, "at", r->cut_at);
     mt_json_set_int(cut, "min", r->cut_min);
+    native_number(cut, "mean", r->cut_mean, 0);
 }
 
 static void native_write_router(const struct mt_ffn *f, struct mt_json *to)

@@ -116,17 +116,35 @@ static void convert_choose_parts(struct convert *s)
         s->rounds[CONVERT_ROUTER] = 1;
 }
 
-/* Nothing but the native layout holds a router that is not linear. */
+/* Nothing but the native layout holds a router that is not linear, or a threshold. */
 static bool convert_aim_at_form(struct convert *s)
 {
     int router = s->o.router;
 
     if (router == 0)
         router = mt_convert_name_find(mt_convert_router_names, s->method->router);
-    if (s->o.arch != 0 || mt_convert_routers[router]->form == NULL)
+    if (s->o.arch != 0 || (mt_convert_routers[router]->form == NULL && !s->o.dynamic_k))
         return false;
     s->o.arch = mt_convert_name_find(mt_convert_arch_names, "native");
     return true;
+}
+
+static mt_status convert_set_by_token(struct mt_ctx *ctx, struct convert *s)
+{
+    struct mt_moe_shape *p = &s->shape;
+
+    if (!s->o.dynamic_k || p->k >= p->n_experts)
+        return MT_OK;
+    if (p->copies > 0)
+        return mt_fail(ctx, MT_E_OPTION,
+                       "--dynamic-k: experts that are copies act in a fixed number");
+    if (p->use.rule.score != MT_SCORE_LOGIT || !p->use.rule.unit)
+        return mt_fail(ctx, MT_E_OPTION,
+                       "--dynamic-k: %s gives every token the same number of experts; --arch "
+                       "native does not",
+                       mt_target_name(p->target));
+    p->by_token = true;
+    return MT_OK;
 }
 
 static mt_status convert_setup(struct mt_ctx *ctx, struct convert *s, const struct mt_model *src)
@@ -135,7 +153,9 @@ static mt_status convert_setup(struct mt_ctx *ctx, struct convert *s, const stru
 
     s->at = (struct mt_convert_at){.o = &s->o, .src = src, .shape = p};
     s->method = mt_convert_method_asked(&s->o);
-    s->at.labels = (enum mt_router_labels)(s->o.labels > 0 ? s->o.labels - 1 : s->method->labels);
+    /* A threshold wants scores that are comparable between tokens. */
+    int labels = s->o.dynamic_k ? MT_LABELS_LOGNORM : s->method->labels;
+    s->at.labels = (enum mt_router_labels)(s->o.labels > 0 ? s->o.labels - 1 : labels);
     if (src->n_siblings > 0 && strcmp(s->method->name, "upcycle") != 0)
         return mt_fail(ctx, MT_E_OPTION,
                        "--from: only --method upcycle makes experts of several models");
@@ -147,9 +167,13 @@ static mt_status convert_setup(struct mt_ctx *ctx, struct convert *s, const stru
     MT_TRY(convert_read_flatten(ctx, s));
     MT_TRY(s->method->shape != NULL ? s->method->shape(ctx, &s->o, src, p)
                                     : mt_moe_shape_read(ctx, &ask, src, p));
+    MT_TRY(convert_set_by_token(ctx, s));
     s->norm_offset = src->hp.norm_offset;
     convert_choose_parts(s);
-    if (form)
+    if (form && !s->has_form)
+        snprintf(p->why, sizeof p->why,
+                 "architecture native lets a threshold say how many experts act for a token");
+    else if (form)
         snprintf(p->why, sizeof p->why,
                  "architecture native holds router %s, which is not linear; --arch takes another "
                  "with the nearest linear one",
@@ -275,8 +299,8 @@ static unsigned convert_needs(const void *state)
     if (s->rounds[CONVERT_REFIT] > 0 && s->o.drift > 0 && (s->refit->needs & MT_NEED_OUTPUT) != 0)
         needs |= MT_NEED_DRIFT;
     /* What was asked for by name is not silently left out. */
-    if ((s->o.method > 0 && s->method->data) || (s->o.router > 0 && s->router->data) ||
-        (s->o.refit > 0 && s->rounds[CONVERT_REFIT] > 0))
+    if (s->shape.by_token || (s->o.method > 0 && s->method->data) ||
+        (s->o.router > 0 && s->router->data) || (s->o.refit > 0 && s->rounds[CONVERT_REFIT] > 0))
         needs |= MT_NEED_DATA;
     return needs;
 }

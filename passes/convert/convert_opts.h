@@ -45,6 +45,7 @@ struct mt_convert_opts {
 
     int widths; /* enum mt_convert_widths */
 
+    bool dynamic_k;
     const char *dense_layers; /* "none" or a list (layer_list.h) */
     const bool *dense;        /* no option: that list, of all layers; NULL: none */
 

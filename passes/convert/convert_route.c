@@ -89,6 +89,25 @@ static mt_status route_flatten(struct mt_ctx *ctx, struct convert *s, struct mt_
     return MT_OK;
 }
 
+/* ---- a threshold ---- */
+
+/* The experts' biases take up the threshold that leaves k of them on average. */
+static mt_status route_set_threshold(struct mt_ctx *ctx, struct convert *s)
+{
+    const struct mt_router_form form = convert_stored_form(s);
+    double at;
+
+    if (s->probe == NULL)
+        return mt_fail(ctx, MT_E_OPTION,
+                       "--dynamic-k is set by text: give some with --data, or --hidden");
+    MT_TRY(mt_router_probe_threshold(ctx, s->probe, &form,
+                                     s->routing.has_bias ? s->routing.bias : NULL, s->here.k, &at));
+    s->routing.has_bias = true;
+    for (int e = 0; e < s->shape.n_experts; e++)
+        s->routing.bias[e] = (float)((double)s->routing.bias[e] - at);
+    return MT_OK;
+}
+
 /* ---- making ---- */
 
 static mt_status route_choose_maker(struct mt_ctx *ctx, struct convert *s,
@@ -114,14 +133,15 @@ mt_status convert_make_router(struct mt_ctx *ctx, struct convert *s)
     size_t n = (size_t)s->shape.n_experts, d = (size_t)s->shape.hidden;
 
     MT_TRY(route_choose_maker(ctx, s, &maker));
-    if (maker->form != NULL && !s->near_made)
-        MT_TRY(convert_make_form(ctx, s, maker));
     if (maker->form == NULL || s->near)
         MT_TRY(mt_alloc0(ctx, n, d * sizeof(float), "router", &s->routing.w));
+    MT_TRY(mt_alloc0(ctx, n, sizeof(float), "router bias", &s->routing.bias));
     if (maker->form == NULL) {
-        MT_TRY(mt_alloc0(ctx, n, sizeof(float), "router bias", &s->routing.bias));
         MT_TRY(maker->make(ctx, &s->at, s->router_state, &s->routing));
-    } else if (s->near) {
+    } else if (!s->near_made) {
+        MT_TRY(convert_make_form(ctx, s, maker));
+    }
+    if (maker->form != NULL && s->near) {
         MT_TRY(convert_near_solve(ctx, s));
     }
     out->router = mt_convert_name_find(mt_convert_router_names,
@@ -133,21 +153,25 @@ mt_status convert_make_router(struct mt_ctx *ctx, struct convert *s)
     s->routing.has_bias = s->routing.has_bias && s->shape.use.rule.has_bias;
     if (s->routing.w != NULL)
         MT_TRY(route_flatten(ctx, s, out));
+    if (s->shape.by_token)
+        MT_TRY(route_set_threshold(ctx, s));
     s->at.router = s->routing.w;
     s->at.router_bias = s->routing.has_bias ? s->routing.bias : NULL;
     if (s->probe == NULL)
         return MT_OK;
     const struct mt_router_form form = convert_stored_form(s);
-    return mt_router_probe_measure(ctx, s->probe, &s->shape.use, &form, s->at.router_bias,
-                                   &out->fit);
+    struct mt_target use = s->here.use;
+    use.rule = mt_moe_rule(&s->here);
+    return mt_router_probe_measure(ctx, s->probe, &use, &form, s->at.router_bias, &out->fit);
 }
 
 mt_status convert_pick(struct mt_ctx *ctx, const struct convert *s, int64_t m, const float *x,
                        unsigned char *picked)
 {
-    const struct mt_pick p = {.rule = &s->shape.use.rule,
+    const struct mt_router_rule rule = mt_moe_rule(&s->here);
+    const struct mt_pick p = {.rule = &rule,
                               .n = s->shape.n_experts,
-                              .k = s->shape.k,
+                              .k = mt_moe_rows_max(&s->here),
                               .bias = s->at.router_bias};
     const struct mt_router_form form = convert_stored_form(s);
     float *logits;

@@ -41,7 +41,7 @@ static const char scope_prune[] = " method active select refit refit-epochs drif
 
 /* Options that say how something is fitted to text. */
 static const char scope_fits[] =
-    " labels moves drift refit-epochs pa-temp pa-targets pa-kl router-rank ";
+    " labels moves drift dynamic-k refit-epochs pa-temp pa-targets pa-kl router-rank ";
 
 static bool scope_has(const char *list, const char *name)
 {

@@ -67,8 +67,9 @@ static mt_status features_begin(struct mt_ctx *ctx, const struct mt_convert_at *
     mt_rng_seed(&rng, mt_ctx_seed(ctx), FEATURES_STREAM + (uint64_t)at->layer);
     for (size_t i = 0; i < FEATURES * d; i++)
         s->a[i] = (float)mt_rng_normal(&rng);
-    return mt_router_fit_create(ctx, FEATURES + s->d, at->shape->n_experts, at->shape->k,
-                                at->labels, &s->fit);
+    MT_TRY(mt_router_fit_create(ctx, FEATURES + s->d, at->shape->n_experts, at->shape->k,
+                                at->labels, &s->fit));
+    return at->shape->by_token ? mt_router_fit_keep_mean(ctx, s->fit) : MT_OK;
 }
 
 /* So that A x has the wanted spread on the first block. */
@@ -125,6 +126,10 @@ static mt_status features_make(struct mt_ctx *ctx, const struct mt_convert_at *a
     }
     if (st == MT_OK)
         memcpy(out->form.inner, s->a, (size_t)(FEATURES * s->d) * sizeof(float));
+    if (st == MT_OK && at->shape->by_token) {
+        mt_router_fit_intercepts(s->fit, out->bias);
+        out->has_bias = true;
+    }
     mt_free(all);
     return st;
 }

@@ -28,7 +28,7 @@ static mt_status ridge_begin(struct mt_ctx *ctx, const struct mt_convert_at *at,
     MT_TRY(mt_router_fit_create(ctx, at->shape->hidden, at->shape->n_experts, at->shape->k,
                                 at->labels, &f));
     *state = f;
-    return MT_OK;
+    return at->shape->by_token ? mt_router_fit_keep_mean(ctx, f) : MT_OK;
 }
 
 static mt_status ridge_observe(struct mt_ctx *ctx, const struct mt_convert_at *at, void *state,
@@ -49,6 +49,10 @@ static mt_status ridge_make(struct mt_ctx *ctx, const struct mt_convert_at *at, 
         MT_TRY(mt_router_fit_solve(ctx, state, at->o->router_lambda, out->w));
     for (int64_t i = 0; finite && i < at->shape->n_experts * at->shape->hidden; i++)
         finite = isfinite(out->w[i]);
+    if (finite && at->shape->by_token) {
+        mt_router_fit_intercepts(state, out->bias);
+        out->has_bias = true;
+    }
     if (finite)
         return MT_OK;
     if (!mt_ctx_allow_nan(ctx))

@@ -10,6 +10,7 @@ static const struct {
     const char *key;
     size_t offset;
 } numbers_measured[] = {
+    {"active", offsetof(struct mt_router_quality, active)},
     {"agreement", offsetof(struct mt_router_quality, agreement)},
     {"captured", offsetof(struct mt_router_quality, captured)},
     {"weight_error", offsetof(struct mt_router_quality, weight_error)},

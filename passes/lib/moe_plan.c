@@ -96,10 +96,10 @@ mt_status mt_moe_plan_layer(struct mt_ctx *ctx, const struct mt_moe_shape *s,
     ffn->out_bias = ffn->out_bias && s->expert_bias;
     ffn->width = s->expert_width;
     ffn->n_experts = s->n_experts;
-    ffn->k = s->k;
+    ffn->k = mt_moe_rows_max(s);
     ffn->shared_width = s->shared_width;
     ffn->shared_gated = s->shared_width > 0 && to->shared_gated;
-    ffn->rule = s->use.rule;
+    ffn->rule = mt_moe_rule(s);
     return MT_OK;
 }
 

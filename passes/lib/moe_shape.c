@@ -139,6 +139,24 @@ static void shape_tell_least(struct mt_ctx *ctx, const struct mt_shape_ask *ask,
            s->n_shared > 0 ? " or fewer shared ones" : "");
 }
 
+struct mt_router_rule mt_moe_rule(const struct mt_moe_shape *s)
+{
+    struct mt_router_rule rule = s->use.rule;
+
+    if (s->by_token) {
+        rule.cut = MT_CUT_ABOVE;
+        rule.cut_at = 0;
+        rule.cut_min = 1;
+        rule.cut_mean = s->k;
+    }
+    return rule;
+}
+
+int mt_moe_rows_max(const struct mt_moe_shape *s)
+{
+    return s->by_token ? s->n_experts : s->k;
+}
+
 void mt_moe_shape_tell(struct mt_ctx *ctx, const struct mt_shape_ask *ask,
                        const struct mt_moe_shape *s)
 {

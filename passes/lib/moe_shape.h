@@ -35,16 +35,23 @@ struct mt_moe_shape {
     const struct mt_target *target;
     struct mt_target use; /* it, with the rule and the alpha that these experts want */
     int copies, granules; /* 0: experts are parts of the FFN */
-    int n_layers, n_experts, n_shared, k;
-    int64_t hidden, width; /* of the source */
-    int64_t expert_width;  /* I = ceil(width / (N + S)); of copies ceil(width / granules) */
-    int64_t shared_width;  /* as stored: S * I, or I zero neurons where the target insists */
-    bool expert_bias;      /* each expert has the FFN's output bias, over granules, not the layer */
-    bool zero_biases;      /* on q, k and v, for a target that wants some */
-    const bool *dense;     /* of the question */
-    bool own_widths;       /* the method's: not made of the source's width; for the widest layer */
+    int n_layers, n_experts, n_shared, k; /* k: of `by_token` on average */
+    int64_t hidden, width;                /* of the source */
+    int64_t expert_width; /* I = ceil(width / (N + S)); of copies ceil(width / granules) */
+    int64_t shared_width; /* as stored: S * I, or I zero neurons where the target insists */
+    bool expert_bias;     /* each expert has the FFN's output bias, over granules, not the layer */
+    bool zero_biases;     /* on q, k and v, for a target that wants some */
+    const bool *dense;    /* of the question */
+    bool by_token;        /* a threshold of each layer says how many act for a token */
+    bool own_widths;      /* the method's: not made of the source's width; for the widest layer */
     char why[MT_WHY_BYTES]; /* how --arch auto came to the target; empty when it was asked for */
 };
+
+/* The rule of a layer's router. By token it is a score of at least 0: the experts' biases have the
+ * threshold in them. */
+struct mt_router_rule mt_moe_rule(const struct mt_moe_shape *s);
+/* Router rows that are looked at for a token: k, or all of them. */
+int mt_moe_rows_max(const struct mt_moe_shape *s);
 
 MT_NODISCARD mt_status mt_moe_shape_read(struct mt_ctx *ctx, const struct mt_shape_ask *ask,
                                          const struct mt_model *src, struct mt_moe_shape *out);

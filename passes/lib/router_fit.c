@@ -15,9 +15,12 @@ struct mt_router_fit {
     int n, k;
     bool finite; /* every norm so far */
     enum mt_router_labels labels;
-    double *gram;  /* [d, d] */
-    double *cross; /* [d, n] */
-    float *label;  /* [FIT_BLOCK, n] */
+    double *gram;              /* [d, d] */
+    double *cross;             /* [d, n] */
+    float *label;              /* [FIT_BLOCK, n] */
+    bool keep;                 /* a token's mean label stays */
+    double *sum_x, *sum_label; /* [d], [n] over all tokens, of a fit with an intercept; else NULL */
+    int64_t tokens;
 };
 
 uint64_t mt_router_fit_bytes(uint64_t d, uint64_t n_experts)
@@ -64,7 +67,9 @@ static void fit_label_soft(const float *norms, int n, int k, float *label)
     }
 }
 
-void mt_router_label(enum mt_router_labels kind, const float *norms, int n, int k, float *label)
+/* `keep`: the mean stays. */
+static void fit_label(enum mt_router_labels kind, const float *norms, int n, int k, bool keep,
+                      float *label)
 {
     double mean = 0;
 
@@ -76,9 +81,14 @@ void mt_router_label(enum mt_router_labels kind, const float *norms, int n, int 
         fit_label_members(norms, n, k, label);
     for (int e = 0; e < n; e++)
         mean += (double)label[e];
-    mean /= n;
+    mean = keep ? 0 : mean / n;
     for (int e = 0; e < n; e++)
         label[e] = (float)((double)label[e] - mean);
+}
+
+void mt_router_label(enum mt_router_labels kind, const float *norms, int n, int k, float *label)
+{
+    fit_label(kind, norms, n, k, false, label);
 }
 
 struct fit_centroids {
@@ -161,7 +171,28 @@ void mt_router_fit_free(struct mt_router_fit *f)
     mt_free(f->gram);
     mt_free(f->cross);
     mt_free(f->label);
+    mt_free(f->sum_x);
+    mt_free(f->sum_label);
     mt_free(f);
+}
+
+mt_status mt_router_fit_keep_mean(struct mt_ctx *ctx, struct mt_router_fit *f)
+{
+    f->keep = true;
+    MT_TRY(mt_alloc0(ctx, (size_t)f->d, sizeof(double), "router fit", &f->sum_x));
+    return mt_alloc0(ctx, (size_t)f->n, sizeof(double), "router fit", &f->sum_label);
+}
+
+/* b tokens whose labels stand in f->label. */
+static void fit_add_sums(struct mt_router_fit *f, int64_t b, const float *x)
+{
+    for (int64_t t = 0; t < b; t++) {
+        for (int64_t i = 0; i < f->d; i++)
+            f->sum_x[i] += (double)x[t * f->d + i];
+        for (int e = 0; e < f->n; e++)
+            f->sum_label[e] += (double)f->label[t * f->n + e];
+    }
+    f->tokens += b;
 }
 
 mt_status mt_router_fit_add(struct mt_ctx *ctx, struct mt_router_fit *f, int64_t m, const float *x,
@@ -174,7 +205,9 @@ mt_status mt_router_fit_add(struct mt_ctx *ctx, struct mt_router_fit *f, int64_t
         for (int64_t i = 0; i < b * f->n; i++)
             f->finite = f->finite && isfinite(nb[i]);
         for (int64_t t = 0; t < b; t++)
-            mt_router_label(f->labels, nb + t * f->n, f->n, f->k, f->label + t * f->n);
+            fit_label(f->labels, nb + t * f->n, f->n, f->k, f->keep, f->label + t * f->n);
+        if (f->sum_x != NULL)
+            fit_add_sums(f, b, xb);
         MT_TRY(mt_gram_add(ctx, b, f->d, xb, f->d, f->gram));
         MT_TRY(mt_cross_add(ctx, b, f->d, f->n, xb, f->d, f->label, f->n, f->cross));
     }
@@ -192,10 +225,26 @@ bool mt_router_fit_finite(const struct mt_router_fit *f)
     return finite;
 }
 
+/* Around the means an intercept is 0. */
+static void fit_centre(struct mt_router_fit *f)
+{
+    double n = f->tokens > 0 ? (double)f->tokens : 1;
+
+    for (int64_t i = 0; i < f->d; i++) {
+        for (int64_t j = 0; j < f->d; j++)
+            f->gram[i * f->d + j] -= f->sum_x[i] * f->sum_x[j] / n;
+        for (int e = 0; e < f->n; e++)
+            f->cross[i * f->n + e] -= f->sum_x[i] * f->sum_label[e] / n;
+    }
+}
+
 mt_status mt_router_fit_solve(struct mt_ctx *ctx, struct mt_router_fit *f, double lambda,
                               float *router)
 {
     double diagonal = 0;
+
+    if (f->sum_x != NULL)
+        fit_centre(f);
 
     for (int64_t i = 0; i < f->d; i++)
         diagonal += f->gram[i * f->d + i];
@@ -206,6 +255,18 @@ mt_status mt_router_fit_solve(struct mt_ctx *ctx, struct mt_router_fit *f, doubl
         for (int64_t i = 0; i < f->d; i++)
             router[e * f->d + i] = (float)f->cross[i * f->n + e];
     return MT_OK;
+}
+
+void mt_router_fit_intercepts(const struct mt_router_fit *f, float *bias)
+{
+    double n = f->tokens > 0 ? (double)f->tokens : 1;
+
+    for (int e = 0; e < f->n; e++) {
+        double at_mean = 0;
+        for (int64_t i = 0; i < f->d; i++)
+            at_mean += f->cross[i * f->n + e] * f->sum_x[i];
+        bias[e] = (float)((f->sum_label[e] - at_mean) / n);
+    }
 }
 
 double mt_router_logit_bound(const float *router, int n, const float *gamma, int64_t d)

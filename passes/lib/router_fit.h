@@ -44,6 +44,10 @@ MT_NODISCARD mt_status mt_router_fit_create(struct mt_ctx *ctx, int64_t d, int n
                                             enum mt_router_labels labels,
                                             struct mt_router_fit **out);
 void mt_router_fit_free(struct mt_router_fit *f);
+/* Before the first tokens, for routers whose experts act by a threshold rather than by rank: labels
+ * keep the token's mean, which says how much there is to contribute at all, and the fit has an
+ * intercept. */
+MT_NODISCARD mt_status mt_router_fit_keep_mean(struct mt_ctx *ctx, struct mt_router_fit *f);
 /* x[m, d], norms[m, n] */
 MT_NODISCARD mt_status mt_router_fit_add(struct mt_ctx *ctx, struct mt_router_fit *f, int64_t m,
                                          const float *x, const float *norms);
@@ -53,6 +57,8 @@ bool mt_router_fit_finite(const struct mt_router_fit *f);
  * accumulated matrices up: call once. */
 MT_NODISCARD mt_status mt_router_fit_solve(struct mt_ctx *ctx, struct mt_router_fit *f,
                                            double lambda, float *router);
+/* bias[n] of a solved fit that keeps means. */
+void mt_router_fit_intercepts(const struct mt_router_fit *f, float *bias);
 
 /* The rigorous bound on any |logit| of router[n, d] for inputs that left an RMS norm with gains
  * gamma[d]: such an input is gamma times a vector of length <= sqrt(d). */

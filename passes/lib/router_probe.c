@@ -6,6 +6,7 @@
 #include "passes/lib/router_fit.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 struct mt_router_probe {
@@ -73,7 +74,7 @@ void mt_router_probe_add(struct mt_router_probe *p, int64_t m, int64_t token0, c
 
 struct probe_tally {
     double agree, oracle_energy, router_energy, weight_error;
-    int64_t ties;
+    int64_t ties, picks;
     int64_t *load_oracle, *load_router; /* [n] */
 };
 
@@ -89,11 +90,16 @@ static void probe_token(const struct mt_router_probe *p, const struct mt_target 
     int32_t *mine = picks, *oracle = picks + p->n;
     double sum = 0;
 
-    mt_router_apply(&target->rule, logits, bias, p->n, p->k, mine, weight);
-    mt_top_k(norms, p->n, p->k, oracle);
-    for (int i = 0; i < p->k; i++) {
+    bool cut = target->rule.cut != MT_CUT_NONE;
+    int k = cut ? p->n : p->k;
+    mt_router_apply(&target->rule, logits, bias, p->n, k, mine, weight);
+    while (k > 0 && mine[k - 1] < 0)
+        k--;
+    mt_top_k(norms, p->n, k, oracle);
+    y->picks += k;
+    for (int i = 0; i < k; i++) {
         double nm = (double)norms[mine[i]], no = (double)norms[oracle[i]];
-        for (int j = 0; j < p->k; j++)
+        for (int j = 0; j < k; j++)
             y->agree += mine[i] == oracle[j];
         y->router_energy += nm * nm;
         y->oracle_energy += no * no;
@@ -110,14 +116,14 @@ static void probe_token(const struct mt_router_probe *p, const struct mt_target 
     double last = INFINITY, next = -INFINITY;
     for (int e = 0; e < p->n; e++) {
         bool picked = false;
-        for (int i = 0; i < p->k; i++)
+        for (int i = 0; i < k; i++)
             picked = picked || mine[i] == e;
         if (picked)
             last = fmin(last, logits[e]);
         else
             next = fmax(next, logits[e]);
     }
-    y->ties += p->k < p->n && last - next < gap_min;
+    y->ties += !cut && k < p->n && last - next < gap_min;
 }
 
 static mt_status probe_run(struct mt_ctx *ctx, const struct mt_router_probe *p,
@@ -146,7 +152,8 @@ static mt_status probe_run(struct mt_ctx *ctx, const struct mt_router_probe *p,
                     bias != NULL ? scratch + 2 * p->n : NULL, picks, scratch + p->n, &y);
     }
     if (st == MT_OK) {
-        double slots = (double)p->n_sample * p->k;
+        double slots = (double)y.picks;
+        out->active = slots / (double)p->n_sample;
         out->tokens = p->n_sample;
         out->agreement = y.agree / slots;
         out->captured = y.oracle_energy > 0 ? y.router_energy / y.oracle_energy : 1;
@@ -181,11 +188,58 @@ mt_status mt_router_probe_measure(struct mt_ctx *ctx, const struct mt_router_pro
     return st;
 }
 
+static int probe_falling(const void *a, const void *b)
+{
+    float x = *(const float *)a, y = *(const float *)b;
+
+    return (x < y) - (x > y);
+}
+
 static mt_status probe_logits(struct mt_ctx *ctx, const struct mt_router_probe *p,
                               const struct mt_router_form *router, float **out)
 {
     MT_TRY(mt_alloc(ctx, (size_t)p->n_sample, (size_t)p->n * sizeof(float), "router check", out));
     return mt_router_form_run(ctx, router, p->n_sample, p->sample_x, *out);
+}
+
+/* score[n_sample, n]: each token's best goes to its front. */
+static void probe_best_first(const struct mt_router_probe *p, const float *bias, float *score)
+{
+    for (int64_t t = 0; t < p->n_sample; t++) {
+        float *z = score + t * p->n, first = z[0];
+        int best = 0;
+        for (int e = 0; e < p->n; e++) {
+            z[e] += bias != NULL ? bias[e] : 0;
+            best = z[e] > z[best] ? e : best;
+        }
+        first = z[0];
+        z[0] = z[best];
+        z[best] = first;
+    }
+}
+
+mt_status mt_router_probe_threshold(struct mt_ctx *ctx, const struct mt_router_probe *p,
+                                    const struct mt_router_form *router, const float *bias,
+                                    double k, double *at)
+{
+    int64_t others = p->n_sample * (p->n - 1), act;
+    float *score;
+
+    *at = 0;
+    if (p->n_sample == 0 || p->n < 2)
+        return MT_OK;
+    MT_TRY(probe_logits(ctx, p, router, &score));
+    probe_best_first(p, bias, score);
+    for (int64_t t = 0; t < p->n_sample; t++)
+        memmove(score + t * (p->n - 1), score + t * p->n + 1, (size_t)(p->n - 1) * sizeof(*score));
+    qsort(score, (size_t)others, sizeof(*score), probe_falling);
+    act = llround((k - 1) * (double)p->n_sample);
+    act = act < 0 ? 0 : act > others ? others : act;
+    double last = act > 0 ? (double)score[act - 1] : (double)score[0] + 1;
+    double next = act < others ? (double)score[act] : (double)score[others - 1] - 1;
+    *at = (last + next) / 2;
+    mt_free(score);
+    return MT_OK;
 }
 
 mt_status mt_router_probe_agree(struct mt_ctx *ctx, const struct mt_router_probe *p,

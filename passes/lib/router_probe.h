@@ -30,7 +30,9 @@ void mt_router_probe_add(struct mt_router_probe *p, int64_t m, int64_t token0, c
 /* How a router does on the sampled tokens. */
 struct mt_router_quality {
     int64_t tokens;      /* 0: nothing was sampled, the rest is 0 too */
-    double agreement;    /* share of the router's picks that the oracle picks too */
+    double active;       /* experts that act for a token */
+    double agreement;    /* share of the router's picks that the oracle picks too; by threshold it
+                            picks    as many of each token */
     double captured;     /* squared norm of the picked experts, relative to the oracle's picks */
     double weight_error; /* largest |weight * alpha - 1| of a picked expert; for copies, that of the
                             weights' sum, relative to G */
@@ -43,6 +45,13 @@ MT_NODISCARD mt_status mt_router_probe_measure(struct mt_ctx *ctx, const struct 
                                                const struct mt_target *target,
                                                const struct mt_router_form *router,
                                                const float *bias, struct mt_router_quality *out);
+/* The score (logit and bias[n]; NULL: none) that k of the n experts reach on average over the
+ * sample when each token's best acts in any case: halfway between the last that acts and the next.
+ */
+MT_NODISCARD mt_status mt_router_probe_threshold(struct mt_ctx *ctx,
+                                                 const struct mt_router_probe *p,
+                                                 const struct mt_router_form *router,
+                                                 const float *bias, double k, double *at);
 /* Share of router a's k choices that router b makes too, by logits alone; NaN without a sample. */
 MT_NODISCARD mt_status mt_router_probe_agree(struct mt_ctx *ctx, const struct mt_router_probe *p,
                                              const struct mt_router_form *a,

@@ -105,6 +105,43 @@ T_TEST(a_tiny_ridge_equals_the_hand_computed_one)
     mt_router_fit_free(f);
 }
 
+/* Logs of norms that are linear in x, around inputs that do not have mean 0. */
+T_TEST(a_fit_that_keeps_means_has_intercepts)
+{
+    enum { TOKENS = 64, DIMS = 3, ROWS = 4 };
+    static const double w[ROWS][DIMS] = {{1, 0, -1}, {0.5, 0.5, 0}, {0, -1, 1}, {0.25, 1, 0}};
+    static const double b[ROWS] = {2, -1, 0.5, 0};
+    float x[TOKENS * DIMS], norms[TOKENS * ROWS], router[ROWS * DIMS], bias[ROWS];
+    struct mt_router_fit *f;
+    struct mt_rng rng;
+
+    mt_rng_seed(&rng, 3, 1);
+    T_OK(t, mt_router_fit_create(&t->ctx, DIMS, ROWS, 2, MT_LABELS_LOGNORM, &f));
+    T_OK(t, mt_router_fit_keep_mean(&t->ctx, f));
+    for (int i = 0; i < TOKENS; i++) {
+        for (int j = 0; j < DIMS; j++)
+            x[i * DIMS + j] = (float)(1 + mt_rng_normal(&rng) / 2);
+        for (int e = 0; e < ROWS; e++) {
+            double z = b[e];
+            for (int j = 0; j < DIMS; j++)
+                z += w[e][j] * (double)x[i * DIMS + j];
+            norms[i * ROWS + e] = (float)exp(z);
+        }
+    }
+    T_OK(t, mt_router_fit_add(&t->ctx, f, TOKENS / 2, x, norms));
+    T_OK(t, mt_router_fit_add(&t->ctx, f, TOKENS / 2, x + TOKENS / 2 * DIMS,
+                              norms + TOKENS / 2 * ROWS));
+    T_OK(t, mt_router_fit_solve(&t->ctx, f, 1e-3, router));
+    mt_router_fit_intercepts(f, bias);
+    /* The ridge and what is added to norms pull a little. */
+    for (int e = 0; e < ROWS; e++) {
+        T_NEAR(t, bias[e], b[e], 0.03);
+        for (int j = 0; j < DIMS; j++)
+            T_NEAR(t, router[e * DIMS + j], w[e][j], 0.02);
+    }
+    mt_router_fit_free(f);
+}
+
 /* Of NaN, infinity and sums beyond all range nothing can be learnt; the caller is told. */
 T_TEST(a_fit_tells_when_it_is_not_finite)
 {

@@ -116,3 +116,42 @@ T_TEST(a_probe_without_tokens_measures_nothing)
     T_EQ_INT(t, q.tokens, 0);
     mt_router_probe_free(p);
 }
+
+/* Counted one by one: with the threshold k act on average, each token's best among them. */
+T_TEST(a_threshold_leaves_k_on_average)
+{
+    enum { TOKENS = 500, ROWS = 12, DIMS = 5 };
+    static float x[TOKENS * DIMS], norms[TOKENS * ROWS];
+    float router[ROWS * DIMS], bias[ROWS];
+    const double ks[] = {1, 2.5, 6, 11.9, 12};
+    struct mt_router_probe *p;
+    struct mt_rng rng;
+
+    mt_rng_seed(&rng, 5, 2);
+    for (int i = 0; i < TOKENS * DIMS; i++)
+        x[i] = (float)mt_rng_normal(&rng);
+    for (int i = 0; i < ROWS * DIMS; i++)
+        router[i] = (float)mt_rng_normal(&rng);
+    for (int e = 0; e < ROWS; e++)
+        bias[e] = (float)mt_rng_normal(&rng);
+    T_OK(t, mt_router_probe_create(&t->ctx, DIMS, ROWS, 3, TOKENS, &p));
+    mt_router_probe_add(p, TOKENS, 0, x, norms);
+    for (size_t i = 0; i < sizeof ks / sizeof ks[0]; i++) {
+        const float *b = i % 2 == 0 ? bias : NULL;
+        int64_t act = 0;
+        double at;
+        T_OK(t, mt_router_probe_threshold(&t->ctx, p, LINEAR(ROWS, DIMS, router), b, ks[i], &at));
+        for (int r = 0; r < TOKENS; r++) {
+            int here = 0;
+            for (int e = 0; e < ROWS; e++) {
+                double z = b != NULL ? (double)b[e] : 0;
+                for (int j = 0; j < DIMS; j++)
+                    z += (double)router[e * DIMS + j] * (double)x[r * DIMS + j];
+                here += z >= at;
+            }
+            act += here > 1 ? here : 1;
+        }
+        T_NEAR(t, (double)act / TOKENS, ks[i], 1.5 / TOKENS);
+    }
+    mt_router_probe_free(p);
+}
