@@ -70,6 +70,22 @@ static const struct gguf_place *write_find(const struct mt_writer *w, const stru
     return *hit;
 }
 
+/* llama.cpp computes the sigmoid of this gate as silu(x) / x: NaN at 0. */
+static mt_status write_check_gate(struct mt_ctx *ctx, const struct mt_tensor *t,
+                                  const unsigned char *bytes, size_t n)
+{
+    char label[128];
+
+    for (size_t i = 0; i < n; i++)
+        if (bytes[i] != 0)
+            return MT_OK;
+    return mt_fail(
+        ctx, MT_E_UNSUPPORTED,
+        "%s is all zeros, for which llama.cpp computes NaN: give it tiny numbers and its "
+        "expert's down_proj what it lacks, or write safetensors",
+        mt_tensor_label(t, label, sizeof label));
+}
+
 mt_status mt_gguf_put(struct mt_ctx *ctx, struct mt_writer *w, const struct mt_tensor *t,
                       uint64_t offset, const void *bytes, size_t n)
 {
@@ -80,6 +96,9 @@ mt_status mt_gguf_put(struct mt_ctx *ctx, struct mt_writer *w, const struct mt_t
 
     if (p->slot == SIZE_MAX)
         return MT_OK;
+    if (t->role.kind == MT_ROLE_SHARED_GATE && t->role.part == MT_PART_WEIGHT &&
+        n == mt_tensor_bytes(t))
+        MT_TRY(write_check_gate(ctx, t, bytes, n));
     struct gguf_shard *sh = &w->shards[w->slots[p->slot].shard];
     atomic_store(&sh->dirty, true);
     if (p->dtype == t->dtype)

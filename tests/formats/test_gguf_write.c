@@ -144,6 +144,31 @@ T_TEST(what_the_architecture_would_compute_otherwise_is_refused)
             "dynamic rope scaling");
 }
 
+/* What llama.cpp makes of it is NaN. */
+T_TEST(a_shared_gate_of_zeros_is_refused)
+{
+    struct mt_model *dense =
+        open_model(t, tiny_write(t, "m", &(struct tiny){.family = "qwen2", .seed = 3}));
+    struct mt_model *src;
+    const char *out = t_path(t, "zero.gguf");
+    struct mt_tensor *gate;
+
+    T_CHECK(t, dense != NULL);
+    T_OK(t, write_pass(&t->ctx, "convert-ffn", "arch=qwen2_moe experts=4 active=2", dense,
+                       t_path(t, "moe")));
+    mt_model_free(dense);
+    src = open_model(t, t_path(t, "moe"));
+    T_CHECK(t, src != NULL);
+    T_OK(t, write_model(t, src, out, 0));
+    gate = mt_model_find(src, mt_role(MT_ROLE_SHARED_GATE, src->hp.n_layers - 1, MT_EXPERT_NONE));
+    T_CHECK(t, gate != NULL);
+    T_OK(t, mt_recipe_fill(&t->ctx, src, gate, 0));
+    T_FAILS(t, write_model(t, src, out, MT_OUT_FORCE), MT_E_UNSUPPORTED, "all zeros");
+    T_OK(t, mt_recipe_fill(&t->ctx, src, gate, 1e-20F));
+    T_OK(t, write_model(t, src, out, MT_OUT_FORCE));
+    mt_model_free(src);
+}
+
 T_TEST(a_model_of_no_known_family_is_refused)
 {
     const uint64_t ne[] = {8};
