@@ -48,6 +48,17 @@ bool mt_path_is_file(const char *path)
     return stat(path, &sb) == 0 && S_ISREG(sb.st_mode);
 }
 
+bool mt_path_changed(const char *path, uint64_t *bytes, int64_t *ns)
+{
+    struct stat sb;
+
+    if (stat(path, &sb) != 0)
+        return false;
+    *bytes = (uint64_t)sb.st_size;
+    *ns = (int64_t)sb.st_mtim.tv_sec * 1000000000 + sb.st_mtim.tv_nsec;
+    return true;
+}
+
 bool mt_path_exists(const char *path)
 {
     struct stat sb;

@@ -15,6 +15,10 @@ bool mt_path_is_file(const char *path);
 bool mt_path_exists(const char *path);           /* also dangling symlinks */
 bool mt_path_same(const char *a, const char *b); /* one existing file or directory, however named */
 
+/* Size, and when the bytes last changed (nanoseconds since 1970); false when there is no such file.
+ */
+bool mt_path_changed(const char *path, uint64_t *bytes, int64_t *ns);
+
 /* A name that stays in its directory: not empty, no '/', no NUL, not "." or "..". */
 bool mt_path_plain_name(const char *name, size_t n);
 

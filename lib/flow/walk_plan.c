@@ -1,3 +1,4 @@
+#include "lib/base/hash.h"
 #include "lib/base/mem.h"
 #include "lib/base/path.h"
 #include "lib/flow/emit.h"
@@ -324,17 +325,44 @@ static mt_status plan_key_passes(struct mt_ctx *ctx, struct mt_walk *w)
     return MT_OK;
 }
 
+/* The identity samples a model's bytes; half an output of one and half of its neighbour is what a
+ * changed file must not give. `what`: whose files, for the key. */
+static mt_status plan_key_files(struct mt_ctx *ctx, struct mt_walk *w, const struct mt_model *m,
+                                const char *what)
+{
+    struct mt_sha256 s;
+    uint64_t total = 0;
+    char text[160], hex[65];
+
+    mt_sha256_begin(&s);
+    for (size_t i = 0; i < m->n_maps; i++) {
+        struct {
+            uint64_t bytes;
+            int64_t ns;
+        } at = {0, 0};
+        mt_path_changed(m->maps[i]->path, &at.bytes, &at.ns);
+        mt_sha256_add(&s, &at, sizeof at);
+        total += at.bytes;
+    }
+    mt_sha256_hex(&s, hex);
+    snprintf(text, sizeof text, "%zu of %" PRIu64 " bytes, dates %.8s", m->n_maps, total, hex);
+    return mt_journal_key_add(ctx, &w->key, what, text);
+}
+
 /* Everything the bytes of the output depend on. */
 static mt_status plan_key(struct mt_ctx *ctx, struct mt_walk *w)
 {
-    char hex[65], num[32];
+    char hex[65], num[32], files[96];
 
     MT_TRY(mt_journal_key_add(ctx, &w->key, "moetool", MT_VERSION));
     MT_TRY(mt_journal_key_add(ctx, &w->key, "source model", w->identity));
+    MT_TRY(plan_key_files(ctx, w, w->o->source, "source files"));
     for (int i = 0; i < w->o->source->n_siblings; i++) {
         const struct mt_sibling *s = &w->o->source->siblings[i];
         MT_TRY(mt_model_identity(ctx, s->m, hex));
         MT_TRY(mt_journal_key_add(ctx, &w->key, s->name, hex));
+        snprintf(files, sizeof files, "files of %s", s->name);
+        MT_TRY(plan_key_files(ctx, w, s->m, files));
     }
     MT_TRY(plan_key_passes(ctx, w));
     if (w->o->source->profile != NULL) {
