@@ -1,9 +1,9 @@
 #include "formats/safetensors.h"
 #include "formats/st_header.h"
 #include "lib/base/show.h"
+#include "lib/base/str.h"
 
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -58,94 +58,45 @@ struct mt_writer {
 
 /* ---- text ---- */
 
-struct st_text {
-    char *p;
-    size_t n, cap;
-};
-
-static mt_status st_add(struct mt_ctx *ctx, struct st_text *s, const char *bytes, size_t n)
+static void st_add_string(struct mt_str *s, const char *text)
 {
-    if (s->cap - s->n < n) {
-        size_t cap = s->cap * 2 + n + 4096;
-        MT_TRY(mt_realloc(ctx, cap, 1, "header of the output", &s->p));
-        s->cap = cap;
-    }
-    memcpy(s->p + s->n, bytes, n);
-    s->n += n;
-    return MT_OK;
+    mt_str_add(s, "\"", 1);
+    mt_str_add_escaped(s, text);
+    mt_str_add(s, "\"", 1);
 }
 
-static mt_status st_addf(struct mt_ctx *ctx, struct st_text *s, const char *fmt, ...)
-    MT_PRINTF(3, 4);
-static mt_status st_addf(struct mt_ctx *ctx, struct st_text *s, const char *fmt, ...)
+static void st_add_entry(struct mt_str *s, const struct st_slot *p)
 {
-    char buf[256];
-    va_list ap;
-    int n;
-
-    va_start(ap, fmt);
-    n = vsnprintf(buf, sizeof buf, fmt, ap);
-    va_end(ap);
-    mt_assert(n >= 0 && (size_t)n < sizeof buf);
-    return st_add(ctx, s, buf, (size_t)n);
-}
-
-/* With the escapes that the reference writer uses, and no others. */
-static mt_status st_add_string(struct mt_ctx *ctx, struct st_text *s, const char *text)
-{
-    static const char from[] = "\"\\\b\f\n\r\t", to[] = "\"\\bfnrt";
-
-    MT_TRY(st_add(ctx, s, "\"", 1));
-    while (*text != '\0') {
-        size_t plain = 0;
-        while ((unsigned char)text[plain] >= 0x20 && text[plain] != '"' && text[plain] != '\\')
-            plain++;
-        MT_TRY(st_add(ctx, s, text, plain));
-        text += plain;
-        if (*text == '\0')
-            break;
-        const char *hit = strchr(from, *text);
-        if (hit != NULL)
-            MT_TRY(st_addf(ctx, s, "\\%c", to[hit - from]));
-        else
-            MT_TRY(st_addf(ctx, s, "\\u%04x", (unsigned)*text));
-        text++;
-    }
-    return st_add(ctx, s, "\"", 1);
-}
-
-static mt_status st_add_entry(struct mt_ctx *ctx, struct st_text *s, const struct st_slot *p)
-{
-    MT_TRY(st_add(ctx, s, ",", 1));
-    MT_TRY(st_add_string(ctx, s, p->name));
-    MT_TRY(st_addf(ctx, s, ":{\"dtype\":\"%s\",\"shape\":[", mt_dtype_name(p->dtype)));
+    mt_str_add(s, ",", 1);
+    st_add_string(s, p->name);
+    mt_str_addf(s, ":{\"dtype\":\"%s\",\"shape\":[", mt_dtype_name(p->dtype));
     for (int i = 0; i < p->rank; i++)
-        MT_TRY(st_addf(ctx, s, "%s%" PRId64, i > 0 ? "," : "", p->shape[i]));
-    return st_addf(ctx, s, "],\"data_offsets\":[%" PRIu64 ",%" PRIu64 "]}", p->begin,
-                   p->begin + p->bytes);
+        mt_str_addf(s, "%s%" PRId64, i > 0 ? "," : "", p->shape[i]);
+    mt_str_addf(s, "],\"data_offsets\":[%" PRIu64 ",%" PRIu64 "]}", p->begin, p->begin + p->bytes);
 }
 
-/* The header's bytes, from its length to its padding; s->p is to be freed also after a failure. */
+/* The header's bytes, from its length to its padding; s is to be freed also after a failure. */
 static mt_status st_header_text(struct mt_ctx *ctx, const struct mt_writer *w,
-                                const struct st_shard *shard, struct st_text *s)
+                                const struct st_shard *shard, struct mt_str *s)
 {
     static const char meta[] = "{\"__metadata__\":{\"format\":\"pt\"";
 
-    MT_TRY(st_add(ctx, s, "00000000", 8));
-    MT_TRY(st_add(ctx, s, meta, sizeof meta - 1));
+    mt_str_begin(ctx, s, "header of the output");
+    mt_str_add(s, "00000000", 8);
+    mt_str_add(s, meta, sizeof meta - 1);
     if (w->config != NULL) {
-        MT_TRY(st_add(ctx, s, ",\"" MT_ST_CONFIG_KEY "\":", sizeof MT_ST_CONFIG_KEY + 3));
-        MT_TRY(st_add_string(ctx, s, w->config));
+        mt_str_add(s, ",\"" MT_ST_CONFIG_KEY "\":", sizeof MT_ST_CONFIG_KEY + 3);
+        st_add_string(s, w->config);
     }
-    MT_TRY(st_add(ctx, s, "}", 1));
+    mt_str_add(s, "}", 1);
     for (size_t i = 0; i < shard->n; i++)
-        MT_TRY(st_add_entry(ctx, s, w->sorted[shard->first + i]));
-    MT_TRY(st_add(ctx, s, "}", 1));
-    while (s->n % 8 != 0)
-        MT_TRY(st_add(ctx, s, " ", 1));
-    for (int i = 0; i < 8; i++)
+        st_add_entry(s, w->sorted[shard->first + i]);
+    mt_str_add(s, "}", 1);
+    while (s->st == MT_OK && s->n % 8 != 0)
+        mt_str_add(s, " ", 1);
+    for (int i = 0; s->st == MT_OK && i < 8; i++)
         s->p[i] = (char)((uint64_t)(s->n - 8) >> (8 * i) & 255);
-    return MT_OK;
+    return s->st;
 }
 
 /* ---- plan ---- */
@@ -298,7 +249,7 @@ static mt_status st_layout(struct mt_ctx *ctx, struct mt_writer *w)
         qsort(w->sorted, w->n_slots, sizeof(struct st_slot *), st_by_slot);
     for (size_t s = 0; s < w->n_shards; s++) {
         struct st_shard *sh = &w->shards[s];
-        struct st_text text = {0};
+        struct mt_str text;
         mt_status st;
 
         if (w->file_name != NULL)
@@ -314,7 +265,7 @@ static mt_status st_layout(struct mt_ctx *ctx, struct mt_writer *w)
         }
         st = st_header_text(ctx, w, sh, &text);
         sh->header_bytes = text.n - (text.n > 8 ? 8 : text.n);
-        mt_free(text.p);
+        mt_str_free(&text);
         MT_TRY(st);
         if (sh->header_bytes > MT_ST_HEADER_MAX)
             return mt_fail(ctx, MT_E_LIMIT,
@@ -474,45 +425,47 @@ void mt_st_where(const struct mt_writer *w, const struct mt_tensor *t,
 
 static mt_status st_write_header(struct mt_ctx *ctx, const struct mt_writer *w, struct st_shard *sh)
 {
-    struct st_text text = {0};
+    struct mt_str text;
     mt_status st = st_header_text(ctx, w, sh, &text);
 
     if (st == MT_OK) {
         mt_assert(text.n == 8 + sh->header_bytes);
         st = mt_outfile_write(ctx, sh->file, 0, text.p, text.n);
     }
-    mt_free(text.p);
+    mt_str_free(&text);
     atomic_store(&sh->dirty, true);
     return st;
 }
 
-static mt_status st_index_text(struct mt_ctx *ctx, const struct mt_writer *w,
-                               struct st_slot *const *sorted, struct st_text *s)
+static void st_index_text(const struct mt_writer *w, struct st_slot *const *sorted,
+                          struct mt_str *s)
 {
-    MT_TRY(st_addf(
-        ctx, s, "{\n  \"metadata\": {\n    \"total_size\": %" PRIu64 "\n  },\n  \"weight_map\": {",
-        w->total));
+    mt_str_addf(s,
+                "{\n  \"metadata\": {\n    \"total_size\": %" PRIu64 "\n  },\n  \"weight_map\": {",
+                w->total);
     for (size_t i = 0; i < w->n_slots; i++) {
-        MT_TRY(st_addf(ctx, s, "%s\n    ", i > 0 ? "," : ""));
-        MT_TRY(st_add_string(ctx, s, sorted[i]->name));
-        MT_TRY(st_addf(ctx, s, ": \"%s\"", w->shards[sorted[i]->shard].name));
+        mt_str_addf(s, "%s\n    ", i > 0 ? "," : "");
+        st_add_string(s, sorted[i]->name);
+        mt_str_addf(s, ": \"%s\"", w->shards[sorted[i]->shard].name);
     }
-    return st_addf(ctx, s, "\n  }\n}\n");
+    mt_str_addf(s, "\n  }\n}\n");
 }
 
 static mt_status st_write_index(struct mt_ctx *ctx, const struct mt_writer *w)
 {
-    struct st_text text = {0};
+    struct mt_str text;
     struct st_slot **sorted;
     mt_status st;
 
     MT_TRY(mt_alloc(ctx, w->n_slots, sizeof(struct st_slot *), "index of the output", &sorted));
     memcpy(sorted, w->sorted, w->n_slots * sizeof(struct st_slot *));
     qsort(sorted, w->n_slots, sizeof(struct st_slot *), st_slot_by_name);
-    st = st_index_text(ctx, w, sorted, &text);
+    mt_str_begin(ctx, &text, "index of the output");
+    st_index_text(w, sorted, &text);
+    st = text.st;
     if (st == MT_OK)
         st = mt_outdir_text(ctx, w->out, MT_ST_INDEX, text.p, text.n);
-    mt_free(text.p);
+    mt_str_free(&text);
     mt_free(sorted);
     return st;
 }

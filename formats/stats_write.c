@@ -1,9 +1,9 @@
 #include "formats/stats.h"
 #include "lib/base/mem.h"
 #include "lib/base/outdir.h"
+#include "lib/base/str.h"
 
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -15,55 +15,6 @@ struct mt_stats_writer {
     uint64_t bytes, left;
 };
 
-/* ---- text ---- */
-
-struct stats_text {
-    struct mt_ctx *ctx;
-    mt_status st; /* the first failure; later calls do nothing */
-    char *p;
-    size_t n, cap;
-};
-
-static void stats_add(struct stats_text *s, const char *bytes, size_t n)
-{
-    if (s->st == MT_OK && s->cap - s->n < n) {
-        size_t cap = 2 * s->cap + n + 4096;
-        s->st = mt_realloc(s->ctx, cap, 1, "header of the profile", &s->p);
-        s->cap = s->st == MT_OK ? cap : s->cap;
-    }
-    if (s->st != MT_OK)
-        return;
-    memcpy(s->p + s->n, bytes, n);
-    s->n += n;
-}
-
-static void stats_addf(struct stats_text *s, const char *fmt, ...) MT_PRINTF(2, 3);
-static void stats_addf(struct stats_text *s, const char *fmt, ...)
-{
-    char buf[512];
-    va_list ap;
-    int n;
-
-    va_start(ap, fmt);
-    n = vsnprintf(buf, sizeof buf, fmt, ap);
-    va_end(ap);
-    mt_assert(n >= 0 && (size_t)n < sizeof buf);
-    stats_add(s, buf, (size_t)n);
-}
-
-/* What stands between the quotes of a JSON string. */
-static void stats_add_escaped(struct stats_text *s, const char *text)
-{
-    for (; *text != '\0'; text++) {
-        if (*text == '"' || *text == '\\')
-            stats_addf(s, "\\%c", *text);
-        else if ((unsigned char)*text < 0x20)
-            stats_addf(s, "\\u%04x", (unsigned)*text);
-        else
-            stats_add(s, text, 1);
-    }
-}
-
 /* ---- layout ---- */
 
 static size_t stats_slot(const struct mt_stats_writer *w, int layer, enum mt_stat s, int domain)
@@ -72,37 +23,38 @@ static size_t stats_slot(const struct mt_stats_writer *w, int layer, enum mt_sta
            (size_t)domain;
 }
 
-static void stats_add_meta(struct stats_text *s, const struct mt_profile *p)
+static void stats_add_meta(struct mt_str *s, const struct mt_profile *p)
 {
     const struct mt_profile_info *info = mt_profile_info(p);
-    struct stats_text list = {.ctx = s->ctx};
+    struct mt_str list;
 
-    stats_addf(&list, "[");
+    mt_str_begin(s->ctx, &list, s->what);
+    mt_str_addf(&list, "[");
     for (int i = 0; i < mt_profile_n_sources(p); i++) {
         const struct mt_profile_source *o = mt_profile_source(p, i);
-        stats_addf(&list, "%s{\"domain\":\"", i > 0 ? "," : "");
-        stats_add_escaped(&list, o->domain);
-        stats_addf(&list,
-                   "\",\"sha256\":\"%s\",\"ids_sha256\":\"%s\",\"windows\":%" PRId64
-                   ",\"tokens\":%" PRId64 "}",
-                   o->sha256, o->ids_sha256, o->windows, o->tokens);
+        mt_str_addf(&list, "%s{\"domain\":\"", i > 0 ? "," : "");
+        mt_str_add_escaped(&list, o->domain);
+        mt_str_addf(&list,
+                    "\",\"sha256\":\"%s\",\"ids_sha256\":\"%s\",\"windows\":%" PRId64
+                    ",\"tokens\":%" PRId64 "}",
+                    o->sha256, o->ids_sha256, o->windows, o->tokens);
     }
-    stats_add(&list, "]", 2); /* with its NUL */
-    stats_addf(s,
-               "{\"__metadata__\":{\"format\":\"%s\",\"version\":\"%s\",\"origin\":\"%s\","
-               "\"model_sha256\":\"%s\",\"tokenizer_sha256\":\"%s\",\"n_layers\":\"%d\","
-               "\"hidden_size\":\"%" PRId64 "\",\"seq_len\":\"%" PRId64 "\",\"sources\":\"",
-               MT_STATS_KIND, MT_STATS_VERSION, info->origin, info->model, info->tokenizer,
-               info->n_layers, info->hidden, info->seq_len);
+    mt_str_add(&list, "]", 1);
+    mt_str_addf(s,
+                "{\"__metadata__\":{\"format\":\"%s\",\"version\":\"%s\",\"origin\":\"%s\","
+                "\"model_sha256\":\"%s\",\"tokenizer_sha256\":\"%s\",\"n_layers\":\"%d\","
+                "\"hidden_size\":\"%" PRId64 "\",\"seq_len\":\"%" PRId64 "\",\"sources\":\"",
+                MT_STATS_KIND, MT_STATS_VERSION, info->origin, info->model, info->tokenizer,
+                info->n_layers, info->hidden, info->seq_len);
     if (list.st == MT_OK)
-        stats_add_escaped(s, list.p);
+        mt_str_add_escaped(s, list.p);
     else if (s->st == MT_OK)
         s->st = list.st;
-    stats_addf(s, "\"}");
-    mt_free(list.p);
+    mt_str_addf(s, "\"}");
+    mt_str_free(&list);
 }
 
-static void stats_add_entry(struct stats_text *s, const struct mt_profile *p, int layer,
+static void stats_add_entry(struct mt_str *s, const struct mt_profile *p, int layer,
                             enum mt_stat stat, int domain, bool exact, uint64_t *end)
 {
     const struct mt_stat_row *row = mt_stat_row(stat);
@@ -111,22 +63,22 @@ static void stats_add_entry(struct stats_text *s, const struct mt_profile *p, in
 
     mt_profile_shape(p, layer, stat, &rows, &cols);
     *end += (uint64_t)rows * (uint64_t)cols * (exact ? sizeof(struct mt_exact) : sizeof(double));
-    stats_addf(s, ",\"%slayers.%d.%s.%s.", exact ? "exact." : "", layer, row->role, row->name);
-    stats_add_escaped(s, mt_profile_domain(p, domain));
-    stats_addf(s, "\":{\"dtype\":\"%s\",\"shape\":[", exact ? "I64" : "F64");
+    mt_str_addf(s, ",\"%slayers.%d.%s.%s.", exact ? "exact." : "", layer, row->role, row->name);
+    mt_str_add_escaped(s, mt_profile_domain(p, domain));
+    mt_str_addf(s, "\":{\"dtype\":\"%s\",\"shape\":[", exact ? "I64" : "F64");
     if (row->rows != MT_DIM_1)
-        stats_addf(s, "%" PRId64 ",", rows);
-    stats_addf(s, "%" PRId64 "%s],\"data_offsets\":[%" PRIu64 ",%" PRIu64 "]}", cols,
-               exact ? ",2" : "", begin, *end);
+        mt_str_addf(s, "%" PRId64 ",", rows);
+    mt_str_addf(s, "%" PRId64 "%s],\"data_offsets\":[%" PRIu64 ",%" PRIu64 "]}", cols,
+                exact ? ",2" : "", begin, *end);
 }
 
 /* The header, from its length to its padding; offsets are counted from the data until it stands. */
-static void stats_lay_out(struct stats_text *s, struct mt_stats_writer *w)
+static void stats_lay_out(struct mt_str *s, struct mt_stats_writer *w)
 {
     const struct mt_profile *p = w->p;
     uint64_t end = 0;
 
-    stats_add(s, "00000000", 8);
+    mt_str_add(s, "00000000", 8);
     stats_add_meta(s, p);
     for (int l = 0; l < mt_profile_info(p)->n_layers; l++) {
         for (int i = 0; i < MT_STAT_COUNT_ALL; i++) {
@@ -140,21 +92,21 @@ static void stats_lay_out(struct stats_text *s, struct mt_stats_writer *w)
             }
         }
     }
-    stats_add(s, "}", 1);
+    mt_str_add(s, "}", 1);
     while (s->st == MT_OK && s->n % 8 != 0)
-        stats_add(s, " ", 1);
+        mt_str_add(s, " ", 1);
     for (int i = 0; s->st == MT_OK && i < 8; i++)
         s->p[i] = (char)((uint64_t)(s->n - 8) >> (8 * i) & 255);
     w->bytes = s->n + end;
 }
 
 /* *s is freed by the caller, also after a failure. */
-static mt_status stats_head(struct mt_ctx *ctx, struct mt_stats_writer *w, struct stats_text *s)
+static mt_status stats_head(struct mt_ctx *ctx, struct mt_stats_writer *w, struct mt_str *s)
 {
     size_t slots = (size_t)mt_profile_info(w->p)->n_layers * MT_STAT_COUNT_ALL *
                    (size_t)mt_profile_n_domains(w->p);
 
-    s->ctx = ctx;
+    mt_str_begin(ctx, s, "header of the profile");
     MT_TRY(mt_alloc0(ctx, slots, sizeof *w->offset, "layout of the profile", &w->offset));
     stats_lay_out(s, w);
     for (size_t i = 0; i < slots; i++)
@@ -165,7 +117,7 @@ static mt_status stats_head(struct mt_ctx *ctx, struct mt_stats_writer *w, struc
 static mt_status stats_begin(struct mt_ctx *ctx, struct mt_stats_writer *w, const char *path,
                              bool force)
 {
-    struct stats_text s = {0};
+    struct mt_str s;
     mt_status st = stats_head(ctx, w, &s);
 
     if (st == MT_OK)
@@ -174,18 +126,18 @@ static mt_status stats_begin(struct mt_ctx *ctx, struct mt_stats_writer *w, cons
         st = mt_outdir_file(ctx, w->out, mt_outdir_name(w->out), w->bytes, &w->file);
     if (st == MT_OK)
         st = mt_outfile_write(ctx, w->file, 0, s.p, s.n);
-    mt_free(s.p);
+    mt_str_free(&s);
     return st;
 }
 
 mt_status mt_stats_bytes(struct mt_ctx *ctx, const struct mt_profile *p, uint64_t *bytes)
 {
     struct mt_stats_writer w = {.p = p};
-    struct stats_text s = {0};
+    struct mt_str s;
     mt_status st = stats_head(ctx, &w, &s);
 
     *bytes = w.bytes;
-    mt_free(s.p);
+    mt_str_free(&s);
     mt_free(w.offset);
     return st;
 }

@@ -1,38 +1,11 @@
 #include "lib/flow/card.h"
 
-#include "lib/base/mem.h"
+#include "lib/base/str.h"
 
 #include <inttypes.h>
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-
-/* Text that grows; after a failure further text is dropped and the failure stays. */
-struct card {
-    struct mt_ctx *ctx;
-    char *text;
-    size_t n, cap;
-    mt_status st;
-};
-
-static void card_add(struct card *c, const char *fmt, ...) MT_PRINTF(2, 3);
-static void card_add(struct card *c, const char *fmt, ...)
-{
-    va_list ap;
-
-    for (int turn = 0; turn < 2 && c->st == MT_OK; turn++) {
-        va_start(ap, fmt);
-        int n = vsnprintf(c->text != NULL ? c->text + c->n : NULL, c->cap - c->n, fmt, ap);
-        va_end(ap);
-        if (n >= 0 && (size_t)n < c->cap - c->n) {
-            c->n += (size_t)n;
-            return;
-        }
-        c->cap = (c->cap + (size_t)(n > 0 ? n : 0) + 1024) * 2;
-        c->st = mt_realloc(c->ctx, c->cap, 1, "model card", &c->text);
-    }
-}
 
 static const char *card_text(const struct mt_json *j, const char *key, const char *dflt)
 {
@@ -70,16 +43,16 @@ static const char *card_count(int64_t n, char *buf, size_t size)
 }
 
 /* YAML reads a plain scalar in many ways; a quoted one in one. */
-static void card_yaml(struct card *c, const char *key, const char *value)
+static void card_yaml(struct mt_str *c, const char *key, const char *value)
 {
-    card_add(c, "%s: \"", key);
+    mt_str_addf(c, "%s: \"", key);
     for (const char *p = value; *p != '\0'; p++) {
         if (*p == '"' || *p == '\\')
-            card_add(c, "\\%c", *p);
+            mt_str_addf(c, "\\%c", *p);
         else if ((unsigned char)*p >= ' ')
-            card_add(c, "%c", *p);
+            mt_str_addf(c, "%c", *p);
     }
-    card_add(c, "\"\n");
+    mt_str_addf(c, "\"\n");
 }
 
 /* The native layout, which nobody else loads. */
@@ -88,166 +61,169 @@ static bool card_native(const struct mt_json *m)
     return strcmp(card_text(mt_json_get(m, "target"), "model_type", ""), "moetool") == 0;
 }
 
-static void card_front(struct card *c, const struct mt_json *m, const struct mt_card_opts *o)
+static void card_front(struct mt_str *c, const struct mt_json *m, const struct mt_card_opts *o)
 {
     const struct mt_json *target = mt_json_get(m, "target");
     int64_t experts;
 
-    card_add(c, "---\n");
+    mt_str_addf(c, "---\n");
     if (o->base_model != NULL)
         card_yaml(c, "base_model", o->base_model);
     if (o->license != NULL)
         card_yaml(c, "license", o->license);
     if (!card_native(m))
-        card_add(c, "library_name: transformers\npipeline_tag: text-generation\n");
-    card_add(c, "tags:\n- moetool\n");
+        mt_str_addf(c, "library_name: transformers\npipeline_tag: text-generation\n");
+    mt_str_addf(c, "tags:\n- moetool\n");
     if (card_int(mt_json_get(target, "ffn"), "experts", &experts))
-        card_add(c, "- moe\n");
-    card_add(c, "---\n\n# ");
+        mt_str_addf(c, "- moe\n");
+    mt_str_addf(c, "---\n\n# ");
     if (o->title != NULL)
-        card_add(c, "%s\n\n", o->title);
+        mt_str_addf(c, "%s\n\n", o->title);
     else
-        card_add(c, "%s made by moetool\n\n",
-                 card_text(target, "architecture", card_text(target, "model_type", "Model")));
+        mt_str_addf(c, "%s made by moetool\n\n",
+                    card_text(target, "architecture", card_text(target, "model_type", "Model")));
 }
 
-static void card_value(struct card *c, const struct mt_json *v)
+static void card_value(struct mt_str *c, const struct mt_json *v)
 {
     double num;
     bool truth;
 
     if (mt_json_text(v) != NULL)
-        card_add(c, "%s", mt_json_text(v));
+        mt_str_addf(c, "%s", mt_json_text(v));
     else if (mt_json_number(v, &num))
-        card_add(c, "%.10g", num);
+        mt_str_addf(c, "%.10g", num);
     else if (mt_json_truth(v, &truth))
-        card_add(c, truth ? "yes" : "no");
+        mt_str_addf(c, truth ? "yes" : "no");
     else
-        card_add(c, "not given");
+        mt_str_addf(c, "not given");
 }
 
-static void card_made(struct card *c, const struct mt_json *m, const struct mt_card_opts *o)
+static void card_made(struct mt_str *c, const struct mt_json *m, const struct mt_card_opts *o)
 {
     const struct mt_json *source = mt_json_get(m, "source"), *data = mt_json_get(m, "data");
     int64_t windows, tokens;
     const char *sep = "";
 
-    card_add(c,
-             "## How it was made\n\nmoetool %s made it from %s%s%s (model type %s, identity "
-             "`%.16s`).\n\n",
-             card_text(m, "moetool", "?"), o->base_model != NULL ? "`" : "a ",
-             o->base_model != NULL ? o->base_model : "checkpoint", o->base_model != NULL ? "`" : "",
-             card_text(source, "model_type", "unknown"), card_text(source, "identity", "?"));
+    mt_str_addf(c,
+                "## How it was made\n\nmoetool %s made it from %s%s%s (model type %s, identity "
+                "`%.16s`).\n\n",
+                card_text(m, "moetool", "?"), o->base_model != NULL ? "`" : "a ",
+                o->base_model != NULL ? o->base_model : "checkpoint",
+                o->base_model != NULL ? "`" : "", card_text(source, "model_type", "unknown"),
+                card_text(source, "identity", "?"));
     for (struct mt_json *p = mt_json_first(mt_json_get(m, "passes")); p != NULL;
          p = mt_json_next(p)) {
-        card_add(c, "- `%s`", card_text(p, "name", "?"));
+        mt_str_addf(c, "- `%s`", card_text(p, "name", "?"));
         sep = ": ";
         for (struct mt_json *v = mt_json_first(mt_json_get(p, "options")); v != NULL;
              v = mt_json_next(v)) {
             if (mt_json_kind(v) == MT_JSON_NULL)
                 continue;
-            card_add(c, "%s%s ", sep, mt_json_key(v));
+            mt_str_addf(c, "%s%s ", sep, mt_json_key(v));
             card_value(c, v);
             sep = ", ";
         }
-        card_add(c, "\n");
+        mt_str_addf(c, "\n");
     }
     if (mt_json_count(mt_json_get(m, "passes")) == 0)
-        card_add(c, "- copied; no tensor was changed\n");
+        mt_str_addf(c, "- copied; no tensor was changed\n");
     if (card_int(data, "windows", &windows) && card_int(data, "tokens", &tokens)) {
-        card_add(c, "- calibrated on %" PRId64 " tokens in %" PRId64 " windows (", tokens, windows);
+        mt_str_addf(c, "- calibrated on %" PRId64 " tokens in %" PRId64 " windows (", tokens,
+                    windows);
         sep = "";
         for (struct mt_json *d = mt_json_first(mt_json_get(data, "domains")); d != NULL;
              d = mt_json_next(d)) {
-            card_add(c, "%s%s", sep, mt_json_text(d) != NULL ? mt_json_text(d) : "?");
+            mt_str_addf(c, "%s%s", sep, mt_json_text(d) != NULL ? mt_json_text(d) : "?");
             sep = ", ";
         }
-        card_add(c, "; SHA-256 `%.16s`)\n", card_text(data, "sha256", "?"));
+        mt_str_addf(c, "; SHA-256 `%.16s`)\n", card_text(data, "sha256", "?"));
     } else {
-        card_add(c, "- no calibration data were used\n");
+        mt_str_addf(c, "- no calibration data were used\n");
     }
-    card_add(c, "\n`moetool.json` holds every setting.\n\n");
+    mt_str_addf(c, "\n`moetool.json` holds every setting.\n\n");
 }
 
-static void card_row(struct card *c, const char *what, const struct mt_json *a,
+static void card_row(struct mt_str *c, const char *what, const struct mt_json *a,
                      const struct mt_json *b, const char *key)
 {
     char x[32], y[32];
     int64_t v, w;
 
     if (card_int(a, key, &v) && card_int(b, key, &w))
-        card_add(c, "| %s | %s | %s |\n", what, card_count(v, x, sizeof x),
-                 card_count(w, y, sizeof y));
+        mt_str_addf(c, "| %s | %s | %s |\n", what, card_count(v, x, sizeof x),
+                    card_count(w, y, sizeof y));
 }
 
-static void card_shape(struct card *c, const struct mt_json *m)
+static void card_shape(struct mt_str *c, const struct mt_json *m)
 {
     const struct mt_json *source = mt_json_get(m, "source"), *target = mt_json_get(m, "target");
     const struct mt_json *ffn = mt_json_get(target, "ffn");
     int64_t experts, active, width, shared, layers, moe, hidden;
 
-    card_add(c, "## Shape\n\n| | source | this model |\n|---|---|---|\n");
-    card_add(c, "| model type | %s | %s |\n", card_text(source, "model_type", "unknown"),
-             card_text(target, "model_type", "unknown"));
+    mt_str_addf(c, "## Shape\n\n| | source | this model |\n|---|---|---|\n");
+    mt_str_addf(c, "| model type | %s | %s |\n", card_text(source, "model_type", "unknown"),
+                card_text(target, "model_type", "unknown"));
     card_row(c, "parameters", source, target, "parameters");
     card_row(c, "acting for a token", source, target, "parameters_active");
     card_row(c, "bytes of tensors", source, target, "bytes");
-    card_add(c, "\n");
+    mt_str_addf(c, "\n");
     if (!card_int(ffn, "layers", &layers) || !card_int(ffn, "width", &width) ||
         !card_int(ffn, "hidden", &hidden) || !card_int(ffn, "moe_layers", &moe))
         return;
-    card_add(c, "%" PRId64 " layers of width %" PRId64 ". ", layers, hidden);
+    mt_str_addf(c, "%" PRId64 " layers of width %" PRId64 ". ", layers, hidden);
     if (card_int(ffn, "experts", &experts) && card_int(ffn, "active", &active) &&
         card_int(ffn, "shared_width", &shared)) {
         if (moe == layers)
-            card_add(c, "All");
+            mt_str_addf(c, "All");
         else
-            card_add(c, "%" PRId64 " of them", moe);
-        card_add(c,
-                 " have %" PRId64 " routed experts of width %" PRId64 ", %" PRId64
-                 " of which act for a token",
-                 experts, width, active);
+            mt_str_addf(c, "%" PRId64 " of them", moe);
+        mt_str_addf(c,
+                    " have %" PRId64 " routed experts of width %" PRId64 ", %" PRId64
+                    " of which act for a token",
+                    experts, width, active);
         if (shared > 0)
-            card_add(c, ", and a shared one of width %" PRId64, shared);
-        card_add(c, ".\n\n");
+            mt_str_addf(c, ", and a shared one of width %" PRId64, shared);
+        mt_str_addf(c, ".\n\n");
     } else {
-        card_add(c, "Dense feed-forward blocks of width %" PRId64 ".\n\n", width);
+        mt_str_addf(c, "Dense feed-forward blocks of width %" PRId64 ".\n\n", width);
     }
 }
 
-static void card_domains(struct card *c, const struct mt_json *list)
+static void card_domains(struct mt_str *c, const struct mt_json *list)
 {
     double kl, ref, cand;
 
     if (mt_json_count(list) < 2)
         return;
-    card_add(c, "| text | KL | perplexity, source | perplexity, this model |\n|---|---|---|---|\n");
+    mt_str_addf(c,
+                "| text | KL | perplexity, source | perplexity, this model |\n|---|---|---|---|\n");
     for (struct mt_json *d = mt_json_first(list); d != NULL; d = mt_json_next(d)) {
         if (card_num(d, "kl_mean", &kl) && card_num(d, "nll_ref", &ref) &&
             card_num(d, "nll_cand", &cand))
-            card_add(c, "| %s | %.4g | %.4g | %.4g |\n", card_text(d, "name", "?"), kl, exp(ref),
-                     exp(cand));
+            mt_str_addf(c, "| %s | %.4g | %.4g | %.4g |\n", card_text(d, "name", "?"), kl, exp(ref),
+                        exp(cand));
     }
-    card_add(c, "\n");
+    mt_str_addf(c, "\n");
 }
 
 /* An encoder: there are no logits. */
-static bool card_state_error(struct card *c, const struct mt_json *v)
+static bool card_state_error(struct mt_str *c, const struct mt_json *v)
 {
     int64_t tokens;
     double error;
 
     if (!card_num(v, "state_error", &error) || !card_int(v, "n_tokens", &tokens))
         return false;
-    card_add(c,
-             "Relative error of the last hidden states, |y' - y| / |y|, over %" PRId64
-             " tokens: %.4g.\n\n",
-             tokens, error);
+    mt_str_addf(c,
+                "Relative error of the last hidden states, |y' - y| / |y|, over %" PRId64
+                " tokens: %.4g.\n\n",
+                tokens, error);
     return true;
 }
 
 /* Where only blocks could be compared. */
-static bool card_ffn_errors(struct card *c, const struct mt_json *v)
+static bool card_ffn_errors(struct mt_str *c, const struct mt_json *v)
 {
     const struct mt_json *list = mt_json_get(v, "layers");
     double all, one;
@@ -256,81 +232,84 @@ static bool card_ffn_errors(struct card *c, const struct mt_json *v)
 
     if (!card_num(v, "ffn_error", &all) || !card_int(v, "ffn_inputs", &inputs))
         return false;
-    card_add(c,
-             "The source could not be run, so only its FFNs were compared: relative error of their "
-             "outputs, |y' - y| / |y|, on %" PRId64 " inputs that were held out. What that means "
-             "for the whole model is unknown.\n\n| layer | error |\n|---|---|\n",
-             inputs);
+    mt_str_addf(
+        c,
+        "The source could not be run, so only its FFNs were compared: relative error of their "
+        "outputs, |y' - y| / |y|, on %" PRId64 " inputs that were held out. What that means "
+        "for the whole model is unknown.\n\n| layer | error |\n|---|---|\n",
+        inputs);
     for (const struct mt_json *j = mt_json_first(list); j != NULL; j = mt_json_next(j), l++)
         if (mt_json_number(j, &one))
-            card_add(c, "| %d | %.4g |\n", l, one);
-    card_add(c, "| all | %.4g |\n\n", all);
+            mt_str_addf(c, "| %d | %.4g |\n", l, one);
+    mt_str_addf(c, "| all | %.4g |\n\n", all);
     return true;
 }
 
-static void card_figures(struct card *c, const struct mt_json *v)
+static void card_figures(struct mt_str *c, const struct mt_json *v)
 {
     double kl, err, p99, ref, cand, top1;
     int64_t tokens;
 
-    card_add(c, "## Measured against the source\n\n");
+    mt_str_addf(c, "## Measured against the source\n\n");
     if (card_ffn_errors(c, v) || card_state_error(c, v))
         return;
     if (!card_num(v, "kl_mean", &kl)) {
-        card_add(c, "Nothing was measured when this model was written. `moetool validate SOURCE "
-                    "THIS --data TEXT` compares the two.\n\n");
+        mt_str_addf(c, "Nothing was measured when this model was written. `moetool validate SOURCE "
+                       "THIS --data TEXT` compares the two.\n\n");
         return;
     }
-    card_add(c, "| | |\n|---|---|\n");
+    mt_str_addf(c, "| | |\n|---|---|\n");
     if (card_int(v, "n_tokens", &tokens))
-        card_add(c, "| predicted tokens | %" PRId64 " |\n", tokens);
-    card_add(c, "| KL(source, this), nats per token | %.4g", kl);
+        mt_str_addf(c, "| predicted tokens | %" PRId64 " |\n", tokens);
+    mt_str_addf(c, "| KL(source, this), nats per token | %.4g", kl);
     if (card_num(v, "kl_stderr", &err))
-        card_add(c, " ± %.2g", err);
-    card_add(c, " |\n");
+        mt_str_addf(c, " ± %.2g", err);
+    mt_str_addf(c, " |\n");
     if (card_num(v, "kl_p99", &p99))
-        card_add(c, "| KL, 99th percentile | %.4g |\n", p99);
+        mt_str_addf(c, "| KL, 99th percentile | %.4g |\n", p99);
     if (card_num(v, "ppl_ref", &ref) && card_num(v, "ppl_cand", &cand))
-        card_add(c, "| perplexity, source | %.5g |\n| perplexity, this model | %.5g |\n", ref,
-                 cand);
+        mt_str_addf(c, "| perplexity, source | %.5g |\n| perplexity, this model | %.5g |\n", ref,
+                    cand);
     if (card_num(v, "top1", &top1))
-        card_add(c, "| same most likely token | %.2f %% |\n", top1 * 100);
-    card_add(c, "\n");
+        mt_str_addf(c, "| same most likely token | %.2f %% |\n", top1 * 100);
+    mt_str_addf(c, "\n");
     card_domains(c, mt_json_get(v, "domains"));
 }
 
-static void card_load(struct card *c, const struct mt_json *m)
+static void card_load(struct mt_str *c, const struct mt_json *m)
 {
     const char *format = card_text(mt_json_get(m, "target"), "format", "safetensors");
 
     if (strcmp(format, "safetensors") != 0)
         return;
     if (card_native(m)) {
-        card_add(c, "## Loading\n\nThis is moetool's own layout, which transformers, vLLM and "
+        mt_str_addf(c,
+                    "## Loading\n\nThis is moetool's own layout, which transformers, vLLM and "
                     "llama.cpp do not load; `moetool inspect PATH` tells what it holds and whether "
                     "it runs.\n\n");
         return;
     }
-    card_add(c, "## Loading\n\n```python\nfrom transformers import AutoModelForCausalLM, "
-                "AutoTokenizer\n\nmodel = AutoModelForCausalLM.from_pretrained(\"PATH\", "
-                "dtype=\"auto\")\ntokenizer = AutoTokenizer.from_pretrained(\"PATH\")\n```\n\n"
-                "```\nvllm serve PATH\n```\n\n");
+    mt_str_addf(c, "## Loading\n\n```python\nfrom transformers import AutoModelForCausalLM, "
+                   "AutoTokenizer\n\nmodel = AutoModelForCausalLM.from_pretrained(\"PATH\", "
+                   "dtype=\"auto\")\ntokenizer = AutoTokenizer.from_pretrained(\"PATH\")\n```\n\n"
+                   "```\nvllm serve PATH\n```\n\n");
 }
 
-static void card_limits(struct card *c, const struct mt_json *validation)
+static void card_limits(struct mt_str *c, const struct mt_json *validation)
 {
-    card_add(c, "## Limits\n\nIt carries the source's knowledge, faults and licence terms. ");
+    mt_str_addf(c, "## Limits\n\nIt carries the source's knowledge, faults and licence terms. ");
     if (validation != NULL)
-        card_add(c, "The figures above hold for the text they were measured on. ");
-    card_add(c, "Try it on your own text before you rely on it.\n");
+        mt_str_addf(c, "The figures above hold for the text they were measured on. ");
+    mt_str_addf(c, "Try it on your own text before you rely on it.\n");
 }
 
 mt_status mt_card_write(struct mt_ctx *ctx, struct mt_outdir *out, const struct mt_json *manifest,
                         const struct mt_json *validation, const struct mt_card_opts *opts)
 {
     static const struct mt_card_opts none = {0};
-    struct card c = {.ctx = ctx};
+    struct mt_str c;
 
+    mt_str_begin(ctx, &c, "model card");
     if (opts == NULL)
         opts = &none;
     card_front(&c, manifest, opts);
@@ -340,7 +319,7 @@ mt_status mt_card_write(struct mt_ctx *ctx, struct mt_outdir *out, const struct 
     card_load(&c, manifest);
     card_limits(&c, validation);
     if (c.st == MT_OK)
-        c.st = mt_outdir_text(ctx, out, "README.md", c.text, c.n);
-    mt_free(c.text);
+        c.st = mt_outdir_text(ctx, out, "README.md", c.p, c.n);
+    mt_str_free(&c);
     return c.st;
 }

@@ -1,57 +1,25 @@
 #include "lib/base/mem.h"
+#include "lib/base/str.h"
 #include "lib/ir/family.h"
 #include "lib/run/trace.h"
 
-#include <stdarg.h>
-#include <stdio.h>
-#include <string.h>
-
+/* Of text that is gathered before it is written. */
 #define TRACE_BUFFER_BYTES ((size_t)256 << 10)
 
 struct mt_trace_writer {
     struct mt_outdir *out;
     struct mt_outfile *file;
     uint64_t at;
-    size_t n;
-    char text[TRACE_BUFFER_BYTES];
+    struct mt_str text;
 };
 
 static mt_status trace_flush(struct mt_ctx *ctx, struct mt_trace_writer *w)
 {
-    MT_TRY(mt_outfile_write(ctx, w->file, w->at, w->text, w->n));
-    w->at += w->n;
-    w->n = 0;
+    MT_TRY(w->text.st);
+    MT_TRY(mt_outfile_write(ctx, w->file, w->at, w->text.p, w->text.n));
+    w->at += w->text.n;
+    w->text.n = 0;
     return MT_OK;
-}
-
-static mt_status trace_text(struct mt_ctx *ctx, struct mt_trace_writer *w, const char *text,
-                            size_t n)
-{
-    while (n > 0) {
-        size_t room = sizeof w->text - w->n, part = n < room ? n : room;
-        memcpy(w->text + w->n, text, part);
-        w->n += part;
-        text += part;
-        n -= part;
-        if (w->n == sizeof w->text)
-            MT_TRY(trace_flush(ctx, w));
-    }
-    return MT_OK;
-}
-
-static mt_status trace_printf(struct mt_ctx *ctx, struct mt_trace_writer *w, const char *fmt, ...)
-    MT_PRINTF(3, 4);
-static mt_status trace_printf(struct mt_ctx *ctx, struct mt_trace_writer *w, const char *fmt, ...)
-{
-    char buf[128];
-    va_list ap;
-    int n;
-
-    va_start(ap, fmt);
-    n = vsnprintf(buf, sizeof buf, fmt, ap);
-    va_end(ap);
-    mt_assert(n >= 0 && (size_t)n < sizeof buf);
-    return trace_text(ctx, w, buf, (size_t)n);
 }
 
 mt_status mt_trace_create(struct mt_ctx *ctx, const char *path, unsigned out_flags,
@@ -65,11 +33,11 @@ mt_status mt_trace_create(struct mt_ctx *ctx, const char *path, unsigned out_fla
     if (moe == NULL)
         return mt_fail(ctx, MT_E_OPTION, "%s: has no routers to trace", m->path);
     MT_TRY(mt_alloc0(ctx, 1, sizeof *w, "trace", &w));
+    mt_str_begin(ctx, &w->text, "trace");
     st = mt_outdir_open(ctx, path, out_flags | MT_OUT_FILE, &w->out);
     if (st == MT_OK)
         st = mt_outdir_file(ctx, w->out, mt_outdir_name(w->out), 0, &w->file);
-    if (st == MT_OK)
-        st = trace_printf(ctx, w, "{\"moetool_trace\":1,\"n_experts\":%d}\n", moe->n_experts);
+    mt_str_addf(&w->text, "{\"moetool_trace\":1,\"n_experts\":%d}\n", moe->n_experts);
     if (st != MT_OK) {
         mt_trace_close(w);
         return st;
@@ -79,18 +47,18 @@ mt_status mt_trace_create(struct mt_ctx *ctx, const char *path, unsigned out_fla
 }
 
 /* One token's experts, without those that stand for none. */
-static mt_status trace_put(struct mt_ctx *ctx, struct mt_trace_writer *w, const int32_t *e, int k)
+static void trace_put(struct mt_str *text, const int32_t *e, int k)
 {
     const char *between = "";
 
-    MT_TRY(trace_text(ctx, w, "[", 1));
+    mt_str_add(text, "[", 1);
     for (int i = 0; i < k; i++) {
         if (e[i] < 0)
             continue;
-        MT_TRY(trace_printf(ctx, w, "%s%d", between, (int)e[i]));
+        mt_str_addf(text, "%s%d", between, (int)e[i]);
         between = ",";
     }
-    return trace_text(ctx, w, "]", 1);
+    mt_str_add(text, "]", 1);
 }
 
 mt_status mt_trace_add(struct mt_ctx *ctx, struct mt_trace_writer *w, int layer,
@@ -100,16 +68,17 @@ mt_status mt_trace_add(struct mt_ctx *ctx, struct mt_trace_writer *w, int layer,
 
     mt_assert(r->m == b->tokens);
     for (size_t i = 0; i < b->n; i++) {
-        MT_TRY(
-            trace_printf(ctx, w, "{\"seq\":%zu,\"layer\":%d,\"experts\":[", b->first + i, layer));
+        mt_str_addf(&w->text, "{\"seq\":%zu,\"layer\":%d,\"experts\":[", b->first + i, layer);
         for (int32_t t = 0; t < b->seqs.len[i]; t++, e += r->k) {
             if (t > 0)
-                MT_TRY(trace_text(ctx, w, ",", 1));
-            MT_TRY(trace_put(ctx, w, e, r->k));
+                mt_str_add(&w->text, ",", 1);
+            trace_put(&w->text, e, r->k);
+            if (w->text.n >= TRACE_BUFFER_BYTES)
+                MT_TRY(trace_flush(ctx, w));
         }
-        MT_TRY(trace_text(ctx, w, "]}\n", 3));
+        mt_str_add(&w->text, "]}\n", 3);
     }
-    return MT_OK;
+    return w->text.st;
 }
 
 mt_status mt_trace_commit(struct mt_ctx *ctx, struct mt_trace_writer *w)
@@ -124,5 +93,6 @@ void mt_trace_close(struct mt_trace_writer *w)
     if (w == NULL)
         return;
     mt_outdir_close(w->out, false);
+    mt_str_free(&w->text);
     mt_free(w);
 }
