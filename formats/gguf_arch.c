@@ -267,7 +267,8 @@ mt_status mt_gguf_holds(struct mt_ctx *ctx, const struct mt_model *m)
 
     if (a == NULL)
         return mt_fail(ctx, MT_E_UNSUPPORTED,
-                       "%s: no GGUF architecture is known for it; write safetensors instead",
+                       "%s: no GGUF architecture is known for it, and none for moetool's native "
+                       "layout; write a directory instead",
                        m->model_type != NULL ? m->model_type : m->path);
     MT_TRY(arch_check_attention(ctx, m, a));
     return arch_check_ffn(ctx, m, a);

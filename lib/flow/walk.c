@@ -161,6 +161,26 @@ static mt_status walk_layer(struct mt_ctx *ctx, struct mt_walk *w, int layer)
     return forward && reread ? walk_advance_written(ctx, w, layer) : MT_OK;
 }
 
+static bool walk_names_file(const struct mt_model *m, const char *text)
+{
+    for (size_t i = 0; i < m->n_maps; i++)
+        if (strstr(text, m->maps[i]->path) != NULL)
+            return true;
+    return false;
+}
+
+/* The text of the failure names a weight of the layer that is NaN or infinite, in any source. */
+static bool walk_find_nan(struct mt_ctx *ctx, const struct mt_model *src, int layer)
+{
+    bool found = mt_emit_blame(ctx, src->tensors, src->n_tensors, layer) != MT_OK;
+
+    for (int i = 0; i < src->n_siblings && !found; i++) {
+        const struct mt_model *m = src->siblings[i].m;
+        found = mt_emit_blame(ctx, m->tensors, m->n_tensors, layer) != MT_OK;
+    }
+    return found;
+}
+
 /* Numbers that fail a computation mostly come from the weights: then the tensor is named too. */
 static mt_status walk_blame(struct mt_ctx *ctx, const struct mt_walk *w, int layer, mt_status st)
 {
@@ -171,10 +191,9 @@ static mt_status walk_blame(struct mt_ctx *ctx, const struct mt_walk *w, int lay
         return st;
     snprintf(why, sizeof why, "%s", mt_error(ctx));
     const char *element = strstr(why, "is NaN or infinite");
-    for (size_t i = 0; element != NULL && i < src->n_maps; i++)
-        if (strstr(why, src->maps[i]->path) != NULL)
-            return st;
-    if (mt_emit_blame(ctx, src->tensors, src->n_tensors, layer) == MT_OK)
+    if (element != NULL && walk_names_file(src, why))
+        return st;
+    if (!walk_find_nan(ctx, src, layer))
         return mt_fail(ctx, st, "%s", why);
     if (element == NULL)
         return mt_wrap(ctx, st, "%s", why);

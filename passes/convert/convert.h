@@ -30,6 +30,7 @@ struct convert {
     int64_t flatten; /* -1: chosen for each layer */
     bool has_form;   /* the maker's routers are not linear: `form` tells their kind */
     bool near;       /* ... but the target's are */
+    bool aimed;      /* o.arch is native for the router's sake, and was auto */
     struct mt_router form;
     bool *dense_layers; /* [n_layers]; NULL: none stays dense */
     int n_dense;

@@ -123,9 +123,12 @@ static bool convert_aim_at_form(struct convert *s)
 
     if (router == 0)
         router = mt_convert_name_find(mt_convert_router_names, s->method->router);
-    if (s->o.arch != 0 || (mt_convert_routers[router]->form == NULL && !s->o.dynamic_k))
+    /* A format without a place for that layout may have one for the nearest linear router. */
+    bool form = mt_convert_routers[router]->form != NULL && s->o.format == NULL;
+    if (s->o.arch != 0 || (!form && !s->o.dynamic_k))
         return false;
     s->o.arch = mt_convert_name_find(mt_convert_arch_names, "native");
+    s->aimed = true;
     return true;
 }
 
@@ -267,6 +270,9 @@ static mt_status convert_aim(struct mt_ctx *ctx, void *state, const struct mt_mo
     if (format == NULL || format->holds == NULL)
         return MT_OK;
     s->o.format = format;
+    if (s->aimed)
+        s->o.arch = 0;
+    s->aimed = false;
     mt_free(s->dense);
     mt_free(s->numbers);
     s->dense = NULL;

@@ -45,3 +45,5 @@ expect cmp y4/model.safetensors y5/model.safetensors
 fails 1 "*NaN*" moetool convert u -o y6
 printf 'x' | dd of=u/model.safetensors bs=1 seek=$(($(wc -c <u/model.safetensors) / 2 + 50000)) conv=notrunc 2>/dev/null
 fails 2 "*y6.partial was begun differently (source files: 1 of * then, 1 of * now)*--force" moetool convert u -o y6 --allow-nan --resume
+# One of several models is named by its own file.
+fails 1 "*layers.2.up_proj (u/model.safetensors): element 0 is NaN*" moetool convert "$DENSE" -o y7 --method upcycle --from u

@@ -33,3 +33,8 @@ echo '{"text": "One day"}' >few.jsonl
 moetool convert "$DENSE" -o z --force --data few.jsonl 2>err.txt >out.txt
 expect grep -q '^warning: [0-9]* tokens to calibrate on, for FFNs of 1024 neurons' err.txt
 expect grep -q '^warning: refits: too few tokens to hold some out' err.txt
+# A format that has no place for the native layout gets the nearest linear router, and says so.
+moetool convert "$DENSE" -o m.gguf --method cmoe "${CALIB[@]}" --no-validate >/dev/null 2>err.txt
+expect grep -q '^warning: .* holds linear routers only: instead of router representative stands' err.txt
+moetool convert "$DENSE" -o m --method cmoe "${CALIB[@]}" --no-validate >/dev/null 2>err.txt
+expect grep -q '^architecture native holds router representative' err.txt
