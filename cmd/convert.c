@@ -190,7 +190,9 @@ static void convert_close(struct convert *c)
 static mt_status convert_prune(struct mt_ctx *ctx, struct convert *c, const char *select,
                                int64_t width, bool dry, struct mt_walk_result *out)
 {
-    struct cmd_baseline want = {.select = select, .drift = -1, .refit_epochs = -1};
+    const struct mt_convert_opts *p = c->a->pass_opts;
+    struct cmd_baseline want = {
+        .select = select, .drift = p->drift, .refit_epochs = p->refit_epochs};
     struct mt_walk_pass step;
     const struct mt_walk_opts o = {.source = c->src,
                                    .passes = &step,
@@ -203,6 +205,10 @@ static mt_status convert_prune(struct mt_ctx *ctx, struct convert *c, const char
 
     snprintf(text, sizeof text, "%lld", (long long)width);
     want.width = text;
+    /* The best rival is fitted as the conversion was asked to be, or as it is best. */
+    if (strcmp(select, convert_baselines[0]) == 0 && p->refit > 0 &&
+        strcmp(mt_convert_refit_names[p->refit], "none") != 0)
+        want.refit = mt_convert_refit_names[p->refit];
     MT_TRY(cmd_baseline_step(ctx, &want, &step));
     mt_status st = mt_walk_run(ctx, &o, out);
     mt_free((void *)step.opts);

@@ -11,6 +11,7 @@
  *            those outside layers may not
  *   memory   most counted bytes the pass will hold of its own at any time; 0 when small. The walk
  *            adds it up and refuses before output is opened
+ *   spare    what to ask it for instead that takes less memory, "--width 10%"; NULL: nothing
  *   begin    layer l: decide what needs no activations
  *   observe  layer l: batches of activations, only when `needs` asks for them
  *   layer    layer l: set the source of every record of the layer; nothing pending remains. A
@@ -95,6 +96,7 @@ struct mt_pass {
     bool (*asks)(const void *state, int layer);
     mt_status (*plan)(struct mt_ctx *ctx, void *state, struct mt_model *m);
     uint64_t (*memory)(const void *state, const struct mt_model *m);
+    const char *(*spare)(const void *state);
     mt_status (*begin)(struct mt_ctx *ctx, void *state, struct mt_model *m, int layer);
     mt_status (*observe)(struct mt_ctx *ctx, void *state, const struct mt_observation *ob);
     mt_status (*layer)(struct mt_ctx *ctx, void *state, struct mt_model *m, int layer);

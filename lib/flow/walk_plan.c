@@ -204,6 +204,24 @@ static mt_status plan_config(struct mt_ctx *ctx, struct mt_walk *w)
     return MT_OK;
 }
 
+/* A refusal names what passes could be asked for instead. */
+static mt_status plan_fits(struct mt_ctx *ctx, const struct mt_walk *w, uint64_t bytes,
+                           const char *what)
+{
+    mt_status st = mt_mem_fits(ctx, bytes, what);
+    char why[512];
+
+    for (int i = 0; st != MT_OK && i < w->passes->n; i++) {
+        const struct walk_pass *p = &w->passes->v[i];
+        const char *spare = p->pass->spare != NULL ? p->pass->spare(p->state) : NULL;
+        if (spare == NULL)
+            continue;
+        snprintf(why, sizeof why, "%s", mt_error(ctx));
+        return mt_fail(ctx, st, "%s, or take %s, which needs less", why, spare);
+    }
+    return st;
+}
+
 static mt_status plan_memory(struct mt_ctx *ctx, struct mt_walk *w)
 {
     uint64_t forward = 0, streams = 0, passes = 0, emit = 0;
@@ -225,7 +243,7 @@ static mt_status plan_memory(struct mt_ctx *ctx, struct mt_walk *w)
     snprintf(what, sizeof what, "this work (forward pass %s, passes %s, writing %s)",
              mt_format_bytes(forward + streams, a, sizeof a), mt_format_bytes(passes, b, sizeof b),
              mt_format_bytes(emit, c, sizeof c));
-    return mt_mem_fits(ctx, w->work_bytes + streams, what);
+    return plan_fits(ctx, w, w->work_bytes + streams, what);
 }
 
 /* What `finish` computes comes after the streams went, but a pass may have kept something, and the

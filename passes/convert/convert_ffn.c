@@ -360,6 +360,13 @@ static uint64_t convert_memory(const void *state, const struct mt_model *m)
     return method;
 }
 
+static const char *convert_spare(const void *state)
+{
+    const struct convert *s = state;
+
+    return s->rounds[CONVERT_REFIT] > 0 ? s->refit->spare : NULL;
+}
+
 static mt_status convert_plan_hook(struct mt_ctx *ctx, void *state, struct mt_model *m)
 {
     return convert_plan(ctx, state, m);
@@ -566,6 +573,7 @@ const struct mt_pass mt_pass_convert_ffn = {
     .asks = convert_asks,
     .plan = convert_plan_hook,
     .memory = convert_memory,
+    .spare = convert_spare,
     .begin = convert_begin,
     .observe = convert_observe,
     .layer = convert_layer,

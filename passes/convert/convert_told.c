@@ -7,9 +7,9 @@
 #define TOLD_TIES_MAX 0.05
 
 struct told_sums {
-    double bound, error, agreement, captured, ties, before, after, near;
+    double bound, error, agreement, captured, ties, before, down, after, near;
     int64_t flatten;
-    int measured, refitted, reverted;
+    int measured, refitted, reverted, trained;
 };
 
 static struct told_sums told_add_up(const struct convert *s)
@@ -29,6 +29,8 @@ static struct told_sums told_add_up(const struct convert *s)
         y.refitted += n->refit.tokens > 0;
         y.reverted += n->refit.reverted;
         y.before += n->refit.tokens > 0 ? n->refit.before : 0;
+        y.trained += n->refit.trained;
+        y.down += n->refit.trained ? n->refit.down : 0;
         y.after += n->refit.tokens > 0 ? n->refit.after : 0;
     }
     return y;
@@ -78,12 +80,17 @@ static void told_copies(struct mt_ctx *ctx, const struct convert *s, const struc
 
 static void told_fits(struct mt_ctx *ctx, const struct told_sums *y, struct mt_json *out)
 {
-    char weights[48] = "";
+    char weights[48] = "", down[48] = "";
 
     if (y->refitted > 0) {
         mt_json_set_int(out, "refits", y->refitted - y->reverted);
         mt_json_set_int(out, "refits_reverted", y->reverted);
         mt_json_set_num(out, "refit_error_before_mean", y->before / y->refitted);
+        if (y->trained == y->refitted) {
+            mt_json_set_num(out, "refit_error_down_mean", y->down / y->refitted);
+            snprintf(down, sizeof down, ", by down projections alone to %.3g",
+                     y->down / y->refitted);
+        }
         mt_json_set_num(out, "refit_error_after_mean", y->after / y->refitted);
         if (isnan(y->before))
             mt_log(ctx, MT_LOG_WARN,
@@ -92,8 +99,8 @@ static void told_fits(struct mt_ctx *ctx, const struct told_sums *y, struct mt_j
         else
             mt_log(ctx, MT_LOG_INFO,
                    "refits: on held-out tokens the layers' error falls from %.3g to %.3g on "
-                   "average%s",
-                   y->before / y->refitted, y->after / y->refitted,
+                   "average%s%s",
+                   y->before / y->refitted, y->after / y->refitted, down,
                    y->reverted > 0 ? ", reverted where it did not" : "");
     }
     if (y->measured == 0)

@@ -140,6 +140,7 @@ struct mt_convert_down {
 struct mt_convert_refit {
     const char *name, *summary;
     const char *help;
+    const char *spare; /* mt_pass.spare */
     unsigned needs;
 
     int (*rounds)(const struct mt_convert_at *at);

@@ -247,15 +247,15 @@ static void best_end(void *state)
 const struct mt_convert_method mt_convert_method_best = {
     .name = "best",
     .summary = "experts that a linear router can foretell, with refitted outputs",
-    .help =
-        "best groups neurons by balanced k-means on how a ridge regression on the FFN's input "
-        "foretells their contributions |h_j| ||v_j||. Then, --moves times, it fits a linear "
-        "router to which experts contribute most and moves neurons to the experts that are "
-        "chosen when they matter. It refits down projections, in closed form, to what that router "
-        "chooses: layer by layer, each behind the converted ones before it. Many small experts "
-        "do better than few large ones. Without --data it groups by weights, as partition.",
+    .help = "best groups neurons by balanced k-means on how a ridge regression on the FFN's input "
+            "foretells their contributions |h_j| ||v_j||. Then, --moves times, it fits a linear "
+            "router to which experts contribute most and moves neurons to the experts that are "
+            "chosen when they matter. Then the experts are fitted to what that router chooses "
+            "(--refit all): layer by layer, each behind the converted ones before it. Many small "
+            "experts "
+            "do better than few large ones. Without --data it groups by weights, as partition.",
     .router = "ridge",
-    .refit = "down",
+    .refit = "all",
     .labels = MT_LABELS_SOFT,
     .needs = MT_NEED_INPUTS | MT_NEED_HIDDEN,
     .rounds = best_rounds,

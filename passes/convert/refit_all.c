@@ -123,6 +123,7 @@ const struct mt_convert_refit mt_convert_refit_all = {
             "order. The held-out tenth decides after each time whether it was any good; the best "
             "state stays. Tokens are put aside in a scratch file in $TMPDIR, 8 bytes for each of a "
             "token's input features.",
+    .spare = "--refit down",
     .needs = MT_NEED_INPUTS | MT_NEED_HIDDEN | MT_NEED_OUTPUT,
     .rounds = refit_down_rounds,
     .memory = all_memory,

@@ -25,7 +25,7 @@ static const struct mt_opt prune_opt_table[] = {
                 "what ranks neurons"),
     MT_OPT_ENUM(struct prune_opts, refit, "refit", 0, "HOW", "auto", prune_refit_names,
                 "fit the kept down columns to the dense output, perhaps with an output bias, or "
-                "train all that is kept; auto: down for obs, else none"),
+                "train all that is kept; auto: all for obs, else none"),
     MT_OPT_INT(struct prune_opts, refit_epochs, "refit-epochs", 0, "N", "4", 0, 1000,
                "how often refit all goes through the calibration text"),
     MT_OPT_NUM(struct prune_opts, drift, "drift", 0, "B", "0.5", 0, 1,
@@ -103,7 +103,7 @@ static mt_status prune_setup(struct mt_ctx *ctx, struct prune *s, const struct m
     s->width = src->ffn[0].width;
     MT_TRY(prune_read_width(ctx, s));
     if (s->o.refit == PRUNE_REFIT_AUTO)
-        s->o.refit = s->o.select == PRUNE_OBS ? PRUNE_REFIT_DOWN : PRUNE_REFIT_NONE;
+        s->o.refit = s->o.select == PRUNE_OBS ? PRUNE_REFIT_ALL : PRUNE_REFIT_NONE;
     return mt_alloc0(ctx, (size_t)s->n_layers, sizeof(*s->layers), "layers", &s->layers);
 }
 
@@ -175,6 +175,13 @@ static uint64_t prune_memory(const void *state, const struct mt_model *m)
 
     (void)m;
     return (uint64_t)s->width * 32 + (prune_wants_pairs(s) ? prune_fit_bytes(s) : 0);
+}
+
+static const char *prune_spare(const void *state)
+{
+    const struct prune *s = state;
+
+    return prune_refits(s) && s->o.refit == PRUNE_REFIT_ALL ? "--refit down" : NULL;
 }
 
 static mt_status prune_plan_hook(struct mt_ctx *ctx, void *state, struct mt_model *m)
@@ -369,8 +376,10 @@ const struct mt_pass mt_pass_prune_ffn = {
         "original model did, not by what the pruned layers before pass on.\n\n"
         "--refit down fits the kept down columns to the dense output in closed form, bias an "
         "output bias with them. A tenth of the tokens is held out: it chooses how far to shrink "
-        "towards the original columns, which stay if they do better. obs with refit is the best "
-        "static pruning there is here.",
+        "towards the original columns, which stay if they do better. all goes on from down and "
+        "trains gate, up and down weights of what is kept together to give the dense output, "
+        "--refit-epochs times through the text in mixed order; the best state on held-out tokens "
+        "stays. obs with refit all is the best static pruning there is here.",
     .opts = prune_opt_table,
     .opts_size = sizeof(struct prune_opts),
     .create = prune_create,
@@ -378,6 +387,7 @@ const struct mt_pass mt_pass_prune_ffn = {
     .rounds = prune_rounds,
     .plan = prune_plan_hook,
     .memory = prune_memory,
+    .spare = prune_spare,
     .begin = prune_begin,
     .observe = prune_observe,
     .layer = prune_layer_hook,

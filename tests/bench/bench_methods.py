@@ -37,37 +37,39 @@ ROWS = [
     ("prune-baseline", None, "none", ["--select", "magnitude"]),
     ("prune-baseline", None, "none", ["--select", "wanda"]),
     ("prune-baseline", None, "none", ["--select", "flap"]),
-    ("prune-baseline", None, "down", ["--select", "wanda"]),
+    ("prune-baseline", None, "all", ["--select", "wanda"]),
+    ("prune-baseline", None, "all", ["--select", "obs"]),
     ("prune-baseline", None, "down", ["--select", "obs"]),
     ("best", None, None, ["--shared", "quarter"]),  # of what acts
     ("best", "features", None, []),
+    ("best", None, "down", []),
     ("best", None, "none", []),
     ("partition", None, None, []),
-    ("partition", None, "down", []),
+    ("partition", None, "all", []),
     ("partition", "centroid", None, []),
     ("partition", "spectral", None, []),
     ("partition", None, None, ["--partition", "contiguous"]),
     ("factorllm", None, None, []),
     ("factorllm", "contribution", None, []),
     ("factorllm", "ridge", None, []),
-    ("factorllm", "ridge", "down", []),
+    ("factorllm", "ridge", "all", []),
     ("llama-moe", None, None, []),
     ("llama-moe", "ridge", None, []),
-    ("llama-moe", "ridge", "down", []),
+    ("llama-moe", "ridge", "all", []),
     ("moefication", None, None, []),
     ("moefication", "ridge", None, []),
-    ("moefication", "ridge", "down", []),
+    ("moefication", "ridge", "all", []),
     ("cmoe", None, None, []),
     ("cmoe", "ridge", None, []),
-    ("cmoe", "ridge", "down", []),
+    ("cmoe", "ridge", "all", []),
     ("expertweaver", None, None, []),
     ("expertweaver", "ridge", None, []),
-    ("expertweaver", "ridge", "down", []),
+    ("expertweaver", "ridge", "all", []),
     ("uoe", None, None, []),
-    ("uoe", None, "down", []),
+    ("uoe", None, "all", []),
     ("readme", None, None, []),
     ("readme", "overlap", None, []),
-    ("readme", None, "down", []),
+    ("readme", None, "all", []),
 ]
 OWN_ROUTER = {"best": "ridge", "partition": "ridge", "factorllm": "pa", "llama-moe": "random", "moefication": "mlp",
               "cmoe": "representative", "expertweaver": "centroid", "uoe": "ridge", "readme": "ridge"}
@@ -280,7 +282,7 @@ def row_name(row, m):
         router = None
     else:
         router = router or OWN_ROUTER[method] + " (own)"
-    return f"{name} | {router or '–'} | {refit or ('down' if method == 'best' else '–')}".replace("| none", "| –")
+    return f"{name} | {router or '–'} | {refit or ('all' if method == 'best' else '–')}".replace("| none", "| –")
 
 
 def difference(r, other):
@@ -302,7 +304,7 @@ def print_table(m, share, experts, rows):
     if not m.domains:
         print("| method | router | refit | layer error | CPU s | peak MiB |\n|---|---|---|---|---|---|")
         for name, error in (best or {}).get("pruned", {}).items():
-            print(f"| pruned: {name.removeprefix('pruned: ')} | – | {'down' if name.endswith('obs') else '–'} | {error:.4f} | – | – |")
+            print(f"| pruned: {name.removeprefix('pruned: ')} | – | {'all' if name.endswith('obs') else '–'} | {error:.4f} | – | – |")
         for row, r in rows:
             print(f"| {row_name(row, m)} | {r['ffn_error']:.4f} | {r['cpu_seconds']:.1f} | {r['peak_mib']:.0f} |")
         return
