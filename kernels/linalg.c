@@ -395,6 +395,13 @@ double mt_dot_f64(int64_t n, const double *x, const double *y)
     return cblas_ddot((int)n, x, 1, y, 1);
 }
 
+void mt_sub_outer_f64(int64_t m, int64_t n, int64_t k, const double *a, int64_t lda,
+                      const double *b, int64_t ldb, double *c)
+{
+    cblas_dgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (int)m, (int)n, (int)k, -1.0, a, (int)lda,
+                b, (int)ldb, 1.0, c, (int)n);
+}
+
 mt_status mt_qr_triangle(struct mt_ctx *ctx, int64_t rows, int64_t cols, float *a)
 {
     int64_t lwork = 64 * cols;

@@ -62,4 +62,7 @@ MT_NODISCARD mt_status mt_normal_residual(struct mt_ctx *ctx, int64_t rows, int6
 /* y[n] += a x[n] and the sum of x[n] y[n], in fp64, on the calling thread. */
 void mt_axpy_f64(int64_t n, double a, const double *x, double *y);
 double mt_dot_f64(int64_t n, const double *x, const double *y);
+/* c[m,n] -= a[k,m]^T b[k,n] in fp64, on the calling thread. */
+void mt_sub_outer_f64(int64_t m, int64_t n, int64_t k, const double *a, int64_t lda,
+                      const double *b, int64_t ldb, double *c);
 #endif

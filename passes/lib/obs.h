@@ -3,7 +3,8 @@
  * Backward elimination after the optimal brain surgeon (Hassibi and Stork 1993): y = W h, and
  * P = (sum h h^T + lambda I)^-1. Without feature q the least squares error grows by
  * |w_q|^2 / P_qq; the one where it grows least goes (ties: the lowest index), W and P are updated
- * exactly, and so on. Time: (n - keep) n (n + d).
+ * exactly, and so on. Time: (n - keep) n (n + d) operations, in blocks of steps: a step reads W,
+ * and P is written once in a block.
  *
  * Threads: one caller; runs over the pool, with the same answer for any number of threads. Memory:
  * mt_obs_bytes.

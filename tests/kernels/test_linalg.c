@@ -268,3 +268,31 @@ T_TEST(eigenvectors_rebuild_the_matrix)
     v[3] = NAN;
     T_FAILS(t, mt_symmetric_eigen(&t->ctx, N, v, w), MT_E_NUMERIC, "NaN");
 }
+
+T_TEST(the_triangle_keeps_lengths)
+{
+    enum { R = 70, C = 33 };
+    static float a[R * C], q[R * C], h[C];
+    struct mt_rng rng;
+
+    mt_rng_seed(&rng, 21, 0);
+    for (int i = 0; i < R * C; i++)
+        a[i] = q[i] = i % C == 7 ? 0 : (float)mt_rng_normal(&rng); /* a column of zeros is fine */
+    T_OK(t, mt_qr_triangle(&t->ctx, R, C, q));
+    for (int round = 0; round < 20; round++) {
+        double want = 0, got = 0;
+        for (int c = 0; c < C; c++)
+            h[c] = (float)mt_rng_normal(&rng);
+        for (int r = 0; r < R; r++) {
+            double x = 0, y = 0;
+            for (int c = 0; c < C; c++) {
+                x += (double)a[r * C + c] * (double)h[c];
+                y += r < C ? (double)q[r * C + c] * (double)h[c] : 0;
+                T_CHECK(t, r >= C || c >= r || q[r * C + c] == 0);
+            }
+            want += x * x;
+            got += y * y;
+        }
+        T_NEAR(t, sqrt(got), sqrt(want), 2e-6 * sqrt(want));
+    }
+}

@@ -3,7 +3,9 @@
 #include "passes/lib/obs.h"
 #include "tests/t.h"
 
+#include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define N 9
 #define D 4
@@ -159,4 +161,75 @@ T_TEST(what_is_not_finite_is_refused)
     make(8, gram, v);
     gram[3 * N + 3] = NAN;
     T_FAILS(t, keep(&t->ctx, gram, v, 4, &got), MT_E_NUMERIC, "NaN or infinite");
+}
+
+#define WIDE 150
+#define WIDE_D 7
+
+/* Step by step, P and W written out each time: more steps than are taken in one block. */
+T_TEST(blocks_of_steps_choose_as_single_steps_do)
+{
+    static double g[WIDE * WIDE], a[WIDE * WIDE], p[WIDE * WIDE], w[WIDE * WIDE_D];
+    static float v[WIDE_D * WIDE];
+    int32_t kept[WIDE];
+    bool gone[WIDE] = {false};
+    struct mt_rng r;
+
+    mt_rng_seed(&r, 12, 0);
+    for (int m = 0; m < 400; m++) {
+        double h[WIDE], common[3] = {mt_rng_normal(&r), mt_rng_normal(&r), mt_rng_normal(&r)};
+        for (int i = 0; i < WIDE; i++)
+            h[i] = mt_rng_normal(&r) + common[i % 3] * (i % 5);
+        for (int i = 0; i < WIDE * WIDE; i++)
+            g[i] += h[i / WIDE] * h[i % WIDE];
+    }
+    for (int i = 0; i < WIDE_D * WIDE; i++) {
+        v[i] = (float)mt_rng_normal(&r);
+        w[i % WIDE * WIDE_D + i / WIDE] = (double)v[i];
+    }
+    /* P by elimination beside the identity */
+    for (int i = 0; i < WIDE * WIDE; i++) {
+        a[i] = g[i] + (i % (WIDE + 1) == 0 ? LAMBDA : 0);
+        p[i] = i % (WIDE + 1) == 0;
+    }
+    for (int k = 0; k < WIDE; k++) {
+        double by = a[k * WIDE + k];
+        for (int j = 0; j < WIDE; j++) {
+            a[k * WIDE + j] /= by;
+            p[k * WIDE + j] /= by;
+        }
+        for (int i = 0; i < WIDE; i++) {
+            double f = i == k ? 0 : a[i * WIDE + k];
+            for (int j = 0; j < WIDE && f != 0; j++) {
+                a[i * WIDE + j] -= f * a[k * WIDE + j];
+                p[i * WIDE + j] -= f * p[k * WIDE + j];
+            }
+        }
+    }
+    for (int left = WIDE; left > 15; left--) {
+        double least = INFINITY, pq[WIDE], wq[WIDE_D];
+        int q = 0;
+        for (int i = 0; i < WIDE; i++) {
+            double e = 0;
+            for (int c = 0; c < WIDE_D; c++)
+                e += w[i * WIDE_D + c] * w[i * WIDE_D + c];
+            if (!gone[i] && e / p[i * WIDE + i] < least) {
+                least = e / p[i * WIDE + i];
+                q = i;
+            }
+        }
+        gone[q] = true;
+        memcpy(pq, p + q * WIDE, sizeof pq);
+        memcpy(wq, w + q * WIDE_D, sizeof wq);
+        for (int i = 0; i < WIDE; i++) {
+            double f = pq[i] / pq[q];
+            for (int j = 0; j < WIDE; j++)
+                p[i * WIDE + j] -= f * pq[j];
+            for (int c = 0; c < WIDE_D; c++)
+                w[i * WIDE_D + c] -= f * wq[c];
+        }
+    }
+    T_OK(t, mt_obs_keep(&t->ctx, WIDE, WIDE_D, g, LAMBDA, v, 15, kept));
+    for (int i = 0; i < 15; i++)
+        T_CHECK(t, !gone[kept[i]]);
 }
