@@ -81,7 +81,8 @@ MT_NODISCARD mt_status mt_walk_run(struct mt_ctx *ctx, const struct mt_walk_opts
 void mt_walk_result_free(struct mt_walk_result *r);
 
 /* SHA-256 over config, headers' names, dtypes, shapes and sampled pages of tensor data. A few
- * changed bytes may lie between those pages: the journal also holds sizes and dates of the files. */
+ * changed bytes may lie between those pages: the journal also holds sizes and dates of the files.
+ */
 MT_NODISCARD mt_status mt_model_identity(struct mt_ctx *ctx, const struct mt_model *m,
                                          char hex[65]);
 
