@@ -41,6 +41,7 @@ mt_status cmd_measure_profile(struct mt_ctx *ctx, const struct cmd_args *a, stru
                                 .dev = dev,
                                 .text = &text,
                                 .seq_len = cmd_seq_len(a, m),
+                                .gates = true,
                                 .scratch_dir = cmd_scratch_dir()};
     mt_status st = mt_profile_plan(ctx, &o, out);
     if (st == MT_OK)

@@ -19,7 +19,7 @@ static const char *const profile_grams[] = {"none", "x", "h", "both", NULL};
 struct profile_cmd_opts {
     const char *out, *import;
     int gram;
-    bool all_experts, merge, dry_run, force;
+    bool gates, all_experts, merge, dry_run, force;
 };
 
 static const struct mt_opt profile_opt_table[] = {
@@ -28,6 +28,8 @@ static const struct mt_opt profile_opt_table[] = {
     MT_OPT_BOOL(struct profile_cmd_opts, force, "force", 0, "replace an existing STATS"),
     MT_OPT_ENUM(struct profile_cmd_opts, gram, "gram", 0, "WHAT", "none", profile_grams,
                 "also X^T X of FFN inputs, H^T H of dense hidden layers: large"),
+    MT_OPT_BOOL(struct profile_cmd_opts, gates, "gates", 0,
+                "also the sums of act(Gx) of dense FFNs, for convert --method expertweaver"),
     MT_OPT_BOOL(struct profile_cmd_opts, all_experts, "all-experts", 0,
                 "also the mean output of every expert over all tokens; costs a run of all experts"),
     MT_OPT_BOOL(struct profile_cmd_opts, merge, "merge", 0,
@@ -227,6 +229,7 @@ static mt_status profile_measure(struct mt_ctx *ctx, struct profile_cmd *c)
         .text = &c->text,
         .x_gram = gram == GRAM_X || gram == GRAM_BOTH,
         .h_gram = gram == GRAM_H || gram == GRAM_BOTH,
+        .gates = c->o->gates,
         .all_experts = c->o->all_experts,
         .scratch_dir = cmd_scratch_dir(),
     };

@@ -28,8 +28,12 @@ mt_status profile_kit_measure(struct mt_ctx *ctx, const struct mt_model *m, cons
                               const struct mt_dataset *sets, int n_sets, bool extras,
                               struct mt_profile **out)
 {
-    struct mt_profile_opts o = {
-        .model = m, .seq_len = 32, .x_gram = extras, .h_gram = extras, .all_experts = extras};
+    struct mt_profile_opts o = {.model = m,
+                                .seq_len = 32,
+                                .x_gram = extras,
+                                .h_gram = extras,
+                                .gates = extras,
+                                .all_experts = extras};
     struct mt_profile_text text;
     struct mt_device *dev;
     mt_status st;

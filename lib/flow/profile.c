@@ -305,6 +305,8 @@ static const char *profile_remedy(enum mt_stat s)
         return "make the profile with --gram x";
     if (s == MT_STAT_H_GRAM)
         return "make the profile with --gram h";
+    if (s == MT_STAT_A_SUM)
+        return "make the profile with --gates";
     if (s == MT_STAT_EXPERT_F_ALL)
         return "make the profile with --all-experts";
     if (profile_rows[s].kind == MT_STAT_GIVEN)

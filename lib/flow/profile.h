@@ -53,6 +53,7 @@ enum mt_stat_dim { MT_DIM_1, MT_DIM_d, MT_DIM_Q, MT_DIM_D, MT_DIM_E, MT_DIM_I, M
     X(H_SQ, "ffn", "h_sq", SUM, 1, D)                  /* h^2 */                                   \
     X(H_MAX, "ffn", "h_max", MAX, 1, D)                /* largest |h| */                           \
     X(H_TOP, "ffn", "h_top", COUNT, 1, D)              /* tokens where |h| is among the top 10 */  \
+    X(A_SUM, "ffn", "a_sum", SUM, 1, D)                /* act(Gx), of a plain FFN h */             \
     X(X_GRAM, "ffn", "x_gram", GRAM, d, d)             /* x x^T */                                 \
     X(H_GRAM, "ffn", "h_gram", GRAM, D, D)             /* h h^T */                                 \
     X(SHARED_H_ABS, "shared", "h_abs", SUM, 1, S)      /* |h| of the shared expert */              \

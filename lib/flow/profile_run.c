@@ -36,6 +36,8 @@ static bool run_wants(const struct mt_profile_opts *o, enum mt_stat s)
         return o->x_gram;
     if (s == MT_STAT_H_GRAM)
         return o->h_gram;
+    if (s == MT_STAT_A_SUM)
+        return o->gates;
     if (s == MT_STAT_EXPERT_F_ALL)
         return o->all_experts;
     return mt_stat_row(s)->kind != MT_STAT_GIVEN;

@@ -38,6 +38,7 @@ struct mt_profile_opts {
     const struct mt_profile_text *text;
     int64_t seq_len;
     bool x_gram, h_gram; /* of dense layers; x_gram of MoE layers too */
+    bool gates;          /* a_sum */
     bool all_experts;
     const char *scratch_dir;
 };

@@ -1,5 +1,6 @@
 #include "lib/flow/profile_see.h"
 
+#include "kernels/kernels.h"
 #include "kernels/linalg.h"
 #include "lib/base/mem.h"
 #include "lib/base/pool.h"
@@ -197,6 +198,15 @@ mt_status profile_see_outputs(struct mt_ctx *ctx, struct profile_see *s, mt_buf 
 
 /* ---- taps ---- */
 
+/* What gates let through. */
+static void see_act(const struct profile_see *s, float *z, int64_t n)
+{
+    enum mt_act act = s->m->ffn[s->layer].act;
+
+    for (int64_t i = 0; i < n; i++)
+        z[i] = (float)mt_act_f64(act, (double)z[i]);
+}
+
 /* Rows of the dense kind, in pieces that fit the stage. */
 static mt_status see_plain(struct mt_ctx *ctx, struct profile_see *s, const struct mt_tap_rows *r,
                            const struct sums_columns *to)
@@ -209,6 +219,8 @@ static mt_status see_plain(struct mt_ctx *ctx, struct profile_see *s, const stru
         MT_TRY(s->dev->ops->download(ctx, s->dev, s->stage,
                                      mt_dev_at(s->dev, r->rows, (size_t)(t * r->width)),
                                      (size_t)(m * r->width)));
+        if (r->point == MT_TAP_GATE)
+            see_act(s, s->stage, m * r->width);
         MT_TRY(sums_add_columns(ctx, to, s->stage, m, r->width));
         if (top != NULL)
             MT_TRY(sums_add_top(ctx, top, s->stage, m, r->width, MT_STAT_TOP_K));
@@ -337,7 +349,18 @@ mt_status profile_see_rows(struct mt_ctx *ctx, void *see, const struct mt_tap_ro
     case MT_TAP_ATTN_OUT:
         to.sq = sums_at(&s->sums, MT_STAT_ATTN_O_SQ);
         break;
+    case MT_TAP_GATE:
+        to.sum = sums_at(&s->sums, MT_STAT_A_SUM);
+        if (to.sum == NULL)
+            return MT_OK;
+        break;
     case MT_TAP_HIDDEN:
+        if (!s->m->ffn[s->layer].gated && sums_at(&s->sums, MT_STAT_A_SUM) != NULL)
+            MT_TRY(see_plain(
+                ctx, s,
+                &(struct mt_tap_rows){
+                    .point = MT_TAP_ATTN_IN, .rows = r->rows, .m = r->m, .width = r->width},
+                &(struct sums_columns){.sum = sums_at(&s->sums, MT_STAT_A_SUM)}));
         to.sum = sums_at(&s->sums, MT_STAT_H_SUM);
         to.abs = sums_at(&s->sums, MT_STAT_H_ABS);
         to.sq = sums_at(&s->sums, MT_STAT_H_SQ);

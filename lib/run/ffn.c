@@ -152,6 +152,8 @@ static mt_status ffn_block(struct mt_ctx *ctx, struct mt_run_layer *l,
         MT_TRY(ops->gemm(ctx, r->dev, hidden, n, m, b->up.h, false));
         MT_TRY(ffn_bias(ctx, r, hidden, m, &b->up_bias));
     }
+    if (l->ffn->gated && !l->ffn->moe)
+        MT_TRY(mt_run_tap(ctx, l, MT_TAP_GATE, hidden, m, width));
     MT_TRY(ffn_inner(ctx, l, hidden, up, elems));
     MT_TRY(
         mt_run_tap(ctx, l, l->ffn->moe ? MT_TAP_SHARED_HIDDEN : MT_TAP_HIDDEN, hidden, m, width));

@@ -14,6 +14,7 @@
 enum mt_tap_point {
     MT_TAP_ATTN_IN,       /* normed inputs of q, k and v [m, hidden] */
     MT_TAP_ATTN_OUT,      /* inputs of o_proj [m, width] */
+    MT_TAP_GATE,          /* Gx of a dense gated FFN, bias included [m, D] */
     MT_TAP_HIDDEN,        /* act(Gx)*(Ux) of a dense FFN [m, D] */
     MT_TAP_SHARED_HIDDEN, /* of the shared expert [m, S] */
     MT_TAP_EXPERT_HIDDEN, /* of experts [first, end), all of one width above 0: [m, I] */

@@ -284,10 +284,10 @@ static bool convert_profiles(const void *opts, const struct mt_model *src)
 {
     const struct mt_convert_opts *o = opts;
     bool domain = strcmp(mt_convert_router_names[o->router], "domain") == 0;
-
     /* prune-baseline is a name only, behind the methods. */
-    return (o->method > 0 && mt_convert_methods[o->method] != NULL &&
-            mt_convert_methods[o->method]->profiles) ||
+    const struct mt_convert_method *m = o->method > 0 ? mt_convert_methods[o->method] : NULL;
+
+    return (m != NULL && (m->profiles || (m->profiles_if != NULL && m->profiles_if(o)))) ||
            (src->n_siblings > 0 && (o->router == 0 || domain));
 }
 

@@ -49,7 +49,8 @@ const struct mt_opt mt_convert_opt_table[] = {
                "shared experts included; auto: 50%; for method readme 1 expert, for dino 1 copy, "
                "for upcycle 2"),
     MT_OPT_STR(struct mt_convert_opts, shared, "shared", 0, "S", "auto",
-               "shared experts of the same width; auto: 1 where the target has them"),
+               "shared experts of the same width; auto: 1 where the target has them; cv: in method "
+               "expertweaver and the native layout, what each layer's gates suggest"),
     MT_OPT_ENUM(struct mt_convert_opts, partition, "partition", 0, "HOW", "auto",
                 convert_partition_names,
                 "how methods partition, factorllm, llama-moe, moefication and uoe divide neurons; "

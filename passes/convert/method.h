@@ -73,6 +73,7 @@ struct mt_convert_method {
     /* It asks src->profile what neurons did in each domain, before shapes are fixed: the caller
      * measures that first (mt_pass.profiles). */
     bool profiles;
+    bool (*profiles_if)(const struct mt_convert_opts *o); /* ... with these options only */
 
     /* Shapes of the result: N, k, S, widths, target. NULL: mt_moe_shape_read of the options. */
     mt_status (*shape)(struct mt_ctx *ctx, const struct mt_convert_opts *o,

@@ -88,11 +88,15 @@ static void add_max(struct brute *b, enum mt_stat s, size_t at, double v)
 static void brute_dense(struct brute *b, const double *x, double *y)
 {
     int64_t width = b->m->ffn[b->layer].width;
-    double h[512];
+    const struct mt_ffn *f = &b->m->ffn[b->layer];
+    double h[512], gate[512];
 
     block(b, MT_EXPERT_NONE, width, x, h, y);
+    if (f->gated)
+        linear(b, MT_ROLE_FFN_GATE, MT_EXPERT_NONE, x, b->m->hp.hidden, gate, width);
     for (int64_t j = 0; j < width; j++) {
         int larger = 0;
+        add(b, MT_STAT_A_SUM, (size_t)j, f->gated ? mt_act_f64(f->act, gate[j]) : h[j]);
         for (int64_t i = 0; i < width; i++)
             larger += fabs(h[i]) > fabs(h[j]);
         add(b, MT_STAT_H_SUM, (size_t)j, h[j]);

@@ -1,6 +1,11 @@
 #include "tests/planted.h"
 
 #include "lib/base/json.h"
+#include "tests/pass_run.h"
+#include "tests/profile_kit.h"
+#include "tests/toy.h"
+
+#include <math.h>
 
 /* Texts of one class each, as long as the method's samples. */
 static const struct planted_spec spec = {
@@ -60,4 +65,78 @@ T_TEST(no_text_is_refused)
     T_FAILS(t, m->decide(&t->ctx, &p.at, state, &d), MT_E_OPTION, "--data");
     m->end(state);
     planted_close(&p);
+}
+
+/* What --shared cv gives layer l, from the profile by loops. */
+static int64_t shared_of(struct t *t, const struct mt_profile *p, int l, int64_t w)
+{
+    double a[2][64], varied = 0;
+
+    for (int i = 0; i < 2; i++) {
+        double n = 0;
+        if (mt_profile_get(&t->ctx, p, l, MT_STAT_TOKENS, mt_profile_domain(p, i), &n, 1) !=
+                MT_OK ||
+            mt_profile_get(&t->ctx, p, l, MT_STAT_A_SUM, mt_profile_domain(p, i), a[i],
+                           (size_t)w) != MT_OK)
+            t_fail(t, __FILE__, __LINE__, "%s", mt_error(&t->ctx));
+        for (int64_t j = 0; j < w; j++)
+            a[i][j] /= n;
+    }
+    for (int64_t j = 0; j < w; j++) /* of two numbers the deviation is half their distance */
+        varied += fabs(a[0][j] - a[1][j]) / 2 > 0.6 * fabs(a[0][j] + a[1][j]) / 2;
+    return llround((0.7 - 0.5 * varied / (double)w) * (double)w);
+}
+
+/* Layers share what their own gates suggest; nothing is lost or doubled. */
+T_TEST(shared_by_layer_follows_the_rule)
+{
+    struct profile_kit_text a, b;
+    struct mt_model *m = NULL;
+    struct mt_profile *p = NULL;
+    static struct noise_data data;
+    struct mt_walk_result r;
+    double off = 1;
+
+    T_OK(t, toy_model(&t->ctx, &(struct toy){.layers = 4, .width = 50, .seed = 3}, &m));
+    profile_kit_text(&a, "one", 0, 1);
+    profile_kit_text(&b, "two", 1, 1);
+    struct mt_dataset sets[2] = {a.set, b.set};
+    T_OK(t, profile_kit_measure(&t->ctx, m, "cpu", sets, 2, true, &p));
+    T_EQ_INT(t, mt_profile_n_domains(p), 2);
+    m->profile = p;
+    noise_data(&data, 4, (int)m->hp.vocab, 4);
+    T_OK(t, run_pass(&t->ctx, "convert-ffn",
+                     "method=expertweaver shared=cv arch=native experts=4 active=4", m, &data.set,
+                     &r));
+    bool differ = false;
+    for (int l = 0; l < 4; l++) {
+        int64_t want = shared_of(t, p, l, 50);
+        T_EQ_INT(t, r.plan->ffn[l].shared_width, want);
+        T_EQ_INT(t, r.plan->ffn[l].width, (50 - want + 3) / 4);
+        differ = differ || want != r.plan->ffn[0].shared_width;
+    }
+    T_CHECK(t, differ);
+    T_OK(t, logits_distance(&t->ctx, "ref", r.plan, m, &off));
+    T_NEAR(t, off, 0, 1e-10);
+    mt_walk_result_free(&r);
+    /* A share of the width is meant over all layers. */
+    T_OK(t, run_pass(&t->ctx, "convert-ffn",
+                     "method=expertweaver shared=cv arch=native experts=8 active=75%", m, &data.set,
+                     &r));
+    double acts = 0;
+    for (int l = 0; l < 4; l++)
+        acts += (double)(r.plan->ffn[l].shared_width + r.plan->ffn[l].k * r.plan->ffn[l].width);
+    T_NEAR(t, acts / 200, 0.75, 0.06);
+    mt_walk_result_free(&r);
+    T_FAILS(t,
+            run_pass(&t->ctx, "convert-ffn", "method=expertweaver shared=cv experts=4", m,
+                     &data.set, &r),
+            MT_E_OPTION, "--arch native");
+    m->profile = NULL;
+    T_FAILS(t,
+            run_pass(&t->ctx, "convert-ffn", "method=expertweaver shared=cv arch=native experts=4",
+                     m, &data.set, &r),
+            MT_E_OPTION, "at least two with --data NAME=FILE");
+    mt_profile_free(p);
+    mt_model_free(m);
 }

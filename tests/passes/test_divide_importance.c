@@ -1,4 +1,4 @@
-/* Ways to divide that look at activations (divide_*.c), through methods that take them. */
+/* Ways to divide that look at activations (divide_*.c), through the methods that take them. */
 #include "tests/pass_run.h"
 #include "tests/planted.h"
 #include "tests/tiny.h"
