@@ -7,7 +7,7 @@ fails 2 "moetool: inspect: b: one argument too many; *" moetool inspect a b
 fails 2 "moetool: inspect: --tensor: unknown option; did you mean --tensors?" moetool inspect --tensor x
 fails 2 "moetool: inspect: -Z: unknown option" moetool inspect -Z x
 fails 2 "moetool: convert: --experts 9x: expected an integer" moetool convert x -o y --experts 9x
-fails 2 "moetool: convert: --partition fancy: expected auto, contiguous, random or cluster" moetool convert x --partition fancy
+fails 2 "moetool: convert: --partition fancy: expected auto, contiguous, random, cluster, *" moetool convert x --partition fancy
 fails 2 "moetool: convert: --memory lots: expected a size such as 4G*" moetool convert x --memory lots
 fails 2 "moetool: convert: --out: needs a value (OUT)" moetool convert x --out
 fails 2 "moetool: convert: -o OUT is missing*" moetool convert "$DENSE"
