@@ -587,7 +587,7 @@ const struct cmd_command mt_cmd_convert = {
         "all. --arch auto takes an architecture that holds the result exactly in the format that "
         "is written and says which others it passed over. Where none does (GPT-2, Gemma, BERT, "
         "...) that is native, a layout of our own that only moetool reads (docs/formats.md).\n\n"
-        "With --data, groups, routers and down projections are fitted to that text in closed form "
+        "With --data, groups and routers are fitted to that text, and experts to their routers "
         "(--method best), and the result is compared with the original, next to static pruning to "
         "the same active "
         "parameters. "
