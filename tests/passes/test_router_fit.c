@@ -142,6 +142,21 @@ T_TEST(a_fit_that_keeps_means_has_intercepts)
     mt_router_fit_free(f);
 }
 
+/* lambda = 0.5 of the mean square, which is X'X of the one feature: 6 + 3 under the same 2. */
+T_TEST(a_larger_lambda_shrinks_the_router)
+{
+    const float x[] = {1, 2, -1}, norms[] = {2, 1, 3, 1, 0, 1};
+    struct mt_router_fit *f;
+    float router[2];
+
+    T_OK(t, mt_router_fit_create(&t->ctx, 1, 2, 1, MT_LABELS_MEMBERSHIP, &f));
+    T_OK(t, mt_router_fit_add(&t->ctx, f, 3, x, norms));
+    T_OK(t, mt_router_fit_solve(&t->ctx, f, 0.5, router));
+    T_NEAR(t, router[0], 2 / 9.0, 1e-7);
+    T_NEAR(t, router[1], -2 / 9.0, 1e-7);
+    mt_router_fit_free(f);
+}
+
 /* Of NaN, infinity and sums beyond all range nothing can be learnt; the caller is told. */
 T_TEST(a_fit_tells_when_it_is_not_finite)
 {
