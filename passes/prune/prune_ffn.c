@@ -74,13 +74,16 @@ static mt_status prune_read_width(struct mt_ctx *ctx, struct prune *s)
     bool percent = end != s->o.width && strcmp(end, "%") == 0;
     if (errno != 0 || end == s->o.width || (!percent && *end != 0) || !(v > 0) ||
         (percent ? v > 100 : v != floor(v)))
-        return mt_fail(ctx, MT_E_OPTION,
-                       "--width %s: expected a number of neurons (512) or a share (50%%)",
-                       s->o.width);
+        return mt_fail(
+            ctx, MT_E_OPTION,
+            "--width %s (convert: --active): expected a number of neurons (512) or a share "
+            "(50%%)",
+            s->o.width);
     if (percent)
         v = fmax(1, round(v / 100 * (double)s->width));
     if (v > (double)s->width)
-        return mt_fail(ctx, MT_E_OPTION, "--width %s: the FFNs are only %lld neurons wide",
+        return mt_fail(ctx, MT_E_OPTION,
+                       "--width %s (convert: --active): the FFNs are only %lld neurons wide",
                        s->o.width, (long long)s->width);
     s->keep = (int64_t)v;
     return MT_OK;
