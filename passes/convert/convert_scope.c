@@ -22,6 +22,7 @@ static const struct scope_row scope_rows[] = {
     {"expert-scale", SCOPE_SLICES "dino upcycle ", NULL, NULL},
     {"labels", " best ", " ridge features overlap ", NULL},
     {"moves", " best ", NULL, NULL},
+    {"router-lambda", " best ", " ridge ", NULL},
     {"copies", SCOPE_COPIES, NULL, NULL},
     {"granularity", SCOPE_COPIES, NULL, NULL},
     {"out-bias", SCOPE_COPIES, NULL, NULL},
