@@ -70,7 +70,7 @@ T_TEST(no_text_is_refused)
 /* What --shared cv gives layer l, from the profile by loops. */
 static int64_t shared_of(struct t *t, const struct mt_profile *p, int l, int64_t w)
 {
-    double a[2][64], varied = 0;
+    double a[2][64] = {{0}}, varied = 0;
 
     for (int i = 0; i < 2; i++) {
         double n = 0;
