@@ -22,6 +22,17 @@ static uint64_t best_key(double v)
     return bits >> 63 != 0 ? ~bits : bits | (uint64_t)1 << 63;
 }
 
+struct best_work {
+    struct best_entry e[MT_BEST_MAX], other[MT_BEST_MAX];
+};
+
+static void best_put(struct best_work *w, int i, double v, int64_t at)
+{
+    const struct best_entry e = {best_key(v), at};
+
+    memcpy(&w->e[i], &e, sizeof e);
+}
+
 /* The first of the largest; it is left out from then on. */
 static int32_t best_take(struct best_entry *e, int n)
 {
@@ -43,15 +54,15 @@ static void best_merge(const struct best_entry *from, int mid, int n, struct bes
     for (int o = 0; o < n; o++) {
         /* Which of two is larger cannot be foretold, so no branch hangs on it. */
         int second = (j < n) & ((i >= mid) | (from[j < n ? j : 0].key > from[i].key));
-        to[o] = from[second ? j : i];
+        memcpy(to + o, from + (second ? j : i), sizeof *to);
         j += second;
         i += !second;
     }
 }
 
-static void best_run(struct best_entry *from, int n, int k, int32_t *out)
+static void best_run(struct best_work *w, int n, int k, int32_t *out)
 {
-    struct best_entry other[MT_BEST_MAX], *to = other;
+    struct best_entry *from = w->e, *to = w->other;
     int log2n = 0;
 
     mt_assert(k <= n);
@@ -71,28 +82,31 @@ static void best_run(struct best_entry *from, int n, int k, int32_t *out)
         from = to;
         to = swap;
     }
-    for (int s = 0; s < k; s++)
-        out[s] = (int32_t)from[s].at;
+    for (int s = 0; s < k; s++) {
+        struct best_entry e;
+        memcpy(&e, from + s, sizeof e);
+        out[s] = (int32_t)e.at;
+    }
 }
 
 void mt_best_f64(const double *v, const unsigned char *left_out, int n, int k, int32_t *out)
 {
-    struct best_entry e[MT_BEST_MAX];
+    struct best_work w;
     int m = 0;
 
     mt_assert(n <= MT_BEST_MAX);
     for (int i = 0; i < n; i++)
         if (left_out == NULL || !left_out[i])
-            e[m++] = (struct best_entry){best_key(v[i]), i};
-    best_run(e, m, k, out);
+            best_put(&w, m++, v[i], i);
+    best_run(&w, m, k, out);
 }
 
 void mt_best_f32(const float *v, int n, int k, int32_t *out)
 {
-    struct best_entry e[MT_BEST_MAX];
+    struct best_work w;
 
     mt_assert(n <= MT_BEST_MAX);
     for (int i = 0; i < n; i++)
-        e[i] = (struct best_entry){best_key((double)v[i]), i};
-    best_run(e, n, k, out);
+        best_put(&w, i, (double)v[i], i);
+    best_run(&w, n, k, out);
 }
