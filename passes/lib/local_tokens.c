@@ -41,9 +41,11 @@ static mt_status tokens_open_file(struct mt_ctx *ctx, struct mt_local_tokens *k)
         return mt_fail_errno(ctx, errno, "%s: cannot create a scratch file for activations",
                              k->dir);
     /* Without a name it goes away with the process, however that ends. */
-    if (mt_sys_unlink(path) != 0)
-        return mt_fail_errno(ctx, errno, "%s: cannot remove", path);
-    return MT_OK;
+    if (mt_sys_unlink(path) == 0)
+        return MT_OK;
+    mt_status st = mt_fail_errno(ctx, errno, "%s: cannot remove", path);
+    (void)unlink(path);
+    return st;
 }
 
 static mt_status tokens_open(struct mt_ctx *ctx, struct mt_local_tokens *k)
