@@ -41,7 +41,7 @@ mt_status mt_layer_list_read(struct mt_ctx *ctx, const char *option, const char 
 {
     const struct list_at at = {.option = option, .text = text, .n_layers = n_layers};
     const char *p = text;
-    int first, last;
+    int first = 0, last = 0;
 
     memset(in, 0, (size_t)n_layers * sizeof(*in));
     *n = 0;

@@ -6,6 +6,7 @@
 #include "lib/base/pool.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define FIT_BLOCK 1024 /* tokens per product */
@@ -15,10 +16,10 @@ struct mt_router_fit {
     int n, k;
     bool finite; /* every norm so far */
     enum mt_router_labels labels;
-    double *gram;              /* [d, d] */
-    double *cross;             /* [d, n] */
-    float *label;              /* [FIT_BLOCK, n] */
-    bool keep;                 /* a token's mean label stays */
+    double *gram;  /* [d, d] */
+    double *cross; /* [d, n] */
+    float *label;  /* [FIT_BLOCK, n] */
+    double cut;    /* the norm that k experts reach on average; 0: each token has its own */
     double *sum_x, *sum_label; /* [d], [n] over all tokens, of a fit with an intercept; else NULL */
     int64_t tokens;
 };
@@ -54,21 +55,28 @@ static void fit_label_logs(const float *norms, int n, float *label)
         label[e] = (float)log((double)norms[e] + eps);
 }
 
-static void fit_label_soft(const float *norms, int n, int k, float *label)
+/* Halfway, by ratio, between the k-th norm and the next: all are in, or the rest are zero, and then
+ * whatever is not zero is in. */
+static double fit_cut(const float *norms, int n, int k)
 {
     int32_t best[MT_BEST_MAX];
 
     mt_best_f32(norms, n, k < n ? k + 1 : k, best);
     double in = (double)norms[best[k - 1]], out = k < n ? (double)norms[best[k]] : 0;
-    double cut = sqrt(in * out) + 1e-30; /* all are in, or the rest are zero: whatever is not is */
+    return sqrt(in * out) + 1e-30;
+}
+
+static void fit_label_soft(const float *norms, int n, double cut, float *label)
+{
     for (int e = 0; e < n; e++) {
         double ratio = (double)norms[e] > 0 ? cut / (double)norms[e] : INFINITY;
         label[e] = (float)(1 / (1 + ratio * ratio * ratio));
     }
 }
 
-/* `keep`: the mean stays. */
-static void fit_label(enum mt_router_labels kind, const float *norms, int n, int k, bool keep,
+/* cut 0: what is best is told by each token's own k-th norm, and labels are taken around their
+ * mean; above 0: by that norm, and the mean stays. */
+static void fit_label(enum mt_router_labels kind, const float *norms, int n, int k, double cut,
                       float *label)
 {
     double mean = 0;
@@ -76,19 +84,24 @@ static void fit_label(enum mt_router_labels kind, const float *norms, int n, int
     if (kind == MT_LABELS_LOGNORM)
         fit_label_logs(norms, n, label);
     else if (kind == MT_LABELS_SOFT)
-        fit_label_soft(norms, n, k, label);
+        fit_label_soft(norms, n, cut > 0 ? cut : fit_cut(norms, n, k), label);
+    else if (cut > 0)
+        for (int e = 0; e < n; e++)
+            label[e] = (double)norms[e] >= cut ? 1 : 0;
     else
         fit_label_members(norms, n, k, label);
+    if (cut > 0)
+        return;
     for (int e = 0; e < n; e++)
         mean += (double)label[e];
-    mean = keep ? 0 : mean / n;
+    mean /= n;
     for (int e = 0; e < n; e++)
         label[e] = (float)((double)label[e] - mean);
 }
 
 void mt_router_label(enum mt_router_labels kind, const float *norms, int n, int k, float *label)
 {
-    fit_label(kind, norms, n, k, false, label);
+    fit_label(kind, norms, n, k, 0, label);
 }
 
 struct fit_centroids {
@@ -178,9 +191,29 @@ void mt_router_fit_free(struct mt_router_fit *f)
 
 mt_status mt_router_fit_keep_mean(struct mt_ctx *ctx, struct mt_router_fit *f)
 {
-    f->keep = true;
     MT_TRY(mt_alloc0(ctx, (size_t)f->d, sizeof(double), "router fit", &f->sum_x));
     return mt_alloc0(ctx, (size_t)f->n, sizeof(double), "router fit", &f->sum_label);
+}
+
+static int fit_falling(const void *a, const void *b)
+{
+    float x = *(const float *)a, y = *(const float *)b;
+
+    return (x < y) - (x > y);
+}
+
+static mt_status fit_set_cut(struct mt_ctx *ctx, struct mt_router_fit *f, int64_t m,
+                             const float *norms)
+{
+    size_t n = (size_t)m * (size_t)f->n, at = (size_t)m * (size_t)f->k;
+    float *v;
+
+    MT_TRY(mt_alloc(ctx, n, sizeof(*v), "router fit", &v));
+    memcpy(v, norms, n * sizeof(*v));
+    qsort(v, n, sizeof(*v), fit_falling);
+    f->cut = fmax((double)v[at - 1], 1e-30);
+    mt_free(v);
+    return MT_OK;
 }
 
 /* b tokens whose labels stand in f->label. */
@@ -198,6 +231,8 @@ static void fit_add_sums(struct mt_router_fit *f, int64_t b, const float *x)
 mt_status mt_router_fit_add(struct mt_ctx *ctx, struct mt_router_fit *f, int64_t m, const float *x,
                             const float *norms)
 {
+    if (f->sum_x != NULL && f->cut == 0 && m > 0)
+        MT_TRY(fit_set_cut(ctx, f, m, norms));
     for (int64_t t0 = 0; t0 < m; t0 += FIT_BLOCK) {
         int64_t b = m - t0 < FIT_BLOCK ? m - t0 : FIT_BLOCK;
         const float *xb = x + t0 * f->d, *nb = norms + t0 * f->n;
@@ -205,7 +240,7 @@ mt_status mt_router_fit_add(struct mt_ctx *ctx, struct mt_router_fit *f, int64_t
         for (int64_t i = 0; i < b * f->n; i++)
             f->finite = f->finite && isfinite(nb[i]);
         for (int64_t t = 0; t < b; t++)
-            fit_label(f->labels, nb + t * f->n, f->n, f->k, f->keep, f->label + t * f->n);
+            fit_label(f->labels, nb + t * f->n, f->n, f->k, f->cut, f->label + t * f->n);
         if (f->sum_x != NULL)
             fit_add_sums(f, b, xb);
         MT_TRY(mt_gram_add(ctx, b, f->d, xb, f->d, f->gram));

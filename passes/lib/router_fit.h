@@ -46,7 +46,8 @@ MT_NODISCARD mt_status mt_router_fit_create(struct mt_ctx *ctx, int64_t d, int n
 void mt_router_fit_free(struct mt_router_fit *f);
 /* Before the first tokens, for routers whose experts act by a threshold rather than by rank: labels
  * keep the token's mean, which says how much there is to contribute at all, and the fit has an
- * intercept. */
+ * intercept. What is best is told by one norm for all tokens, which k experts of the first tokens
+ * shown reach on average, instead of by each token's own k-th. */
 MT_NODISCARD mt_status mt_router_fit_keep_mean(struct mt_ctx *ctx, struct mt_router_fit *f);
 /* x[m, d], norms[m, n] */
 MT_NODISCARD mt_status mt_router_fit_add(struct mt_ctx *ctx, struct mt_router_fit *f, int64_t m,

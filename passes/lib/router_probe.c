@@ -206,7 +206,7 @@ static mt_status probe_logits(struct mt_ctx *ctx, const struct mt_router_probe *
 static void probe_best_first(const struct mt_router_probe *p, const float *bias, float *score)
 {
     for (int64_t t = 0; t < p->n_sample; t++) {
-        float *z = score + t * p->n, first = z[0];
+        float *z = score + t * p->n, first;
         int best = 0;
         for (int e = 0; e < p->n; e++) {
             z[e] += bias != NULL ? bias[e] : 0;

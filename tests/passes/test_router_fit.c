@@ -157,6 +157,28 @@ T_TEST(a_larger_lambda_shrinks_the_router)
     mt_router_fit_free(f);
 }
 
+/* With one norm for all tokens a loud token has both of its experts in and a quiet one none: that
+ * makes the labels 1 1, 0 1, 0 0 here, where each by itself would have one. By hand: x is 1, 0, -1
+ * around its mean, so both slopes are 1 over 2 times 1 + lambda, and intercepts the labels' means.
+ */
+T_TEST(one_norm_for_all_tokens_tells_loud_from_quiet)
+{
+    const float x[] = {1, 0, -1}, norms[] = {9, 8, 1, 7, 2, 3};
+    struct mt_router_fit *f;
+    float router[2], bias[2];
+
+    T_OK(t, mt_router_fit_create(&t->ctx, 1, 2, 1, MT_LABELS_MEMBERSHIP, &f));
+    T_OK(t, mt_router_fit_keep_mean(&t->ctx, f));
+    T_OK(t, mt_router_fit_add(&t->ctx, f, 3, x, norms));
+    T_OK(t, mt_router_fit_solve(&t->ctx, f, 1e-3, router));
+    mt_router_fit_intercepts(f, bias);
+    T_NEAR(t, router[0], 1 / 2.002, 1e-6);
+    T_NEAR(t, router[1], 1 / 2.002, 1e-6);
+    T_NEAR(t, bias[0], 1.0 / 3, 1e-6);
+    T_NEAR(t, bias[1], 2.0 / 3, 1e-6);
+    mt_router_fit_free(f);
+}
+
 /* Of NaN, infinity and sums beyond all range nothing can be learnt; the caller is told. */
 T_TEST(a_fit_tells_when_it_is_not_finite)
 {
