@@ -42,6 +42,7 @@ ROWS = [
     ("prune-baseline", None, "down", ["--select", "obs"]),
     ("best", None, None, ["--shared", "quarter"]),  # of what acts
     ("best", "features", None, []),
+    ("best", None, None, ["--dynamic-k"]),
     ("best", None, "down", []),
     ("best", None, "none", []),
     ("partition", None, None, []),
@@ -277,6 +278,8 @@ def row_name(row, m):
     name = method if "--partition" not in extra else "partition, contiguous"
     if "quarter" in extra:
         name += ", a quarter of what acts shared"
+    if "--dynamic-k" in extra:
+        name += ", as many as each token needs"
     if method == "prune-baseline":
         name = "pruned: " + extra[-1]
         router = None
