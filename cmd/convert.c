@@ -308,31 +308,6 @@ static mt_status convert_validate(struct mt_ctx *ctx, struct convert *c,
     return MT_OK;
 }
 
-static struct mt_json *convert_card_figures(const struct convert *c)
-{
-    const struct mt_compare_report *r = &c->reports[0];
-    struct mt_json *j = mt_json_new_object(), *list;
-
-    mt_json_set_int(j, "n_tokens", (int64_t)r->n_tokens);
-    mt_json_set_num(j, "kl_mean", r->kl_mean);
-    mt_json_set_num(j, "kl_stderr", r->kl_stderr);
-    mt_json_set_num(j, "kl_p99", r->kl_p99);
-    mt_json_set_num(j, "ppl_ref", r->ppl_ref);
-    mt_json_set_num(j, "ppl_cand", r->ppl_cand);
-    mt_json_set_num(j, "ppl_ratio", r->ppl_ratio);
-    mt_json_set_num(j, "top1", r->top1);
-    list = mt_json_set_array(j, "domains");
-    for (int d = 0; d < r->n_domains; d++) {
-        struct mt_json *o = mt_json_add_object(list);
-        mt_json_set_str(o, "name", convert_eval_data(c)->domains[d]);
-        mt_json_set_num(o, "kl_mean", r->domains[d].kl_mean);
-        mt_json_set_num(o, "nll_ref", r->domains[d].nll_ref);
-        mt_json_set_num(o, "nll_cand", r->domains[d].nll_cand);
-        mt_json_set_int(o, "n_tokens", (int64_t)r->domains[d].n_tokens);
-    }
-    return j;
-}
-
 /* "Org/Name" when the model came from the local cache under that name. */
 static const char *convert_base_model(const struct convert *c)
 {
@@ -358,7 +333,7 @@ static mt_status convert_finish(struct mt_ctx *ctx, void *arg, const struct mt_m
     if (convert_data(c) != NULL && !c->o->no_validate)
         MT_TRY(mt_wrap(ctx, convert_validate(ctx, c, result, out), "validation"));
     if (c->n_reports > 0)
-        figures = convert_card_figures(c);
+        cmd_report_figures(figures = mt_json_new_object(), &c->reports[0], convert_eval_data(c));
     else if (c->hidden.n > 0)
         cmd_hidden_json(figures = mt_json_new_object(), &c->hidden);
     st = mt_card_write(ctx, out, manifest, figures, &card);

@@ -337,3 +337,27 @@ void cmd_report_json(struct mt_json *out, const struct cmd_report_row *rows, int
         report_json_candidate(o, rows[i].r, data);
     }
 }
+
+void cmd_report_figures(struct mt_json *j, const struct mt_compare_report *r,
+                        const struct mt_dataset *data)
+{
+    struct mt_json *list;
+
+    mt_json_set_int(j, "n_tokens", (int64_t)r->n_tokens);
+    mt_json_set_num(j, "kl_mean", r->kl_mean);
+    mt_json_set_num(j, "kl_stderr", r->kl_stderr);
+    mt_json_set_num(j, "kl_p99", r->kl_p99);
+    mt_json_set_num(j, "ppl_ref", r->ppl_ref);
+    mt_json_set_num(j, "ppl_cand", r->ppl_cand);
+    mt_json_set_num(j, "ppl_ratio", r->ppl_ratio);
+    mt_json_set_num(j, "top1", r->top1);
+    list = mt_json_set_array(j, "domains");
+    for (int d = 0; d < r->n_domains; d++) {
+        struct mt_json *o = mt_json_add_object(list);
+        mt_json_set_str(o, "name", data->domains[d]);
+        mt_json_set_num(o, "kl_mean", r->domains[d].kl_mean);
+        mt_json_set_num(o, "nll_ref", r->domains[d].nll_ref);
+        mt_json_set_num(o, "nll_cand", r->domains[d].nll_cand);
+        mt_json_set_int(o, "n_tokens", (int64_t)r->domains[d].n_tokens);
+    }
+}

@@ -25,4 +25,7 @@ MT_NODISCARD mt_status cmd_report_layers(struct mt_ctx *ctx, const struct cmd_re
 /* {"reference": {...}, "candidates": [{...}]} added to `out`. */
 void cmd_report_json(struct mt_json *out, const struct cmd_report_row *rows, int n,
                      const struct mt_dataset *data);
+/* What a model card tells of one candidate, added to `j` (lib/flow/card.h). */
+void cmd_report_figures(struct mt_json *j, const struct mt_compare_report *r,
+                        const struct mt_dataset *data);
 #endif

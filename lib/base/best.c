@@ -60,9 +60,9 @@ static void best_merge(const struct best_entry *from, int mid, int n, struct bes
     }
 }
 
-static void best_run(struct best_work *w, int n, int k, int32_t *out)
+/* `to` is room for as many as `from`; both are used up. */
+static void best_run(struct best_entry *from, struct best_entry *to, int n, int k, int32_t *out)
 {
-    struct best_entry *from = w->e, *to = w->other;
     int log2n = 0;
 
     mt_assert(k <= n);
@@ -98,7 +98,7 @@ void mt_best_f64(const double *v, const unsigned char *left_out, int n, int k, i
     for (int i = 0; i < n; i++)
         if (left_out == NULL || !left_out[i])
             best_put(&w, m++, v[i], i);
-    best_run(&w, m, k, out);
+    best_run(w.e, w.other, m, k, out);
 }
 
 void mt_best_f32(const float *v, int n, int k, int32_t *out)
@@ -108,5 +108,5 @@ void mt_best_f32(const float *v, int n, int k, int32_t *out)
     mt_assert(n <= MT_BEST_MAX);
     for (int i = 0; i < n; i++)
         best_put(&w, i, (double)v[i], i);
-    best_run(&w, n, k, out);
+    best_run(w.e, w.other, n, k, out);
 }
