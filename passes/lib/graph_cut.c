@@ -10,9 +10,7 @@
 #define CUT_DIMS_MAX 64 /* leading vectors */
 #define CUT_POWERS 24   /* subspace iterations */
 #define CUT_ROUNDS 32   /* of exchanges; few are needed */
-#define CUT_KICKS                                                                                  \
-    24 /* times that exchanges start anew from a disturbed answer, in small graphs                 \
-        */
+#define CUT_KICKS 24    /* fresh starts of exchanges from a disturbed answer, in small graphs */
 #define CUT_KICK_WORK (INT64_C(1) << 26) /* pairs of vertices that this may look at, about */
 #define CUT_LEAST 1e-12 /* of all weight: an exchange that gains less is rounding */
 
