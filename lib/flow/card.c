@@ -160,6 +160,7 @@ static void card_shape(struct mt_str *c, const struct mt_json *m)
     const struct mt_json *source = mt_json_get(m, "source"), *target = mt_json_get(m, "target");
     const struct mt_json *ffn = mt_json_get(target, "ffn");
     int64_t experts, active, width, shared, layers, moe, hidden;
+    double mean;
 
     mt_str_addf(c, "## Shape\n\n| | source | this model |\n|---|---|---|\n");
     mt_str_addf(c, "| model type | %s | %s |\n", card_text(source, "model_type", "unknown"),
@@ -178,10 +179,11 @@ static void card_shape(struct mt_str *c, const struct mt_json *m)
             mt_str_addf(c, "All");
         else
             mt_str_addf(c, "%" PRId64 " of them", moe);
-        mt_str_addf(c,
-                    " have %" PRId64 " routed experts of width %" PRId64 ", %" PRId64
-                    " of which act for a token",
-                    experts, width, active);
+        mt_str_addf(c, " have %" PRId64 " routed experts of width %" PRId64 ", ", experts, width);
+        if (card_num(ffn, "active_mean", &mean))
+            mt_str_addf(c, "%.4g of which act for a token on average", mean);
+        else
+            mt_str_addf(c, "%" PRId64 " of which act for a token", active);
         if (shared > 0)
             mt_str_addf(c, ", and a shared one of width %" PRId64, shared);
         mt_str_addf(c, ".\n\n");

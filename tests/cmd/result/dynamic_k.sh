@@ -6,6 +6,7 @@ expect grep -q 'top-16, .*those at least 0, no fewer than 1, 4 on average' facts
 moetool inspect moe --json >facts.json
 expect grep -q '"active_mean": 4' facts.json
 expect test "$(grep -o '"ffn_parameters_active": [0-9]*' facts.json)" = '"ffn_parameters_active": 983040' # 5 x 3 x 256 x 256
+expect grep -q ', 4 of which act for a token on average' moe/README.md
 moetool check moe --for moetool
 moetool eval moe "${CALIB[@]}" --trace routes.jsonl --json -q >eval.json
 # On the text that set it 4 act on average, and not for every token.
