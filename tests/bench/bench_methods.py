@@ -46,10 +46,14 @@ ROWS = [
     ("best", None, "down", []),
     ("best", None, "none", []),
     ("partition", None, None, []),
+    ("partition", None, "down", []),
     ("partition", None, "all", []),
     ("partition", "centroid", None, []),
     ("partition", "spectral", None, []),
     ("partition", None, None, ["--partition", "contiguous"]),
+    ("partition", None, None, ["--partition", "coactivation"]),
+    ("partition", None, "all", ["--partition", "coactivation"]),
+    ("partition", None, None, ["--partition", "importance"]),
     ("factorllm", None, None, []),
     ("factorllm", "contribution", None, []),
     ("factorllm", "ridge", None, []),
@@ -275,7 +279,7 @@ def paired(a, b):
 
 def row_name(row, m):
     method, router, refit, extra = row
-    name = method if "--partition" not in extra else "partition, contiguous"
+    name = method if "--partition" not in extra else "partition, " + extra[-1]
     if "quarter" in extra:
         name += ", a quarter of what acts shared"
     if "--dynamic-k" in extra:
