@@ -19,6 +19,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import resource
 import shutil
 import subprocess
@@ -259,6 +260,10 @@ def applies(m, row):
     return m.domains or row[0] != "prune-baseline"  # convert measures it beside each result there
 
 
+def asked(a, row, m):
+    return (a.methods is None or row[0] in a.methods) and re.search(a.only, row_name(row, m)) is not None
+
+
 # ---- tables ----
 
 
@@ -339,7 +344,7 @@ def make_tables(a):
     try:
         for m in a.models:
             for share in a.shares:
-                for row in [r for r in ROWS if a.methods is None or r[0] in a.methods]:
+                for row in [r for r in ROWS if asked(a, r, m)]:
                     key = key_of(a, m, row, share, a.experts)
                     if not applies(m, row) or key in done or a.print_only:
                         continue
@@ -391,6 +396,7 @@ def main():
     p.add_argument("--models", help="default: all")
     p.add_argument("--shares", default="75,50,25", help="percent of the FFN's width that may act")
     p.add_argument("--methods", help="default: all")
+    p.add_argument("--only", default="", metavar="REGEX", help="rows whose `method | router | refit` it is found in")
     p.add_argument("--experts", type=int, default=64)
     p.add_argument("--tokens", type=tokens, default="256k", help="to calibrate on")
     p.add_argument("--eval-tokens", type=tokens, default="64k")
