@@ -116,8 +116,6 @@ MT_NODISCARD mt_status cmd_check_finite(struct mt_ctx *ctx, const struct cmd_arg
                                         const struct mt_model *m, double figure);
 /* Says what licence the model's own card names; "" when it names none. */
 void cmd_find_license(struct mt_ctx *ctx, const struct mt_model *m, char *buf, size_t n);
-/* Where hidden states may be spilled when there is no output directory. Borrowed. */
-const char *cmd_scratch_dir(void);
 /* Last component of a model's path without a trailing slash; borrowed from `buf`. */
 const char *cmd_model_name(const char *path, char *buf, size_t n);
 /* 31.4 M, 1.23 G: SI, three digits. */

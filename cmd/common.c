@@ -13,7 +13,6 @@
 
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -301,15 +300,6 @@ mt_status cmd_check_finite(struct mt_ctx *ctx, const struct cmd_args *a, const s
                    "%s: predictions are not finite, though weights are; --allow-nan shows the "
                    "figures all the same",
                    m->path);
-}
-
-const char *cmd_scratch_dir(void)
-{
-    const char *dir = getenv("TMPDIR");
-
-    if (dir != NULL && dir[0] != '\0')
-        return dir;
-    return mt_path_is_dir("/var/tmp") ? "/var/tmp" : "/tmp";
 }
 
 const char *cmd_model_name(const char *path, char *buf, size_t n)

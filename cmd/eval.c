@@ -2,6 +2,7 @@
 
 #include "cmd/table.h"
 #include "lib/base/json.h"
+#include "lib/base/scratch.h"
 #include "lib/run/compare.h"
 #include "lib/run/trace.h"
 
@@ -90,10 +91,10 @@ static mt_status eval_measure(struct mt_ctx *ctx, const struct eval_opts *o,
     mt_status st;
 
     if (o->trace == NULL)
-        return mt_evaluate(ctx, m, dev, d, cmd_scratch_dir(), NULL, r);
+        return mt_evaluate(ctx, m, dev, d, mt_scratch_dir(), NULL, r);
     MT_TRY(mt_trace_create(ctx, o->trace, o->force ? MT_OUT_FORCE : 0u, m, &w));
     watch.arg = w;
-    st = mt_evaluate(ctx, m, dev, d, cmd_scratch_dir(), &watch, r);
+    st = mt_evaluate(ctx, m, dev, d, mt_scratch_dir(), &watch, r);
     if (st == MT_OK) {
         st = mt_trace_commit(ctx, w);
         if (st != MT_OK)

@@ -214,6 +214,7 @@ void cmd_help_man(void)
         "with \\fB\\-\\-resume\\fR\n.TP\n\\fIOUT\\fR/moetool.json\nwhat the output was made from, "
         "and how\n");
     printf(".SH ENVIRONMENT\n.TP\nHF_HUB_CACHE, HF_HOME\nwhere models named Org/Name are looked "
-           "for\n.TP\nTMPDIR\nwhere hidden states may be spilled by commands without an output\n"
+           "for\n.TP\nTMPDIR\nwhere scratch files go that are not beside an output (default: "
+           "/var/tmp)\n"
            ".TP\nOPENBLAS_CORETYPE\noverrides the choice of BLAS kernels\n");
 }

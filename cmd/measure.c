@@ -1,5 +1,6 @@
 #include "cmd/cmd.h"
 #include "lib/base/mem.h"
+#include "lib/base/scratch.h"
 #include "lib/flow/profile_run.h"
 #include "passes/convert/method.h"
 #include "passes/lib/target_choice.h"
@@ -42,7 +43,7 @@ mt_status cmd_measure_profile(struct mt_ctx *ctx, const struct cmd_args *a, stru
                                 .text = &text,
                                 .seq_len = cmd_seq_len(a, m),
                                 .gates = true,
-                                .scratch_dir = cmd_scratch_dir()};
+                                .scratch_dir = mt_scratch_dir()};
     mt_status st = mt_profile_plan(ctx, &o, out);
     if (st == MT_OK)
         st = mt_profile_bytes(ctx, &o, *out, &bytes);

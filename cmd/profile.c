@@ -8,6 +8,7 @@
 #include "lib/base/mem.h"
 #include "lib/base/outdir.h"
 #include "lib/base/path.h"
+#include "lib/base/scratch.h"
 #include "lib/flow/profile_run.h"
 
 #include <stdio.h>
@@ -231,7 +232,7 @@ static mt_status profile_measure(struct mt_ctx *ctx, struct profile_cmd *c)
         .h_gram = gram == GRAM_H || gram == GRAM_BOTH,
         .gates = c->o->gates,
         .all_experts = c->o->all_experts,
-        .scratch_dir = cmd_scratch_dir(),
+        .scratch_dir = mt_scratch_dir(),
     };
 
     MT_TRY(profile_open_data(ctx, c));

@@ -4,6 +4,7 @@
 #include "cmd/report.h"
 #include "lib/base/mem.h"
 #include "lib/base/outdir.h"
+#include "lib/base/scratch.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -79,7 +80,7 @@ static const char *validate_name(const struct cmd_args *a, int i, char *buf, siz
 static mt_status validate_compare(struct mt_ctx *ctx, const struct cmd_args *a, struct validate *v)
 {
     MT_TRY(mt_compare(ctx, v->ref, (const struct mt_model *const *)v->cand, v->n, v->dev, &v->data,
-                      cmd_scratch_dir(), v->reports));
+                      mt_scratch_dir(), v->reports));
     v->compared = true;
     for (int i = 0; i < v->n; i++) {
         MT_TRY(cmd_check_finite(ctx, a, v->ref, v->reports[i].ppl_ref));

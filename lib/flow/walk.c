@@ -1,12 +1,11 @@
 #include "lib/flow/walk.h"
 
 #include "lib/base/mem.h"
-#include "lib/base/path.h"
+#include "lib/base/scratch.h"
 #include "lib/flow/emit.h"
 #include "lib/flow/walk_state.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 static size_t walk_unit_count(const struct mt_walk *w, int unit)
@@ -204,11 +203,9 @@ static mt_status walk_blame(struct mt_ctx *ctx, const struct mt_walk *w, int lay
 
 static const char *walk_scratch_dir(const struct mt_walk *w)
 {
-    const char *tmp = getenv("TMPDIR");
-
     if (w->out != NULL)
         return mt_outdir_work_path(w->out);
-    return tmp != NULL && tmp[0] != '\0' ? tmp : "/tmp";
+    return mt_scratch_dir();
 }
 
 static mt_status walk_units(struct mt_ctx *ctx, struct mt_walk *w)

@@ -1,10 +1,7 @@
 #include "lib/run/stream.h"
 
-#include "lib/base/sys.h"
+#include "lib/base/scratch.h"
 
-#include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 #include <zstd.h>
@@ -95,19 +92,7 @@ struct mt_stream {
 
 static mt_status stream_open_file(struct mt_ctx *ctx, struct mt_stream *s)
 {
-    char path[4096];
-    int n;
-
-    n = snprintf(path, sizeof path, "%s/moetool-scratch-XXXXXX", s->dir);
-    if (n < 0 || (size_t)n >= sizeof path)
-        return mt_fail(ctx, MT_E_OPTION, "%s: path too long for a scratch file", s->dir);
-    s->fd = mt_sys_mkstemp(path);
-    if (s->fd < 0)
-        return mt_fail_errno(ctx, errno, "%s: cannot create a scratch file for hidden states",
-                             s->dir);
-    /* Without a name it goes away with the process, however that ends. */
-    if (mt_sys_unlink(path) != 0)
-        return mt_fail_errno(ctx, errno, "%s: cannot remove", path);
+    MT_TRY(mt_scratch_open(ctx, s->dir, "hidden states", &s->fd));
     s->cctx = ZSTD_createCCtx();
     s->dctx = ZSTD_createDCtx();
     if (s->cctx == NULL || s->dctx == NULL)
@@ -153,7 +138,7 @@ mt_status mt_stream_create(struct mt_ctx *ctx, const struct mt_batches *b, int64
     MT_TRY(mt_alloc0(ctx, 1, sizeof *s, "hidden states", &s));
     s->fd = -1;
     s->n = b->n;
-    s->dir = scratch_dir != NULL ? scratch_dir : getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp";
+    s->dir = scratch_dir != NULL ? scratch_dir : mt_scratch_dir();
     st = mt_alloc0(ctx, b->n, sizeof *s->bytes, "hidden states", &s->bytes);
     if (st == MT_OK)
         st = mt_alloc0(ctx, b->n, sizeof *s->packed, "hidden states", &s->packed);
@@ -195,40 +180,21 @@ void mt_stream_free(struct mt_stream *s)
 
 static mt_status stream_read(struct mt_ctx *ctx, struct mt_stream *s, size_t i)
 {
-    unsigned char *p = s->buf;
+    int err = mt_scratch_read(s->fd, s->buf, s->packed[i], (uint64_t)s->place[i]);
 
-    for (size_t done = 0; done < s->packed[i];) {
-        ssize_t n =
-            mt_sys_pread(s->fd, p + done, s->packed[i] - done, (uint64_t)s->place[i] + done);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return mt_fail_errno(ctx, errno, "%s: cannot read the scratch file", s->dir);
-        if (n == 0)
-            return mt_fail(ctx, MT_E_IO, "%s: the scratch file is shorter than what was written",
-                           s->dir);
-        done += (size_t)n;
-    }
-    return MT_OK;
+    return err == 0 ? MT_OK : mt_fail_errno(ctx, err, "%s: cannot read the scratch file", s->dir);
 }
 
 static mt_status stream_write(struct mt_ctx *ctx, struct mt_stream *s, size_t i)
 {
-    const unsigned char *p = s->buf;
+    int err = mt_scratch_write(s->fd, s->buf, s->packed[i], (uint64_t)s->place[i]);
 
-    for (size_t done = 0; done < s->packed[i];) {
-        ssize_t n =
-            mt_sys_pwrite(s->fd, p + done, s->packed[i] - done, (uint64_t)s->place[i] + done);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return mt_fail_errno(ctx, errno,
-                                 "%s: cannot write the scratch file for hidden states; allow more "
-                                 "with --memory or use less data",
-                                 s->dir);
-        done += (size_t)n;
-    }
-    return MT_OK;
+    if (err == 0)
+        return MT_OK;
+    return mt_fail_errno(ctx, err,
+                         "%s: cannot write the scratch file for hidden states; allow more with "
+                         "--memory or use less data",
+                         s->dir);
 }
 
 mt_status mt_stream_get(struct mt_ctx *ctx, struct mt_stream *s, size_t batch, float *x)

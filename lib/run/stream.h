@@ -3,7 +3,7 @@
  * One chunk per batch of windows, fp32. Chunks live in memory while the budget has room (a third
  * of what is left when the stream is created) and otherwise in an unlinked scratch file beside the
  * output, compressed by zstd level 1. Get and put give back exactly what was put.
- * scratch_dir NULL: $TMPDIR or /tmp; it must outlive the stream. Threads: one caller.
+ * scratch_dir NULL: mt_scratch_dir(); it must outlive the stream. Threads: one caller.
  */
 #ifndef MT_RUN_STREAM_H
 #define MT_RUN_STREAM_H

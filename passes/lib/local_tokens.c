@@ -3,12 +3,9 @@
 #include "kernels/kernels.h"
 #include "lib/base/mem.h"
 #include "lib/base/pool.h"
-#include "lib/base/sys.h"
+#include "lib/base/scratch.h"
 #include "passes/lib/refit.h"
 
-#include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -25,36 +22,14 @@ uint64_t mt_local_tokens_bytes(int64_t hidden, int n_experts)
     return TOKENS_BLOCK * (uint64_t)tokens_record(hidden, n_experts);
 }
 
-static mt_status tokens_open_file(struct mt_ctx *ctx, struct mt_local_tokens *k)
-{
-    char path[4096];
-    int n;
-
-    k->dir = getenv("TMPDIR");
-    if (k->dir == NULL || k->dir[0] == '\0')
-        k->dir = "/tmp";
-    n = snprintf(path, sizeof path, "%s/moetool-tokens-XXXXXX", k->dir);
-    if (n < 0 || (size_t)n >= sizeof path)
-        return mt_fail(ctx, MT_E_OPTION, "%s: path too long for a scratch file", k->dir);
-    k->fd = mt_sys_mkstemp(path);
-    if (k->fd < 0)
-        return mt_fail_errno(ctx, errno, "%s: cannot create a scratch file for activations",
-                             k->dir);
-    /* Without a name it goes away with the process, however that ends. */
-    if (mt_sys_unlink(path) == 0)
-        return MT_OK;
-    mt_status st = mt_fail_errno(ctx, errno, "%s: cannot remove", path);
-    (void)unlink(path);
-    return st;
-}
-
 static mt_status tokens_open(struct mt_ctx *ctx, struct mt_local_tokens *k)
 {
     k->record = tokens_record(k->hidden, k->n_experts);
     k->n_held = mt_refit_count_held(k->n_tokens);
     k->n_fit = k->n_tokens - k->n_held;
     MT_TRY(mt_alloc(ctx, TOKENS_BLOCK, k->record, "scratch file buffer", &k->block));
-    return tokens_open_file(ctx, k);
+    k->dir = mt_scratch_dir();
+    return mt_scratch_open(ctx, k->dir, "activations", &k->fd);
 }
 
 mt_status mt_local_tokens_open(struct mt_ctx *ctx, int64_t hidden, int n_experts, int64_t n_tokens,
@@ -90,22 +65,14 @@ void mt_local_tokens_close(struct mt_local_tokens *k)
 static mt_status tokens_write(struct mt_ctx *ctx, const struct mt_local_tokens *k, size_t n,
                               uint64_t at)
 {
-    const unsigned char *p = k->block;
+    int err = mt_scratch_write(k->fd, k->block, n, at);
 
-    while (n > 0) {
-        ssize_t done = mt_sys_pwrite(k->fd, p, n, at);
-        if (done < 0 && errno == EINTR)
-            continue;
-        if (done <= 0)
-            return mt_fail_errno(ctx, done < 0 ? errno : EIO,
-                                 "%s: cannot write a scratch file of %.1f GB for --refit all; "
-                                 "TMPDIR may name a roomier place, --refit down needs none",
-                                 k->dir, (double)k->record * (double)k->n_tokens / 1e9);
-        p += done;
-        at += (uint64_t)done;
-        n -= (size_t)done;
-    }
-    return MT_OK;
+    if (err == 0)
+        return MT_OK;
+    return mt_fail_errno(ctx, err,
+                         "%s: cannot write a scratch file of %.1f GB for --refit all; TMPDIR may "
+                         "name a roomier place, --refit down needs none",
+                         k->dir, (double)k->record * (double)k->n_tokens / 1e9);
 }
 
 mt_status mt_local_tokens_put(struct mt_ctx *ctx, struct mt_local_tokens *k, int64_t token0,
@@ -176,25 +143,6 @@ struct tokens_read {
     unsigned char *picked;
 };
 
-static mt_status tokens_read(struct mt_ctx *ctx, const struct mt_local_tokens *k, void *to,
-                             size_t n, uint64_t at)
-{
-    unsigned char *p = to;
-
-    while (n > 0) {
-        ssize_t done = mt_sys_pread(k->fd, p, n, at);
-        if (done < 0 && errno == EINTR)
-            continue;
-        if (done <= 0)
-            return mt_fail_errno(ctx, done < 0 ? errno : EIO, "%s: cannot read a scratch file",
-                                 k->dir);
-        p += done;
-        at += (uint64_t)done;
-        n -= (size_t)done;
-    }
-    return MT_OK;
-}
-
 static mt_status tokens_read_job(struct mt_ctx *ctx, int64_t job, void *arg)
 {
     const struct tokens_read *r = arg;
@@ -208,9 +156,11 @@ static mt_status tokens_read_job(struct mt_ctx *ctx, int64_t job, void *arg)
         const unsigned char *bits = buf + 2 * row;
         int64_t token = r->held ? mt_refit_held_token(r->i + t, k->n_tokens)
                                 : mt_local_tokens_drawn(k, r->i + t);
-        st = tokens_read(ctx, k, buf, k->record, (uint64_t)token * (uint64_t)k->record);
-        if (st != MT_OK)
+        int err = mt_scratch_read(k->fd, buf, k->record, (uint64_t)token * (uint64_t)k->record);
+        if (err != 0) {
+            st = mt_fail_errno(ctx, err, "%s: cannot read a scratch file", k->dir);
             break;
+        }
         memcpy(r->x + t * k->hidden, buf, row);
         memcpy(r->y + t * k->hidden, buf + row, row);
         for (int e = 0; n_bits > 0 && e < k->n_experts; e++)

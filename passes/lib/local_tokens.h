@@ -1,7 +1,7 @@
 /* local_tokens.h: what an FFN sees and should give, token by token, in a scratch file.
  *
  * A text comes subject by subject, and who learns from it in batches wants them mixed; a pass is
- * shown its tokens in order and only so often. So they go to an unlinked file in $TMPDIR, 8 bytes
+ * shown its tokens in order and only so often. So they go to a scratch file (scratch.h), 8 bytes
  * for each input feature and a bit for each expert, and are read back in any order. Held out is
  * what refit.h holds out.
  *

@@ -2,11 +2,11 @@
 
 #include "kernels/kernels.h"
 #include "lib/base/mem.h"
+#include "lib/base/scratch.h"
 #include "lib/base/sys.h"
 
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -27,12 +27,8 @@ struct mt_spill {
 
 static mt_status spill_open(struct mt_ctx *ctx, struct mt_spill *s)
 {
-    const char *dir = getenv("TMPDIR");
-    int n;
-
-    if (dir == NULL || dir[0] == '\0')
-        dir = "/tmp";
-    n = snprintf(s->path, sizeof s->path, "%s/moetool-weights-XXXXXX", dir);
+    const char *dir = mt_scratch_dir();
+    int n = snprintf(s->path, sizeof s->path, "%s/moetool-weights-XXXXXX", dir);
     if (n < 0 || (size_t)n >= sizeof s->path)
         return mt_fail(ctx, MT_E_OPTION, "%s: path too long for a scratch file", dir);
     s->fd = mt_sys_mkstemp(s->path);
@@ -60,22 +56,15 @@ mt_status mt_spill_begin(struct mt_ctx *ctx, struct mt_spill **out)
 
 static mt_status spill_write(struct mt_ctx *ctx, struct mt_spill *s, const void *bytes, size_t n)
 {
-    const char *p = bytes;
+    int err = mt_scratch_write(s->fd, bytes, n, s->bytes);
 
-    while (n > 0) {
-        ssize_t done = mt_sys_pwrite(s->fd, p, n, s->bytes);
-        if (done < 0 && errno == EINTR)
-            continue;
-        if (done <= 0)
-            return mt_fail_errno(ctx, done < 0 ? errno : EIO,
-                                 "%s: cannot write the scratch file for fitted weights; TMPDIR may "
-                                 "name a roomier place",
-                                 s->path);
-        p += done;
-        n -= (size_t)done;
-        s->bytes += (uint64_t)done;
-    }
-    return MT_OK;
+    s->bytes += n;
+    if (err == 0)
+        return MT_OK;
+    return mt_fail_errno(ctx, err,
+                         "%s: cannot write the scratch file for fitted weights; TMPDIR may name a "
+                         "roomier place",
+                         s->path);
 }
 
 static mt_status spill_rows(struct mt_ctx *ctx, struct mt_spill *s, const struct mt_tensor *t,

@@ -2,7 +2,7 @@
  *
  * A method that computes weights (a refit of every layer) would hold as much memory as the model
  * has such weights, because records keep their sources as long as the plan lives. These go to an
- * unlinked file in $TMPDIR instead, rounded to the record's dtype, and are read back by pages; the
+ * unlinked file (scratch.h) instead, rounded to the record's dtype, and are read back by pages; the
  * plan owns the mapping. One file for each call of mt_spill_end.
  *
  * Threads: one caller.
