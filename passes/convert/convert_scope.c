@@ -1,4 +1,5 @@
 #include "passes/convert/method.h"
+#include "passes/lib/partition.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -97,6 +98,17 @@ static mt_status scope_refuse(struct mt_ctx *ctx, const struct scope_row *row,
                    strstr(who, " and ") != NULL ? "" : "s", here);
 }
 
+/* Two ways to divide neurons have two measures of worth. */
+static mt_status scope_importance(struct mt_ctx *ctx, const struct mt_convert_opts *o)
+{
+    int how = o->partition - 1;
+
+    if (how == MT_PARTITION_IMPORTANCE || how == MT_PARTITION_IMPORTANCE_OVERLAP)
+        return MT_OK;
+    return mt_fail(ctx, MT_E_OPTION,
+                   "--importance: only --partition importance and importance-overlap read it");
+}
+
 static const char *scope_why(const struct mt_convert_given *given)
 {
     return given->profile ? " (a profile holds sums, not what neurons do together)" : "";
@@ -182,7 +194,7 @@ mt_status mt_convert_check_scope(struct mt_ctx *ctx, const struct mt_convert_opt
         if (m == NULL && !scope_has(scope_prune, row->name))
             return mt_fail(ctx, MT_E_OPTION,
                            "--%s: method %s makes no experts; it reads --active, --select, "
-                           "--refit and --drift",
+                           "--refit, --refit-epochs and --drift",
                            row->name, MT_CONVERT_PRUNE);
         for (size_t i = 0; i < sizeof scope_rows / sizeof scope_rows[0]; i++) {
             const struct scope_row *s = &scope_rows[i];
@@ -190,6 +202,8 @@ mt_status mt_convert_check_scope(struct mt_ctx *ctx, const struct mt_convert_opt
                 !scope_has(s->routers, is.router) && !scope_has(s->refits, is.refit))
                 return scope_refuse(ctx, s, &is);
         }
+        if (strcmp(row->name, "importance") == 0)
+            MT_TRY(scope_importance(ctx, o));
         if (!given->text && scope_has(scope_fits, row->name))
             return mt_fail(ctx, MT_E_OPTION,
                            "--%s: nothing is fitted without text: give some with --data",

@@ -8,6 +8,7 @@ nothing_at y.partial
 # An option that nothing in this conversion reads is refused, and told whose it is.
 fails 2 "*--copies: only methods dino and upcycle read it, and here method is best" moetool convert "$DENSE" -o y --copies 4
 fails 2 "*--partition: only methods partition, *, and here method is best" moetool convert "$DENSE" -o y --method best --partition random
+fails 2 "*--importance: only --partition importance *" moetool convert "$DENSE" -o y --partition coactivation --importance output "${CALIB[@]}"
 fails 2 "*--noise: only router tied reads it, and here router is ridge" moetool convert "$DENSE" -o y --noise 0.1
 fails 2 "*--keep: only method readme and router overlap read it, and here method is cmoe, router is representative" \
     moetool convert "$DENSE" -o y --method cmoe --keep 0.3 "${CALIB[@]}"
