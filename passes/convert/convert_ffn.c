@@ -156,8 +156,7 @@ static mt_status convert_setup(struct mt_ctx *ctx, struct convert *s, const stru
 
     s->at = (struct mt_convert_at){.o = &s->o, .src = src, .shape = p};
     s->method = mt_convert_method_asked(&s->o);
-    /* By threshold soft labels leave single tokens next to nothing (docs/methods.md). */
-    int labels = s->o.dynamic_k ? MT_LABELS_LOGNORM : s->method->labels;
+    int labels = s->o.dynamic_k ? MT_LABELS_SOFT : s->method->labels;
     s->at.labels = (enum mt_router_labels)(s->o.labels > 0 ? s->o.labels - 1 : labels);
     if (src->n_siblings > 0 && strcmp(s->method->name, "upcycle") != 0)
         return mt_fail(ctx, MT_E_OPTION,

@@ -63,7 +63,7 @@ const struct mt_opt mt_convert_opt_table[] = {
                 "how routers are made; auto: ridge with --data, else centroid; zero when all act"),
     MT_OPT_ENUM(struct mt_convert_opts, labels, "labels", 0, "HOW", "auto", convert_label_names,
                 "what the ridge router learns about the contribution norms; auto: soft for method "
-                "best, else membership"),
+                "best and with --dynamic-k, else membership"),
     MT_OPT_NUM(struct mt_convert_opts, router_lambda, "router-lambda", 0, "L", "0.1", 0, 1e3,
                "how much the regressions of router ridge and of method best shrink: L "
                "times the mean square of an input"),
@@ -130,7 +130,8 @@ const struct mt_opt mt_convert_opt_table[] = {
                 "glm4_moe where it can, and native where nothing else does"),
     MT_OPT_BOOL(struct mt_convert_opts, dynamic_k, "dynamic-k", 0,
                 "as many experts act for a token as its scores ask for, by a threshold of each "
-                "layer; --active is then their mean on the text of --data. Native layout only"),
+                "layer, and at least half of --active, which is then their mean on the text of "
+                "--data. Closer to the source at the same cost; native layout only"),
     MT_OPT_STR(struct mt_convert_opts, dense_layers, "dense-layers", 0, "LIST", "none",
                "layers whose FFN stays dense: 0, 0-2, 0,3,-1 (the last); the architecture must "
                "have a place for them"),

@@ -101,7 +101,8 @@ static mt_status route_set_threshold(struct mt_ctx *ctx, struct convert *s)
         return mt_fail(ctx, MT_E_OPTION,
                        "--dynamic-k is set by text: give some with --data, or --hidden");
     MT_TRY(mt_router_probe_threshold(ctx, s->probe, &form,
-                                     s->routing.has_bias ? s->routing.bias : NULL, s->here.k, &at));
+                                     s->routing.has_bias ? s->routing.bias : NULL, s->here.k,
+                                     mt_moe_rule(&s->here).cut_min, &at));
     s->routing.has_bias = true;
     for (int e = 0; e < s->shape.n_experts; e++)
         s->routing.bias[e] = (float)((double)s->routing.bias[e] - at);

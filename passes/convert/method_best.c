@@ -16,6 +16,7 @@
 #include "passes/lib/predict.h"
 #include "passes/lib/regroup.h"
 #include "passes/lib/router_fit.h"
+#include "passes/lib/router_probe.h"
 
 #include <math.h>
 
@@ -32,6 +33,10 @@ struct best {
     struct mt_router_fit *fit;
     struct mt_regroup *regroup;
     float *router; /* [E, hidden] */
+
+    /* By token: what the threshold is set on, and intercepts less it. */
+    struct mt_router_probe *probe;
+    float *bias; /* [E] */
 };
 
 static int best_rounds(const struct mt_convert_at *at)
@@ -47,7 +52,8 @@ static uint64_t best_memory(const struct mt_convert_at *at)
     /* The fit, then profiles and k-means beside what is left of it; or a router, then a move. */
     uint64_t group = mt_predict_bytes(d, w) + w * n * 52 + n * MT_PREDICT_SAMPLE_MAX * 4 + w * 32;
     uint64_t move = mt_router_fit_bytes(d, n) + w * d * 4 + MT_OBSERVE_TOKENS_MAX * n * 5 +
-                    mt_regroup_bytes(w, n) + n * d * 4;
+                    mt_regroup_bytes(w, n) + n * d * 4 +
+                    (at->shape->by_token ? mt_router_probe_bytes(d, n) : 0);
 
     return group > move ? group : move;
 }
@@ -66,6 +72,18 @@ static mt_status best_begin(struct mt_ctx *ctx, const struct mt_convert_at *at, 
     return MT_OK;
 }
 
+static mt_status best_open_fit(struct mt_ctx *ctx, const struct mt_convert_at *at, struct best *s,
+                               int64_t n_tokens)
+{
+    const struct mt_moe_shape *p = at->shape;
+
+    MT_TRY(mt_router_fit_create(ctx, p->hidden, p->n_experts, p->k, at->labels, &s->fit));
+    if (!p->by_token)
+        return MT_OK;
+    MT_TRY(mt_router_fit_keep_mean(ctx, s->fit));
+    return mt_router_probe_create(ctx, p->hidden, p->n_experts, p->k, n_tokens, &s->probe);
+}
+
 /* Norms of the groups as they stand, for a router. */
 static mt_status best_learn(struct mt_ctx *ctx, const struct mt_convert_at *at, struct best *s,
                             const struct mt_observation *ob)
@@ -74,7 +92,7 @@ static mt_status best_learn(struct mt_ctx *ctx, const struct mt_convert_at *at, 
     float *norms;
 
     if (s->fit == NULL)
-        MT_TRY(mt_router_fit_create(ctx, p->hidden, p->n_experts, p->k, at->labels, &s->fit));
+        MT_TRY(best_open_fit(ctx, at, s, ob->n_tokens));
     if (s->norms == NULL)
         MT_TRY(mt_expert_norms_create(ctx, at->dense->down, s->split, &s->norms));
     MT_TRY(mt_alloc(ctx, (size_t)ob->m, (size_t)p->n_experts * sizeof(*norms), "expert norms",
@@ -82,8 +100,28 @@ static mt_status best_learn(struct mt_ctx *ctx, const struct mt_convert_at *at, 
     mt_status st = mt_expert_norms_run(ctx, s->norms, ob->m, ob->h, norms);
     if (st == MT_OK)
         st = mt_router_fit_add(ctx, s->fit, ob->m, ob->x, norms);
+    if (st == MT_OK && s->probe != NULL)
+        mt_router_probe_add(s->probe, ob->m, ob->token0, ob->x, norms);
     mt_free(norms);
     return st;
+}
+
+/* The threshold that the router made of these experts would get. */
+static mt_status best_set_threshold(struct mt_ctx *ctx, const struct mt_moe_shape *p,
+                                    struct best *s)
+{
+    const struct mt_router_form form = {.n = p->n_experts, .d = p->hidden, .w = s->router};
+    const struct mt_router_rule rule = mt_moe_rule(p);
+    double at;
+
+    MT_TRY(mt_alloc(ctx, (size_t)p->n_experts, sizeof(*s->bias), "router bias", &s->bias));
+    mt_router_fit_intercepts(s->fit, s->bias);
+    MT_TRY(mt_router_probe_threshold(ctx, s->probe, &form, s->bias, p->k, rule.cut_min, &at));
+    for (int e = 0; e < p->n_experts; e++)
+        s->bias[e] = (float)((double)s->bias[e] - at);
+    mt_router_probe_free(s->probe);
+    s->probe = NULL;
+    return MT_OK;
 }
 
 static mt_status best_solve_router(struct mt_ctx *ctx, const struct mt_convert_at *at,
@@ -94,6 +132,8 @@ static mt_status best_solve_router(struct mt_ctx *ctx, const struct mt_convert_a
     MT_TRY(mt_alloc(ctx, (size_t)p->n_experts, (size_t)p->hidden * sizeof(float), "router",
                     &s->router));
     MT_TRY(mt_router_fit_solve(ctx, s->fit, at->o->router_lambda, s->router));
+    if (p->by_token)
+        MT_TRY(best_set_threshold(ctx, p, s));
     mt_router_fit_free(s->fit);
     mt_expert_norms_free(s->norms);
     s->fit = NULL;
@@ -105,7 +145,9 @@ static mt_status best_earn(struct mt_ctx *ctx, const struct mt_convert_at *at, s
                            const struct mt_observation *ob)
 {
     const struct mt_moe_shape *p = at->shape;
-    const struct mt_pick pick = {.rule = &p->use.rule, .n = p->n_experts, .k = p->k};
+    const struct mt_router_rule rule = mt_moe_rule(p);
+    const struct mt_pick pick = {
+        .rule = &rule, .n = p->n_experts, .k = mt_moe_rows_max(p), .bias = s->bias};
     unsigned char *picked;
 
     MT_TRY(mt_alloc(ctx, (size_t)ob->m, (size_t)p->n_experts, "choices", &picked));
@@ -121,8 +163,10 @@ static mt_status best_move(struct mt_ctx *ctx, struct best *s)
     MT_TRY(mt_regroup_move(ctx, s->regroup, s->split));
     mt_regroup_free(s->regroup);
     mt_free(s->router);
+    mt_free(s->bias);
     s->regroup = NULL;
     s->router = NULL;
+    s->bias = NULL;
     return MT_OK;
 }
 
@@ -239,7 +283,9 @@ static void best_end(void *state)
     mt_expert_norms_free(s->norms);
     mt_router_fit_free(s->fit);
     mt_regroup_free(s->regroup);
+    mt_router_probe_free(s->probe);
     mt_free(s->router);
+    mt_free(s->bias);
     mt_free(s->length);
     mt_free(s);
 }

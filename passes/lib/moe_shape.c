@@ -146,7 +146,7 @@ struct mt_router_rule mt_moe_rule(const struct mt_moe_shape *s)
     if (s->by_token) {
         rule.cut = MT_CUT_ABOVE;
         rule.cut_at = 0;
-        rule.cut_min = 1;
+        rule.cut_min = s->k > 1 ? s->k / 2 : 1;
         rule.cut_mean = s->k;
     }
     return rule;

@@ -48,7 +48,7 @@ struct mt_moe_shape {
 };
 
 /* The rule of a layer's router. By token it is a score of at least 0: the experts' biases have the
- * threshold in them. */
+ * threshold in them. Half of k act in any case, so that no token is left next to nothing. */
 struct mt_router_rule mt_moe_rule(const struct mt_moe_shape *s);
 /* Router rows that are looked at for a token: k, or all of them. */
 int mt_moe_rows_max(const struct mt_moe_shape *s);

@@ -202,38 +202,37 @@ static mt_status probe_logits(struct mt_ctx *ctx, const struct mt_router_probe *
     return mt_router_form_run(ctx, router, p->n_sample, p->sample_x, *out);
 }
 
-/* score[n_sample, n]: each token's best goes to its front. */
-static void probe_best_first(const struct mt_router_probe *p, const float *bias, float *score)
+/* score[n_sample, n] with biases -> what is left of each token's without its `least` best, close
+ * by each other at the front. */
+static int64_t probe_drop_best(const struct mt_router_probe *p, const float *bias, int least,
+                               float *score)
 {
+    int64_t left = 0;
+
     for (int64_t t = 0; t < p->n_sample; t++) {
-        float *z = score + t * p->n, first;
-        int best = 0;
-        for (int e = 0; e < p->n; e++) {
-            z[e] += bias != NULL ? bias[e] : 0;
-            best = z[e] > z[best] ? e : best;
-        }
-        first = z[0];
-        z[0] = z[best];
-        z[best] = first;
+        float *z = score + t * p->n;
+        for (int e = 0; bias != NULL && e < p->n; e++)
+            z[e] += bias[e];
+        qsort(z, (size_t)p->n, sizeof(*z), probe_falling);
+        memmove(score + left, z + least, (size_t)(p->n - least) * sizeof(*z));
+        left += p->n - least;
     }
+    return left;
 }
 
 mt_status mt_router_probe_threshold(struct mt_ctx *ctx, const struct mt_router_probe *p,
                                     const struct mt_router_form *router, const float *bias,
-                                    double k, double *at)
+                                    double k, int least, double *at)
 {
-    int64_t others = p->n_sample * (p->n - 1), act;
     float *score;
 
     *at = 0;
-    if (p->n_sample == 0 || p->n < 2)
+    if (p->n_sample == 0 || p->n <= least)
         return MT_OK;
     MT_TRY(probe_logits(ctx, p, router, &score));
-    probe_best_first(p, bias, score);
-    for (int64_t t = 0; t < p->n_sample; t++)
-        memmove(score + t * (p->n - 1), score + t * p->n + 1, (size_t)(p->n - 1) * sizeof(*score));
+    int64_t others = probe_drop_best(p, bias, least, score);
+    int64_t act = llround((k - least) * (double)p->n_sample);
     qsort(score, (size_t)others, sizeof(*score), probe_falling);
-    act = llround((k - 1) * (double)p->n_sample);
     act = act < 0 ? 0 : act > others ? others : act;
     double last = act > 0 ? (double)score[act - 1] : (double)score[0] + 1;
     double next = act < others ? (double)score[act] : (double)score[others - 1] - 1;

@@ -46,12 +46,14 @@ MT_NODISCARD mt_status mt_router_probe_measure(struct mt_ctx *ctx, const struct 
                                                const struct mt_router_form *router,
                                                const float *bias, struct mt_router_quality *out);
 /* The score (logit and bias[n]; NULL: none) that k of the n experts reach on average over the
- * sample when each token's best acts in any case: halfway between the last that acts and the next.
+ * sample when each token's `least` best act in any case: halfway between the last that acts and the
+ * next.
  */
 MT_NODISCARD mt_status mt_router_probe_threshold(struct mt_ctx *ctx,
                                                  const struct mt_router_probe *p,
                                                  const struct mt_router_form *router,
-                                                 const float *bias, double k, double *at);
+                                                 const float *bias, double k, int least,
+                                                 double *at);
 /* Share of router a's k choices that router b makes too, by logits alone; NaN without a sample. */
 MT_NODISCARD mt_status mt_router_probe_agree(struct mt_ctx *ctx, const struct mt_router_probe *p,
                                              const struct mt_router_form *a,
