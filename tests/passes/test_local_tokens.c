@@ -60,8 +60,10 @@ T_TEST(tokens_come_back_mixed_and_whole)
                 int64_t token = (int64_t)bx[i * D] / D;
                 T_CHECK(t, token >= 0 && token < sizes[s]);
                 T_CHECK(t, mt_refit_held_out(token, sizes[s], &run) == (held == 1));
-                T_CHECK(t, memcmp(bx + i * D, x + token * D, D * sizeof(float)) == 0);
-                T_CHECK(t, memcmp(by + i * D, y + token * D, D * sizeof(float)) == 0);
+                for (int64_t c = 0; c < D; c++) {
+                    T_CHECK(t, bx[i * D + c] == x[token * D + c]);
+                    T_CHECK(t, by[i * D + c] == y[token * D + c]);
+                }
                 T_CHECK(t, memcmp(bp + i * EXPERTS, picked + token * EXPERTS, EXPERTS) == 0);
                 seen[token]++;
             }
