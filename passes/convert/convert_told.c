@@ -138,9 +138,10 @@ static void told_shape(struct mt_ctx *ctx, const struct convert *s, double activ
     else
         mt_log(ctx, MT_LOG_INFO,
                "%d of %d experts and %d shared, each %lld neuron%s wide, act for a token (%.1f %% "
-               "of %lld)",
+               "of %lld%s)",
                p->k, p->n_experts, p->n_shared, (long long)p->expert_width, plural,
-               100 * active / (double)p->width, (long long)p->width);
+               100 * active / (double)p->width, (long long)p->width,
+               p->by_token ? " on average" : "");
 }
 
 /* Neurons that were left out, or are there several times. */
