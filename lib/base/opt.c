@@ -92,6 +92,35 @@ static bool opt_bool(const char *text, bool *out, char *why)
     return false;
 }
 
+/* enum mt_switch */
+static const char *const opt_switch_names[] = {"auto", "false", "true"};
+
+static bool opt_switch(const char *text, int *out, char *why)
+{
+    bool on = false, known = strcmp(text, "auto") != 0;
+
+    if (known && !opt_bool(text, &on, why)) {
+        snprintf(why, OPT_WHY_MAX, "expected yes, no or auto");
+        return false;
+    }
+    *out = !known ? MT_SWITCH_AUTO : on ? MT_SWITCH_ON : MT_SWITCH_OFF;
+    return true;
+}
+
+/* Kinds that a name alone sets. */
+static bool opt_is_flag(const struct mt_opt *row)
+{
+    return row->kind == MT_OPT_KIND_BOOL || row->kind == MT_OPT_KIND_SWITCH;
+}
+
+static void opt_set_flag(const struct mt_opt *row, void *values, bool on)
+{
+    if (row->kind == MT_OPT_KIND_BOOL)
+        *(bool *)opt_field(row, values) = on;
+    else
+        *(int *)opt_field(row, values) = on ? MT_SWITCH_ON : MT_SWITCH_OFF;
+}
+
 static bool opt_enum(const struct mt_opt *row, const char *text, int *out, char *why)
 {
     size_t n;
@@ -119,6 +148,8 @@ static bool opt_assign(const struct mt_opt *row, void *values, const char *text,
     switch (row->kind) {
     case MT_OPT_KIND_BOOL:
         return opt_bool(text, field, why);
+    case MT_OPT_KIND_SWITCH:
+        return opt_switch(text, field, why);
     case MT_OPT_KIND_INT:
         return opt_int(row, text, field, why);
     case MT_OPT_KIND_SIZE:
@@ -146,6 +177,7 @@ static size_t opt_bytes(const struct mt_opt *row)
     switch (row->kind) {
     case MT_OPT_KIND_BOOL:
         return sizeof(bool);
+    case MT_OPT_KIND_SWITCH:
     case MT_OPT_KIND_ENUM:
         return sizeof(int);
     case MT_OPT_KIND_LIST:
@@ -300,16 +332,16 @@ static mt_status opt_long(struct opt_args *a)
         const struct mt_opt *row = opt_find(a->tables[t].rows, name, n);
         if (row == NULL)
             continue;
-        if (row->kind == MT_OPT_KIND_BOOL && eq == NULL) {
-            *(bool *)opt_field(row, a->tables[t].values) = true;
+        if (opt_is_flag(row) && eq == NULL) {
+            opt_set_flag(row, a->tables[t].values, true);
             return MT_OK;
         }
         return opt_take(a, row, a->tables[t].values, shown, eq != NULL ? eq + 1 : NULL);
     }
     for (int t = 0; t < a->n_tables && n > 3 && memcmp(name, "no-", 3) == 0 && eq == NULL; t++) {
         const struct mt_opt *row = opt_find(a->tables[t].rows, name + 3, n - 3);
-        if (row != NULL && row->kind == MT_OPT_KIND_BOOL) {
-            *(bool *)opt_field(row, a->tables[t].values) = false;
+        if (row != NULL && opt_is_flag(row)) {
+            opt_set_flag(row, a->tables[t].values, false);
             return MT_OK;
         }
     }
@@ -332,9 +364,9 @@ static mt_status opt_short(struct opt_args *a)
         }
         if (row == NULL)
             return mt_fail(a->ctx, MT_E_OPTION, "%s: unknown option", shown);
-        if (row->kind != MT_OPT_KIND_BOOL)
+        if (!opt_is_flag(row))
             return opt_take(a, row, values, shown, p[1] != '\0' ? p + 1 : NULL);
-        *(bool *)opt_field(row, values) = true;
+        opt_set_flag(row, values, true);
     }
     return MT_OK;
 }
@@ -393,6 +425,9 @@ void mt_opt_print(const struct mt_opt *row, const void *values, char *buf, size_
     switch (row->kind) {
     case MT_OPT_KIND_BOOL:
         snprintf(buf, n, "%s", *(const bool *)field ? "true" : "false");
+        break;
+    case MT_OPT_KIND_SWITCH:
+        snprintf(buf, n, "%s", opt_switch_names[*(const int *)field]);
         break;
     case MT_OPT_KIND_INT:
         snprintf(buf, n, "%lld", (long long)*(const int64_t *)field);

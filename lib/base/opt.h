@@ -5,7 +5,7 @@
  * mt_opt_parse reads argv. Strings in the struct are borrowed from argv or the table. Lists
  * (MT_OPT_KIND_LIST) collect repeated options into a struct mt_strlist. Sizes accept K, M, G, T
  * (powers of 1024, an optional "iB" or "B"). Unknown names suggest the nearest. `--name=value`,
- * `--name value`, `-n value`, `-n5`, `--no-name` for booleans, `--` ends options.
+ * `--name value`, `-n value`, `-n5`, `--no-name` for booleans and switches, `--` ends options.
  *
  * Messages read "--experts 9x: expected an integer"; failures are MT_E_OPTION. Threads: safe.
  */
@@ -17,13 +17,20 @@
 #include <stddef.h>
 
 enum mt_opt_kind {
-    MT_OPT_KIND_BOOL, /* bool */
-    MT_OPT_KIND_INT,  /* int64_t within [min, max] */
-    MT_OPT_KIND_SIZE, /* uint64_t bytes */
-    MT_OPT_KIND_NUM,  /* double within [min, max] */
-    MT_OPT_KIND_STR,  /* const char *; NULL when not given */
-    MT_OPT_KIND_ENUM, /* int: index into `names` */
-    MT_OPT_KIND_LIST, /* struct mt_strlist */
+    MT_OPT_KIND_BOOL,   /* bool */
+    MT_OPT_KIND_SWITCH, /* int: enum mt_switch; a boolean whose default decides by itself */
+    MT_OPT_KIND_INT,    /* int64_t within [min, max] */
+    MT_OPT_KIND_SIZE,   /* uint64_t bytes */
+    MT_OPT_KIND_NUM,    /* double within [min, max] */
+    MT_OPT_KIND_STR,    /* const char *; NULL when not given */
+    MT_OPT_KIND_ENUM,   /* int: index into `names` */
+    MT_OPT_KIND_LIST,   /* struct mt_strlist */
+};
+
+enum mt_switch {
+    MT_SWITCH_AUTO,
+    MT_SWITCH_OFF,
+    MT_SWITCH_ON,
 };
 
 #define MT_STRLIST_MAX 64
@@ -37,9 +44,9 @@ struct mt_opt {
     char letter;      /* short name, or 0 */
     enum mt_opt_kind kind;
     size_t offset;
-    const char *dflt;         /* default as text; NULL: zero value, "not given" */
-    const char *arg;          /* what help calls the value: "N", "FILE"; NULL for booleans */
-    double min, max;          /* INT and NUM; both 0: unlimited */
+    const char *dflt; /* default as text; NULL: zero value, "not given" */
+    const char *arg;  /* what help calls the value: "N", "FILE"; NULL for booleans and switches */
+    double min, max;  /* INT and NUM; both 0: unlimited */
     const char *const *names; /* ENUM: NULL-ended; the help lists them */
     const char *help;
 };
@@ -47,6 +54,11 @@ struct mt_opt {
 #define MT_OPT_BOOL(st, f, nm, ch, text)                                                           \
     {                                                                                              \
         .name = nm, .letter = ch, .kind = MT_OPT_KIND_BOOL, .offset = offsetof(st, f),             \
+        .help = text                                                                               \
+    }
+#define MT_OPT_SWITCH(st, f, nm, ch, text)                                                         \
+    {                                                                                              \
+        .name = nm, .letter = ch, .kind = MT_OPT_KIND_SWITCH, .offset = offsetof(st, f),           \
         .help = text                                                                               \
     }
 #define MT_OPT_INT(st, f, nm, ch, arg_, dflt_, lo, hi, text)                                       \

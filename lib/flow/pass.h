@@ -4,8 +4,8 @@
  *
  *   profiles whether statistics of the source must be known before all else
  *   create   reads options and the source model, refuses what cannot work, makes its state
- *   aim      right after create: the format the result will have; NULL when nothing is written.
- *            For passes that choose what to make by what can be written
+ *   aim      right after create: what else is known of the run. For passes that choose what to
+ *            make by what can be written, or fitted
  *   plan     whole model, before anything is written: final family (m->family; the walk renames),
  *            config facts and the shape of every record. Sources inside layers may stay pending;
  *            those outside layers may not
@@ -71,6 +71,12 @@ struct mt_observation {
 
 struct mt_format;
 
+/* A run of passes, beside their options and the source. */
+struct mt_pass_run {
+    const struct mt_format *format; /* what the result will be; NULL: nothing is written */
+    bool data;                      /* activations will be shown to who asks for them */
+};
+
 struct mt_pass {
     const char *name, *summary;
     const char *help; /* paragraphs for `moetool passes NAME`; cites the source */
@@ -83,7 +89,7 @@ struct mt_pass {
     mt_status (*create)(struct mt_ctx *ctx, const void *opts, const struct mt_model *src,
                         void **state);
     mt_status (*aim)(struct mt_ctx *ctx, void *state, const struct mt_model *src,
-                     const struct mt_format *format);
+                     const struct mt_pass_run *run);
     /* Activations this instance wants, from its options. NULL: none. */
     unsigned (*needs)(const void *state);
     /* How often a layer's batches are shown to `observe`, all of them in order each time

@@ -30,10 +30,12 @@ void walk_passes_free(struct walk_passes *p)
 
 static mt_status plan_pass(struct mt_ctx *ctx, struct mt_walk *w, struct walk_pass *p)
 {
+    const struct mt_pass_run run = {.format = w->o->format, .data = w->o->data != NULL};
+
     if (p->pass->create != NULL)
         MT_TRY(p->pass->create(ctx, p->opts, w->o->source, &p->state));
     if (p->pass->aim != NULL)
-        MT_TRY(p->pass->aim(ctx, p->state, w->o->source, w->o->format));
+        MT_TRY(p->pass->aim(ctx, p->state, w->o->source, &run));
     unsigned needs = p->pass->needs != NULL ? p->pass->needs(p->state) : 0;
     if (w->o->data == NULL && (needs & MT_NEED_DATA) != 0)
         return mt_fail(ctx, MT_E_OPTION, "it looks at activations: give it texts with --data");

@@ -125,23 +125,31 @@ static bool convert_aim_at_form(struct convert *s)
         router = mt_convert_name_find(mt_convert_router_names, s->method->router);
     /* A format without a place for that layout may have one for the nearest linear router. */
     bool form = mt_convert_routers[router]->form != NULL && s->o.format == NULL;
-    if (s->o.arch != 0 || (!form && !s->o.dynamic_k))
+    if (s->o.arch != 0 || (!form && s->o.dynamic_k != MT_SWITCH_ON))
         return false;
     s->o.arch = mt_convert_name_find(mt_convert_arch_names, "native");
     s->aimed = true;
     return true;
 }
 
+/* Whether a threshold says how many experts act. Unasked where it is known to be closer. */
 static mt_status convert_set_by_token(struct mt_ctx *ctx, struct convert *s)
 {
     struct mt_moe_shape *p = &s->shape;
+    bool asked = s->o.dynamic_k == MT_SWITCH_ON;
+    bool fixed = p->use.rule.score != MT_SCORE_LOGIT || !p->use.rule.unit;
 
-    if (!s->o.dynamic_k || p->k >= p->n_experts)
+    p->by_token = false;
+    if (s->o.dynamic_k == MT_SWITCH_OFF || p->k >= p->n_experts)
         return MT_OK;
+    if (!asked) {
+        p->by_token = s->o.text && strcmp(s->method->name, "best") == 0 && p->copies == 0 && !fixed;
+        return MT_OK;
+    }
     if (p->copies > 0)
         return mt_fail(ctx, MT_E_OPTION,
                        "--dynamic-k: experts that are copies act in a fixed number");
-    if (p->use.rule.score != MT_SCORE_LOGIT || !p->use.rule.unit)
+    if (fixed)
         return mt_fail(ctx, MT_E_OPTION,
                        "--dynamic-k: %s gives every token the same number of experts; --arch "
                        "native does not",
@@ -156,7 +164,7 @@ static mt_status convert_setup(struct mt_ctx *ctx, struct convert *s, const stru
 
     s->at = (struct mt_convert_at){.o = &s->o, .src = src, .shape = p};
     s->method = mt_convert_method_asked(&s->o);
-    int labels = s->o.dynamic_k ? MT_LABELS_SOFT : s->method->labels;
+    int labels = s->o.dynamic_k == MT_SWITCH_ON ? MT_LABELS_SOFT : s->method->labels;
     s->at.labels = (enum mt_router_labels)(s->o.labels > 0 ? s->o.labels - 1 : labels);
     if (src->n_siblings > 0 && strcmp(s->method->name, "upcycle") != 0)
         return mt_fail(ctx, MT_E_OPTION,
@@ -260,15 +268,19 @@ static mt_status convert_create(struct mt_ctx *ctx, const void *opts, const stru
     return MT_OK;
 }
 
-/* Another format may want another target, and with it another shape. */
+/* Another format may want another target, and with it another shape; with text there may be a
+ * threshold. */
 static mt_status convert_aim(struct mt_ctx *ctx, void *state, const struct mt_model *src,
-                             const struct mt_format *format)
+                             const struct mt_pass_run *run)
 {
     struct convert *s = state;
+    bool format = run->format != NULL && run->format->holds != NULL;
 
-    if (format == NULL || format->holds == NULL)
+    if (!format && !run->data)
         return MT_OK;
-    s->o.format = format;
+    s->o.text = run->data;
+    if (format)
+        s->o.format = run->format;
     if (s->aimed)
         s->o.arch = 0;
     s->aimed = false;
@@ -368,6 +380,11 @@ static const char *convert_spare(const void *state)
 
 static mt_status convert_plan_hook(struct mt_ctx *ctx, void *state, struct mt_model *m)
 {
+    const struct convert *s = state;
+
+    if (s->o.dynamic_k == MT_SWITCH_ON && !s->shape.by_token)
+        mt_log(ctx, MT_LOG_WARN, "--dynamic-k: all %d experts act for every token",
+               s->shape.n_experts);
     return convert_plan(ctx, state, m);
 }
 

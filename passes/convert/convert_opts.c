@@ -128,10 +128,11 @@ const struct mt_opt mt_convert_opt_table[] = {
                 "target architecture; auto: the first that holds the result exactly in the format "
                 "that is written: qwen3_moe for a Qwen3 source without shared experts, else "
                 "glm4_moe where it can, and native where nothing else does"),
-    MT_OPT_BOOL(struct mt_convert_opts, dynamic_k, "dynamic-k", 0,
-                "as many experts act for a token as its scores ask for, by a threshold of each "
-                "layer, and at least half of --active, which is then their mean on the text of "
-                "--data. Closer to the source at the same cost; native layout only"),
+    MT_OPT_SWITCH(struct mt_convert_opts, dynamic_k, "dynamic-k", 0,
+                  "as many experts act for a token as its scores ask for, by a threshold of each "
+                  "layer, and at least half of --active, which is then their mean on the text of "
+                  "--data. Closer to the source at the same cost; only the native layout holds it, "
+                  "and there method best does it unless --no-dynamic-k is said"),
     MT_OPT_STR(struct mt_convert_opts, dense_layers, "dense-layers", 0, "LIST", "none",
                "layers whose FFN stays dense: 0, 0-2, 0,3,-1 (the last); the architecture must "
                "have a place for them"),

@@ -45,11 +45,12 @@ struct mt_convert_opts {
 
     int widths; /* enum mt_convert_widths */
 
-    bool dynamic_k;
+    int dynamic_k;            /* enum mt_switch */
     const char *dense_layers; /* "none" or a list (layer_list.h) */
     const bool *dense;        /* no option: that list, of all layers; NULL: none */
 
     const struct mt_format *format; /* no option: what will be written; NULL: a directory */
+    bool text;                      /* no option: activations will be shown */
 };
 
 /* What a routed expert's output is multiplied by. */

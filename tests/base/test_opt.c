@@ -4,6 +4,7 @@
 
 struct vals {
     bool quiet, loud;
+    int trim;
     int64_t experts, any;
     uint64_t memory;
     double share, free_num;
@@ -25,6 +26,7 @@ static const struct mt_opt rows[] = {
     MT_OPT_STR(struct vals, arch, "arch", 0, "A", "mixtral", "architecture"),
     MT_OPT_ENUM(struct vals, mode, "mode", 0, "MODE", "cluster", mode_names, "mode"),
     MT_OPT_LIST(struct vals, data, "data", 'd', "FILE", "data"),
+    MT_OPT_SWITCH(struct vals, trim, "trim", 't', "drop what is empty"),
     MT_OPT_END,
 };
 
@@ -209,6 +211,41 @@ T_TEST(values_print_as_text_that_reads_back)
     T_CHECK(t, mt_opt_changed(&rows[0], &a) && mt_opt_changed(&rows[2], &a));
     T_CHECK(t, !mt_opt_changed(&rows[1], &a) && !mt_opt_changed(&rows[8], &a));
     T_CHECK(t, mt_opt_changed(&rows[7], &a));
+}
+
+T_TEST(a_switch_decides_unless_it_is_told)
+{
+    static const struct {
+        char *arg;
+        int is;
+        const char *text;
+    } ways[] = {
+        {"--trim", MT_SWITCH_ON, "true"},        {"-t", MT_SWITCH_ON, "true"},
+        {"--no-trim", MT_SWITCH_OFF, "false"},   {"--trim=no", MT_SWITCH_OFF, "false"},
+        {"--trim=auto", MT_SWITCH_AUTO, "auto"}, {"--trim=1", MT_SWITCH_ON, "true"},
+    };
+    const struct mt_opt *row = rows;
+    struct mt_strlist pos;
+    struct vals v, back;
+    char text[16];
+
+    while (strcmp(row->name, "trim") != 0)
+        row++;
+    for (size_t i = 0; i < sizeof ways / sizeof ways[0]; i++) {
+        struct mt_opt_table table = {rows, &v};
+        char *argv[] = {ways[i].arg};
+        mt_opt_defaults(rows, &v);
+        mt_opt_defaults(rows, &back);
+        T_EQ_INT(t, v.trim, MT_SWITCH_AUTO);
+        T_OK(t, mt_opt_parse(&t->ctx, 1, argv, &table, 1, &pos));
+        T_EQ_INT(t, v.trim, ways[i].is);
+        T_CHECK(t, mt_opt_changed(row, &v) == (v.trim != MT_SWITCH_AUTO));
+        mt_opt_print(row, &v, text, sizeof text);
+        T_EQ_STR(t, text, ways[i].text);
+        T_OK(t, mt_opt_set(&t->ctx, rows, &back, "trim", text));
+        T_EQ_INT(t, back.trim, v.trim);
+    }
+    T_FAILS(t, mt_opt_set(&t->ctx, rows, &v, "trim", "perhaps"), MT_E_OPTION, "yes, no or auto");
 }
 
 T_TEST(the_nearest_name_is_near)

@@ -44,6 +44,7 @@ ROWS = [
     ("best", None, None, ["--shared", "quarter"]),  # of what acts
     ("best", "features", None, []),
     ("best", None, None, ["--dynamic-k"]),
+    ("best", "features", None, ["--dynamic-k"]),
     ("best", None, "down", []),
     ("best", None, "none", []),
     ("partition", None, None, []),
@@ -220,6 +221,8 @@ def convert_options(m, row, share, experts):
     options += ["--method", method] if "--partition" not in extra else []
     options += ["--router", router] if router else []
     options += ["--refit", refit] if refit else []
+    # The native layout would let best take a threshold; its rows are of what every format holds.
+    options += ["--no-dynamic-k"] if method == "best" and "--dynamic-k" not in extra else []
     return options + extra
 
 

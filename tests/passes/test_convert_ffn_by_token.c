@@ -84,7 +84,7 @@ T_TEST(freedom_lowers_the_error)
     for (int i = 0; i < 2; i++) {
         T_OK(t, run_pass(&t->ctx, "convert-ffn",
                          i == 0 ? "arch=native experts=32 active=16 shared=0 moves=0 "
-                                  "labels=lognorm dense-layers=1-4"
+                                  "labels=lognorm dense-layers=1-4 dynamic-k=false"
                                 : "experts=32 active=16 shared=0 moves=0 dense-layers=1-4 "
                                   "dynamic-k=true",
                          src, &data.set, &r));
@@ -128,6 +128,40 @@ T_TEST(a_threshold_survives_writing_and_reading)
     mt_json_free(config);
     mt_json_free(again);
     mt_walk_result_free(&r);
+    mt_model_free(src);
+}
+
+/* Unasked it is what method best does in the native layout when it sees text, and nothing else. */
+T_TEST(best_takes_a_threshold_where_it_can)
+{
+    static const struct {
+        const char *options;
+        bool data, cut;
+    } runs[] = {
+        {"experts=12 active=5 shared=0 arch=native", true, true},
+        {"experts=12 active=5 shared=0 router=features", true, true},
+        {"experts=12 active=5 shared=0", true, false},
+        {"experts=12 active=5 shared=0 arch=native", false, false},
+        {"experts=12 active=5 shared=0 arch=native dynamic-k=false", true, false},
+        {"experts=12 active=5 shared=0 arch=native method=partition", true, false},
+        {"experts=12 active=5 shared=0 arch=native method=partition dynamic-k=true", true, true},
+        {"experts=12 active=12 shared=0 arch=native", true, false},
+        {"method=dino copies=4 arch=native", true, false},
+    };
+    struct mt_model *src = source(t, 44);
+    static struct noise_data data;
+    struct mt_walk_result r;
+
+    T_CHECK(t, src != NULL);
+    noise_data(&data, 4, 64, 5);
+    for (size_t i = 0; i < sizeof runs / sizeof runs[0]; i++) {
+        T_OK(t, run_pass(&t->ctx, "convert-ffn", runs[i].options, src,
+                         runs[i].data ? &data.set : NULL, &r));
+        T_EQ_INT(t, r.plan->ffn[0].rule.cut, runs[i].cut ? MT_CUT_ABOVE : MT_CUT_NONE);
+        if (t->failed)
+            printf("    with %s\n", runs[i].options);
+        mt_walk_result_free(&r);
+    }
     mt_model_free(src);
 }
 

@@ -22,3 +22,14 @@ fails 1 '*no GGUF architecture*' moetool export moe -o moe.gguf
 fails 2 '*same number of experts*' moetool convert "$DENSE" -o no "${CALIB[@]}" --dynamic-k --arch mixtral --shared 0
 fails 2 '*--dynamic-k: nothing is fitted without text*' moetool convert "$DENSE" -o no --dynamic-k
 nothing_at no
+# In the native layout best does so unasked, and what a dry run plans is what is made.
+run=(moetool convert "$DENSE" "${CALIB[@]}" --arch native --experts 16 --shared 0 --active 25% --no-validate -q)
+"${run[@]}" -o unasked
+expect cmp -s moe/model.safetensors unasked/model.safetensors
+"${run[@]}" -o none --dry-run --json >plan.json
+nothing_at none
+expect grep -q '"active_mean": 4' plan.json
+"${run[@]}" -o fixed --no-dynamic-k
+expect test "$(grep -c '"threshold"' fixed/config.json)" = 0
+moetool inspect fixed >facts.txt
+expect grep -q 'top-4' facts.txt
