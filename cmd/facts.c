@@ -205,6 +205,17 @@ static void facts_positions(struct mt_ctx *ctx, struct cmd_table *t, const struc
                    hp->learned_pos ? "a learned vector each" : "in the hidden states it is given");
 }
 
+/* Whether layers differ in how many experts act. */
+static bool facts_active_differs(const struct mt_model *m, double mean)
+{
+    for (int l = 0; m->ffn != NULL && l < m->hp.n_layers; l++) {
+        double k = mt_ffn_mean_active(&m->ffn[l]);
+        if (m->ffn[l].moe && (k < mean || k > mean))
+            return true;
+    }
+    return false;
+}
+
 static void facts_ffn_rows(struct mt_ctx *ctx, struct cmd_table *t, const struct mt_model *m)
 {
     char words[CMD_FFN_WORDS];
@@ -218,6 +229,11 @@ static void facts_ffn_rows(struct mt_ctx *ctx, struct cmd_table *t, const struct
             cmd_table_cell(ctx, t, "layers %d-%d", l, end - 1);
         cmd_table_cell(ctx, t, "%s", words);
     }
+    double mean = mt_model_mean_active(m);
+    if (!facts_active_differs(m, mean))
+        return;
+    cmd_table_cell(ctx, t, "on average");
+    cmd_table_cell(ctx, t, "%.4g experts act in a layer of experts", mean);
 }
 
 void cmd_facts_table(struct mt_ctx *ctx, struct cmd_table *t, const struct mt_model *m)
@@ -319,6 +335,8 @@ void cmd_facts_json(struct mt_json *out, const struct mt_model *m)
     mt_json_set_int(out, "hidden", hp->hidden);
     if (!mt_model_only_blocks(m))
         facts_attention_json(out, hp);
+    if (facts_active_differs(m, mt_model_mean_active(m)))
+        mt_json_set_num(out, "active_mean", mt_model_mean_active(m));
     list = mt_json_set_array(out, "ffn");
     for (int l = 0, end; m->ffn != NULL && l < hp->n_layers; l = end) {
         end = cmd_ffn_run_end(m, l);

@@ -46,8 +46,9 @@ static void manifest_ffn(struct mt_json *target, const struct mt_model *m)
         return;
     mt_json_set_int(o, "experts", f->n_experts);
     mt_json_set_int(o, "active", f->k);
-    if (f->rule.cut != MT_CUT_NONE && f->rule.cut_mean > 0)
-        mt_json_set_num(o, "active_mean", f->rule.cut_mean);
+    double mean = mt_model_mean_active(m);
+    if (mean < f->k || mean > f->k)
+        mt_json_set_num(o, "active_mean", mean);
     mt_json_set_int(o, "shared_width", f->shared_width);
     if (m->live_experts == NULL)
         return;

@@ -368,3 +368,15 @@ void mt_model_measure(const struct mt_model *m, struct mt_model_size *out)
         }
     }
 }
+
+double mt_model_mean_active(const struct mt_model *m)
+{
+    double sum = 0;
+    int n = 0;
+
+    for (int l = 0; m->ffn != NULL && l < m->hp.n_layers; l++) {
+        sum += m->ffn[l].moe ? mt_ffn_mean_active(&m->ffn[l]) : 0;
+        n += m->ffn[l].moe;
+    }
+    return n > 0 ? sum / n : 0;
+}

@@ -232,6 +232,8 @@ struct mt_model_size {
     uint64_t ffn_params_total, ffn_params_active;
 };
 void mt_model_measure(const struct mt_model *m, struct mt_model_size *out);
+/* Routed experts that act for a token, over all MoE layers on average; 0 where there is none. */
+double mt_model_mean_active(const struct mt_model *m);
 
 /* Checks invariants after opening and after each pass: every role the family needs is there with
  * the shape the hyper-parameters give, once; experts are complete; biases come where declared.

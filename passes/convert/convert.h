@@ -23,6 +23,7 @@ struct convert {
     struct mt_convert_opts o;
     struct mt_moe_shape shape; /* of the widest layer, where they differ */
     int64_t active;            /* neurons that act for a token, over all layers */
+    int least, most, *acting;  /* k of the converted layers; [n_layers] of each, 0: dense */
     const struct mt_convert_method *method;
     const struct mt_convert_router *router;
     const struct mt_convert_refit *refit;
@@ -41,6 +42,7 @@ struct convert {
     /* The layer at hand. */
     enum convert_stage stage;
     struct mt_moe_shape here; /* its shape */
+    bool all_act;             /* of it, where others choose: nothing is routed or fitted */
     struct mt_convert_at at;
     const struct mt_model *plan;
     int64_t n_tokens; /* of the data; 0: nothing was shown */
@@ -77,6 +79,8 @@ struct mt_router_form convert_stored_form(const struct convert *s);
 /* --dense-layers has it. */
 bool convert_stays_dense(const struct convert *s, int layer);
 
+/* All experts of a layer act, which has its own k. */
+bool convert_all_act(const struct mt_moe_shape *here);
 /* The shape of one layer. */
 MT_NODISCARD mt_status convert_layer_shape(struct mt_ctx *ctx, const struct convert *s, int layer,
                                            struct mt_moe_shape *out);

@@ -195,6 +195,7 @@ static mt_status convert_setup(struct mt_ctx *ctx, struct convert *s, const stru
                        "ridge or centroid, or --active %d",
                        p->k, p->n_experts, p->n_experts);
     MT_TRY(mt_alloc0(ctx, (size_t)p->n_layers, sizeof(*s->dense), "layers", &s->dense));
+    MT_TRY(mt_alloc0(ctx, (size_t)p->n_layers, sizeof(*s->acting), "layers", &s->acting));
     return mt_alloc0(ctx, (size_t)p->n_layers, sizeof(*s->numbers), "layers", &s->numbers);
 }
 
@@ -244,6 +245,7 @@ static void convert_destroy(void *state)
         mt_json_free(s->numbers[l].facts);
     mt_free(s->dense);
     mt_free(s->numbers);
+    mt_free(s->acting);
     mt_free(s->dense_layers);
     mt_free(s);
 }
@@ -286,8 +288,10 @@ static mt_status convert_aim(struct mt_ctx *ctx, void *state, const struct mt_mo
     s->aimed = false;
     mt_free(s->dense);
     mt_free(s->numbers);
+    mt_free(s->acting);
     s->dense = NULL;
     s->numbers = NULL;
+    s->acting = NULL;
     return convert_setup(ctx, s, src);
 }
 
@@ -430,7 +434,7 @@ static mt_status convert_decide(struct mt_ctx *ctx, struct convert *s)
     convert_count_lists(out, split, seen);
     mt_free(seen);
     s->stage = CONVERT_ROUTER;
-    if (s->router->begin == NULL || s->n_tokens == 0)
+    if (s->router->begin == NULL || s->n_tokens == 0 || s->all_act)
         return MT_OK;
     return s->router->begin(ctx, &s->at, s->n_tokens, &s->router_state);
 }
@@ -446,7 +450,7 @@ static mt_status convert_route(struct mt_ctx *ctx, struct convert *s)
     s->norms = NULL;
     s->probe = NULL;
     s->stage = CONVERT_REFIT;
-    if (s->refit->begin == NULL || s->n_tokens == 0)
+    if (s->refit->begin == NULL || s->n_tokens == 0 || s->all_act)
         return MT_OK;
     return s->refit->begin(ctx, &s->at, s->n_tokens, &s->refit_state);
 }
@@ -490,6 +494,7 @@ static mt_status convert_begin(struct mt_ctx *ctx, void *state, struct mt_model 
     if (convert_stays_dense(s, layer))
         return MT_OK;
     MT_TRY(convert_layer_shape(ctx, s, layer, &s->here));
+    s->all_act = convert_all_act(&s->here);
     if (s->method->begin != NULL)
         MT_TRY(s->method->begin(ctx, &s->at, &s->method_state));
     return MT_OK;
@@ -517,6 +522,8 @@ static mt_status convert_observe(struct mt_ctx *ctx, void *state, const struct m
 
     /* Another pass of the pipeline may ask for more rounds than this one. */
     if (ob->round >= router + s->rounds[CONVERT_REFIT])
+        return MT_OK;
+    if (s->all_act && ob->round >= convert_part_rounds(s->method->rounds, &s->at))
         return MT_OK;
     s->at.observed = true;
     s->n_tokens = ob->n_tokens;

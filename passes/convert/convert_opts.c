@@ -44,9 +44,11 @@ const struct mt_opt mt_convert_opt_table[] = {
     MT_OPT_INT(struct mt_convert_opts, experts, "experts", 0, "N", "0", 0, MT_SHAPE_EXPERTS_MAX,
                "routed experts per layer; 0: as many, up to 64, as leave experts a multiple of 32 "
                "neurons wide, a power of two if one does"),
-    MT_OPT_STR(struct mt_convert_opts, active, "active", 0, "K|P%", "auto",
+    MT_OPT_STR(struct mt_convert_opts, active, "active", 0, "K|P%[,...]", "auto",
                "routed experts per token, or how much of the FFN's width may act for a token, "
-               "shared experts included; auto: 50%; for method readme 1 expert, for dino 1 copy, "
+               "shared experts included; or one for each layer, with commas, - for those of "
+               "--dense-layers (native layout only, unless all are alike); auto: 50%; for method "
+               "readme 1 expert, for dino 1 copy, "
                "for upcycle 2"),
     MT_OPT_STR(struct mt_convert_opts, shared, "shared", 0, "S", "auto",
                "shared experts of the same width; auto: 1 where the target has them; cv: in method "

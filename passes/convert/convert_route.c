@@ -13,7 +13,7 @@
 mt_status convert_show_router(struct mt_ctx *ctx, struct convert *s,
                               const struct mt_observation *ob)
 {
-    const struct mt_moe_shape *p = &s->shape;
+    const struct mt_moe_shape *p = &s->here;
     struct mt_observation mine = *ob;
     float *norms;
 
@@ -63,7 +63,7 @@ static mt_status route_bound_logits(struct mt_ctx *ctx, const struct convert *s,
 /* Scales the router, and says what is known about the weights the target's rule will give. */
 static mt_status route_flatten(struct mt_ctx *ctx, struct convert *s, struct mt_layer_numbers *out)
 {
-    const struct mt_moe_shape *p = &s->shape;
+    const struct mt_moe_shape *p = &s->here;
     /* Where weights sum to the same for any logits, logits say how copies are mixed. */
     bool sums = p->copies > 0 && mt_target_sums(&p->use);
     bool chosen = s->flatten < 0 && !s->routing.keep_scale && !sums;
@@ -115,6 +115,10 @@ static mt_status route_choose_maker(struct mt_ctx *ctx, struct convert *s,
                                     const struct mt_convert_router **maker)
 {
     *maker = s->router;
+    if (s->all_act) {
+        *maker = mt_convert_routers[mt_convert_name_find(mt_convert_router_names, "zero")];
+        return MT_OK;
+    }
     if (!s->router->data || s->at.observed)
         return MT_OK;
     if (s->o.router == 0) {
@@ -154,7 +158,7 @@ mt_status convert_make_router(struct mt_ctx *ctx, struct convert *s)
     s->routing.has_bias = s->routing.has_bias && s->shape.use.rule.has_bias;
     if (s->routing.w != NULL)
         MT_TRY(route_flatten(ctx, s, out));
-    if (s->shape.by_token)
+    if (s->here.by_token)
         MT_TRY(route_set_threshold(ctx, s));
     s->at.router = s->routing.w;
     s->at.router_bias = s->routing.has_bias ? s->routing.bias : NULL;

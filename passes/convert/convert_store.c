@@ -7,10 +7,18 @@
 
 /* ---- plan ---- */
 
+bool convert_all_act(const struct mt_moe_shape *here)
+{
+    return here->own_active && here->k >= here->n_experts;
+}
+
 mt_status convert_layer_shape(struct mt_ctx *ctx, const struct convert *s, int layer,
                               struct mt_moe_shape *out)
 {
+    const struct mt_shape_ask ask = mt_convert_ask(&s->o);
+
     *out = s->shape;
+    MT_TRY(mt_moe_shape_layer(ctx, &ask, layer, out));
     if (s->method->layer_shape == NULL)
         return MT_OK;
     return s->method->layer_shape(ctx, &s->o, s->at.src, layer, out);
@@ -33,7 +41,12 @@ static mt_status store_plan_layer(struct mt_ctx *ctx, struct convert *s, struct 
     MT_TRY(convert_layer_shape(ctx, s, layer, &here));
     MT_TRY(mt_moe_plan_layer(ctx, &here, &s->dense[layer], m, layer));
     s->active += here.k * here.expert_width + (here.n_shared > 0 ? here.shared_width : 0);
-    return s->has_form && !s->near ? mt_router_form_plan(ctx, &s->form, false, m, layer) : MT_OK;
+    s->acting[layer] = here.k;
+    s->least = s->least == 0 || here.k < s->least ? here.k : s->least;
+    s->most = here.k > s->most ? here.k : s->most;
+    return s->has_form && !s->near && !convert_all_act(&here)
+               ? mt_router_form_plan(ctx, &s->form, false, m, layer)
+               : MT_OK;
 }
 
 mt_status convert_plan(struct mt_ctx *ctx, struct convert *s, struct mt_model *m)
@@ -45,7 +58,7 @@ mt_status convert_plan(struct mt_ctx *ctx, struct convert *s, struct mt_model *m
     m->family = mt_family_find(s->shape.target->family);
     if (m->family == NULL)
         return mt_fail(ctx, MT_E_UNSUPPORTED, "family %s is not known", s->shape.target->family);
-    s->active = 0;
+    s->active = s->least = s->most = 0;
     while (convert_stays_dense(s, first))
         first++;
     for (int l = 0; l < s->shape.n_layers; l++)
@@ -136,7 +149,7 @@ static mt_status store_experts(struct mt_ctx *ctx, struct convert *s, struct mt_
                                struct mt_spill *spill)
 {
     const struct mt_split *split = s->division.split;
-    float alpha = (float)mt_target_alpha(&s->shape.use, s->shape.n_experts, s->shape.k);
+    float alpha = (float)mt_target_alpha(&s->here.use, s->here.n_experts, s->here.k);
 
     for (int e = 0; e < s->shape.n_experts; e++) {
         float scale = alpha;

@@ -135,6 +135,12 @@ static void told_shape(struct mt_ctx *ctx, const struct convert *s, double activ
                p->k, p->n_experts, (long long)p->expert_width, plural,
                (long long)(p->n_shared > 0 ? p->shared_width : 0), 100 * active / (double)p->width,
                (long long)p->width);
+    else if (p->own_active)
+        mt_log(ctx, MT_LOG_INFO,
+               "%d to %d of %d experts by layer and %d shared, each %lld neuron%s wide, act for a "
+               "token (%.1f %% of %lld on average)",
+               s->least, s->most, p->n_experts, p->n_shared, (long long)p->expert_width, plural,
+               100 * active / (double)p->width, (long long)p->width);
     else
         mt_log(ctx, MT_LOG_INFO,
                "%d of %d experts and %d shared, each %lld neuron%s wide, act for a token (%.1f %% "
@@ -142,6 +148,22 @@ static void told_shape(struct mt_ctx *ctx, const struct convert *s, double activ
                p->k, p->n_experts, p->n_shared, (long long)p->expert_width, plural,
                100 * active / (double)p->width, (long long)p->width,
                p->by_token ? " on average" : "");
+}
+
+/* With numbers by layer: what they are, and their mean. */
+static void told_acting(const struct convert *s, struct mt_json *out)
+{
+    struct mt_json *list;
+    int64_t sum = 0;
+
+    if (!s->shape.own_active)
+        return;
+    list = mt_json_set_array(out, "active_by_layer");
+    for (int l = 0; l < s->shape.n_layers; l++) {
+        mt_json_add_int(list, s->acting[l]);
+        sum += s->acting[l];
+    }
+    mt_json_set_num(out, "active_mean", (double)sum / (s->shape.n_layers - s->n_dense));
 }
 
 /* Neurons that were left out, or are there several times. */
@@ -180,6 +202,7 @@ mt_status convert_tell(struct mt_ctx *ctx, const struct convert *s, struct mt_js
         mt_json_set_str(out, "architecture_why", p->why);
     mt_json_set_int(out, "experts", p->n_experts);
     mt_json_set_int(out, "active", p->k);
+    told_acting(s, out);
     mt_json_set_int(out, "shared", p->n_shared);
     mt_json_set_int(out, "expert_width", p->expert_width);
     if (p->own_widths)

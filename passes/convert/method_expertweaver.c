@@ -147,6 +147,7 @@ static mt_status weaver_shape(struct mt_ctx *ctx, const struct mt_convert_opts *
 
     if (!weaver_by_layer(o))
         return mt_moe_shape_read(ctx, &ask, src, s);
+    MT_TRY(mt_moe_refuse_list(ctx, o->active, "--shared cv"));
     if (strcmp(ask.arch, "native") != 0)
         return mt_fail(ctx, MT_E_OPTION,
                        "--shared cv gives layers widths of their own, which only --arch native "

@@ -235,6 +235,7 @@ static mt_status readme_shape(struct mt_ctx *ctx, const struct mt_convert_opts *
     struct mt_domain_masks *m = NULL;
 
     MT_TRY(readme_check(ctx, o, src));
+    MT_TRY(mt_moe_refuse_list(ctx, o->active, "method readme"));
     if (strcmp(o->active, "auto") == 0)
         ask.active = "1";
     ask.experts = mt_profile_n_domains(src->profile);

@@ -28,28 +28,114 @@ static mt_status shape_read_shared(struct mt_ctx *ctx, const struct mt_shape_ask
     return MT_OK;
 }
 
-static mt_status shape_read_active(struct mt_ctx *ctx, const char *text, struct mt_moe_shape *s)
+/* One entry of `all`, which ends at a comma or with it. */
+static mt_status shape_read_active(struct mt_ctx *ctx, const char *all, const char *text,
+                                   const struct mt_moe_shape *s, int *active)
 {
     char *end;
 
     errno = 0;
     double v = strtod(text, &end);
-    bool percent = end != text && strcmp(end, "%") == 0;
-    if (errno != 0 || end == text || (!percent && *end != 0) || !(v > 0) ||
+    bool percent = end != text && *end == '%';
+    end += percent;
+    if (errno != 0 || end == text || (*end != '\0' && *end != ',') || !(v > 0) ||
         (percent ? v > 100 : v != floor(v)))
-        return mt_fail(ctx, MT_E_OPTION,
-                       "--active %s: expected experts per token (4) or a share of the width (50%%)",
-                       text);
+        return mt_fail(
+            ctx, MT_E_OPTION,
+            "--active %s: expected experts per token (4) or a share of the width (50%%), "
+            "or one for each layer (60%%,50%%,40%%)",
+            all);
     if (percent) {
         double k = round(v / 100 * (double)s->width / (double)s->expert_width) - s->n_shared;
         /* Padding must not make all of the width less than all experts. */
         v = v >= 100 ? s->n_experts : fmin(fmax(k, 1), s->n_experts);
     }
     if (v > s->n_experts)
-        return mt_fail(ctx, MT_E_OPTION, "--active %s: there are only %d routed experts", text,
+        return mt_fail(ctx, MT_E_OPTION, "--active %s: there are only %d routed experts", all,
                        s->n_experts);
-    s->k = (int)v;
+    *active = (int)v;
     return MT_OK;
+}
+
+static bool shape_is_list(const char *active)
+{
+    return strchr(active, ',') != NULL;
+}
+
+/* Of a list as long as there are layers. */
+static const char *shape_entry(const char *list, int layer)
+{
+    for (; layer > 0; layer--)
+        list = strchr(list, ',') + 1;
+    return list;
+}
+
+/* An entry stands where a layer is converted, and a dash where it stays dense. */
+static mt_status shape_check_entry(struct mt_ctx *ctx, const char *list, int layer, bool dense)
+{
+    const char *entry = shape_entry(list, layer);
+    bool dash = entry[0] == '-' && (entry[1] == '\0' || entry[1] == ',');
+
+    if (dense == dash)
+        return MT_OK;
+    return mt_fail(ctx, MT_E_OPTION,
+                   dense ? "--active %s: layer %d stays dense by --dense-layers: its entry is -"
+                         : "--active %s: layer %d has no number; --dense-layers leaves it dense",
+                   list, layer);
+}
+
+static mt_status shape_read_list(struct mt_ctx *ctx, const struct mt_shape_ask *ask,
+                                 struct mt_moe_shape *s)
+{
+    int n = 1, least = s->n_experts, most = 0, converted = 0, k;
+    int64_t sum = 0;
+
+    for (const char *p = ask->active; *p != '\0'; p++)
+        n += *p == ',';
+    if (n != s->n_layers)
+        return mt_fail(ctx, MT_E_OPTION,
+                       "--active %s: %d entries, but there are %d layers; give one for all, or one "
+                       "for each, with - for those that stay dense",
+                       ask->active, n, s->n_layers);
+    for (int l = 0; l < n; l++) {
+        bool dense = s->dense != NULL && s->dense[l];
+        MT_TRY(shape_check_entry(ctx, ask->active, l, dense));
+        if (dense)
+            continue;
+        MT_TRY(mt_wrap(ctx, shape_read_active(ctx, ask->active, shape_entry(ask->active, l), s, &k),
+                       "layer %d", l));
+        least = k < least ? k : least;
+        most = k > most ? k : most;
+        sum += k;
+        converted++;
+    }
+    s->own_active = least < most;
+    s->k = (int)((sum + converted / 2) / converted);
+    /* Not all act, and that is what decides about routers. */
+    if (s->own_active && s->k == s->n_experts)
+        s->k--;
+    return MT_OK;
+}
+
+mt_status mt_moe_shape_layer(struct mt_ctx *ctx, const struct mt_shape_ask *ask, int layer,
+                             struct mt_moe_shape *s)
+{
+    if (!s->own_active)
+        return MT_OK;
+    MT_TRY(mt_wrap(ctx,
+                   shape_read_active(ctx, ask->active, shape_entry(ask->active, layer), s, &s->k),
+                   "layer %d", layer));
+    s->by_token = s->by_token && s->k < s->n_experts;
+    return MT_OK;
+}
+
+mt_status mt_moe_refuse_list(struct mt_ctx *ctx, const char *active, const char *who)
+{
+    if (!shape_is_list(active))
+        return MT_OK;
+    return mt_fail(ctx, MT_E_OPTION,
+                   "--active %s: %s lets as many experts act in every layer; give one number",
+                   active, who);
 }
 
 static mt_status shape_check_block(struct mt_ctx *ctx, const struct mt_ffn *f, int l)
@@ -129,8 +215,8 @@ static void shape_tell_least(struct mt_ctx *ctx, const struct mt_shape_ask *ask,
     double one = 100 * (double)s->expert_width / (double)s->width;
     double got = one * (s->k + s->n_shared);
 
-    if (s->own_widths || s->copies > 0 || s->k > 1 || strchr(ask->active, '%') == NULL ||
-        got <= strtod(ask->active, NULL) + one)
+    if (s->own_widths || s->own_active || s->copies > 0 || s->k > 1 ||
+        strchr(ask->active, '%') == NULL || got <= strtod(ask->active, NULL) + one)
         return;
     mt_log(ctx, MT_LOG_WARN,
            "--active %s: one routed expert%s is the least that can act, %.1f %% of the width; take "
@@ -210,6 +296,7 @@ mt_status mt_moe_shape_for(struct mt_ctx *ctx, const struct mt_shape_ask *ask,
     s->zero_biases = target->qkv_biased && !src->hp.qkv_bias;
     s->dense = ask->dense;
     if (s->copies > 0) {
+        MT_TRY(mt_moe_refuse_list(ctx, ask->active, "a model of copies"));
         s->n_experts = s->copies * s->granules;
         MT_TRY(mt_split_width(ctx, s->width, s->granules, 0, &s->expert_width));
     } else {
@@ -218,7 +305,8 @@ mt_status mt_moe_shape_for(struct mt_ctx *ctx, const struct mt_shape_ask *ask,
             s->n_experts = shape_auto_count(s);
         MT_TRY(mt_split_width(ctx, s->width, s->n_experts, s->n_shared, &s->expert_width));
     }
-    MT_TRY(shape_read_active(ctx, ask->active, s));
+    MT_TRY(shape_is_list(ask->active) ? shape_read_list(ctx, ask, s)
+                                      : shape_read_active(ctx, ask->active, ask->active, s, &s->k));
     s->use = s->copies > 0 ? mt_target_for_copies(target, s->granules, s->k) : *target;
     s->shared_width = s->n_shared * s->expert_width;
     if (s->shared_width == 0 && target->shared_required)
@@ -241,6 +329,11 @@ mt_status mt_moe_shape_read(struct mt_ctx *ctx, const struct mt_shape_ask *ask,
     for (int l = 0; !target->any_ffn && l < src->hp.n_layers; l++)
         MT_TRY(shape_check_block(ctx, &src->ffn[l], l));
     MT_TRY(mt_moe_shape_for(ctx, ask, src, target, s));
+    if (s->own_active && !target->any_ffn)
+        return mt_fail(ctx, MT_E_OPTION,
+                       "--active %s: %s has one number of active experts for all layers; --arch "
+                       "native has one for each",
+                       ask->active, mt_target_name(target));
     if (s->n_shared > 0 && !target->shared)
         return mt_fail(ctx, MT_E_OPTION,
                        "%s has no shared experts: use --shared 0, or --arch glm4_moe",

@@ -17,8 +17,10 @@
 #define MT_WHY_BYTES 640
 
 struct mt_shape_ask {
-    int64_t experts;    /* 0: chosen from the width */
-    const char *active; /* "4" experts, or "50%" of the FFN's width, shared experts included */
+    int64_t experts; /* 0: chosen from the width */
+    /* "4" experts, or "50%" of the FFN's width, shared experts included; or one of these for each
+     * layer of the model, "60%,50%,-", with - for those of `dense` */
+    const char *active;
     const char *shared; /* "auto": 1 where the target has them; or a number */
     const char *arch;   /* a target's name, or "auto": the first that holds the result exactly
                            (target_choice.h) */
@@ -35,7 +37,7 @@ struct mt_moe_shape {
     const struct mt_target *target;
     struct mt_target use; /* it, with the rule and the alpha that these experts want */
     int copies, granules; /* 0: experts are parts of the FFN */
-    int n_layers, n_experts, n_shared, k; /* k: of `by_token` on average */
+    int n_layers, n_experts, n_shared, k; /* k: of `by_token` and `own_active` on average */
     int64_t hidden, width;                /* of the source */
     int64_t expert_width; /* I = ceil(width / (N + S)); of copies ceil(width / granules) */
     int64_t shared_width; /* as stored: S * I, or I zero neurons where the target insists */
@@ -43,6 +45,7 @@ struct mt_moe_shape {
     bool zero_biases;     /* on q, k and v, for a target that wants some */
     const bool *dense;    /* of the question */
     bool by_token;        /* a threshold of each layer says how many act for a token */
+    bool own_active;      /* layers differ in k (mt_moe_shape_layer); native layout only */
     bool own_widths;      /* the method's: not made of the source's width; for the widest layer */
     char why[MT_WHY_BYTES]; /* how --arch auto came to the target; empty when it was asked for */
 };
@@ -55,6 +58,14 @@ int mt_moe_rows_max(const struct mt_moe_shape *s);
 
 MT_NODISCARD mt_status mt_moe_shape_read(struct mt_ctx *ctx, const struct mt_shape_ask *ask,
                                          const struct mt_model *src, struct mt_moe_shape *out);
+
+/* The shape of one layer, in place of the whole's: its own k, of which all act in any case when
+ * they are all. MT_E_OPTION as for the whole. */
+MT_NODISCARD mt_status mt_moe_shape_layer(struct mt_ctx *ctx, const struct mt_shape_ask *ask,
+                                          int layer, struct mt_moe_shape *s);
+
+/* MT_E_OPTION when --active is a list; `who` lets as many act in every layer. */
+MT_NODISCARD mt_status mt_moe_refuse_list(struct mt_ctx *ctx, const char *active, const char *who);
 
 /* The shape as one target gives it, with no regard to whether the target can hold the source. */
 MT_NODISCARD mt_status mt_moe_shape_for(struct mt_ctx *ctx, const struct mt_shape_ask *ask,

@@ -109,6 +109,11 @@ static mt_status choice_judge(struct mt_ctx *ctx, const struct mt_shape_ask *ask
         snprintf(one->reason, sizeof(one->reason), "no shared experts");
         return MT_OK;
     }
+    if (s->own_active && !one->target->any_ffn) {
+        snprintf(one->reason, sizeof(one->reason),
+                 "cannot hold a number of active experts for each layer");
+        return MT_OK;
+    }
     if (s->copies > 0 && !mt_target_sums(&s->use)) {
         snprintf(one->reason, sizeof(one->reason), "expert weights that do not sum to one");
         return MT_OK;

@@ -94,3 +94,47 @@ T_TEST(the_target_follows_source_and_shared_experts)
         mt_model_free(m);
     }
 }
+
+/* Shares and counts may stand side by side; of each layer is what would be of all. */
+T_TEST(a_list_gives_each_layer_its_own_number)
+{
+    static const bool dense[] = {false, true, false, false};
+    static const struct {
+        const char *active;
+        bool own, dense;
+        int mean, k[4]; /* 0: dense */
+    } cases[] = {
+        {"50%,25%,8,1%", true, false, 4, {4, 2, 8, 1}},
+        {"8,100%,8,7", true, false, 7, {8, 8, 8, 7}},
+        {"4,50%,45%,4", false, false, 4, {4, 4, 4, 4}},
+        {"100%,8,8,8", false, false, 8, {8, 8, 8, 8}},
+        {"4,-,2,3", true, true, 3, {4, 0, 2, 3}},
+        {"50%,-,4,50%", false, true, 4, {4, 0, 4, 4}},
+    };
+    struct mt_model *m = tiny_open(t, tiny_write(t, "m", &(struct tiny){.width = 96, .layers = 4}));
+
+    T_CHECK(t, m != NULL);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        const struct mt_shape_ask ask = {.experts = 8,
+                                         .active = cases[i].active,
+                                         .shared = "0",
+                                         .arch = "auto",
+                                         .dense = cases[i].dense ? dense : NULL};
+        struct mt_moe_shape s;
+        T_OK(t, mt_moe_shape_read(&t->ctx, &ask, m, &s));
+        T_EQ_INT(t, s.own_active, cases[i].own);
+        T_EQ_INT(t, s.k, cases[i].mean);
+        T_EQ_INT(t, strcmp(s.target->family, "moetool") == 0, cases[i].own);
+        for (int l = 0; l < 4; l++) {
+            struct mt_moe_shape here = s;
+            here.by_token = true;
+            if (cases[i].k[l] == 0)
+                continue;
+            T_OK(t, mt_moe_shape_layer(&t->ctx, &ask, l, &here));
+            T_EQ_INT(t, here.k, cases[i].k[l]);
+            if (cases[i].own)
+                T_EQ_INT(t, here.by_token, here.k < 8);
+        }
+    }
+    mt_model_free(m);
+}
