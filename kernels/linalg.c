@@ -136,6 +136,20 @@ mt_status mt_gemm_tn(struct mt_ctx *ctx, int64_t m, int64_t n, int64_t k, float 
     return linalg_gemm_run(ctx, &g);
 }
 
+mt_status mt_gemm_here(struct mt_ctx *ctx, enum mt_gemm_form form, int64_t m, int64_t n, int64_t k,
+                       float alpha, const float *a, int64_t lda, const float *b, int64_t ldb,
+                       float beta, float *c, int64_t ldc)
+{
+    if (m <= 0 || n <= 0)
+        return MT_OK;
+    MT_TRY(linalg_check_sizes(ctx, lda, ldb, ldc));
+    MT_TRY(linalg_check_sizes(ctx, m, n, k));
+    cblas_sgemm(CblasRowMajor, form == MT_GEMM_TN ? CblasTrans : CblasNoTrans,
+                form == MT_GEMM_NT ? CblasTrans : CblasNoTrans, (int)m, (int)n, (int)k, alpha, a,
+                (int)lda, b, (int)ldb, beta, c, (int)ldc);
+    return MT_OK;
+}
+
 enum { GRAM_TILE = 256, GRAM_TOKENS = 1024 };
 
 /* x^T y in tiles of g; `symmetric` makes only the tiles on and above the diagonal. */

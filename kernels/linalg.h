@@ -33,6 +33,13 @@ MT_NODISCARD mt_status mt_gemm_tn(struct mt_ctx *ctx, int64_t m, int64_t n, int6
                                   const float *a, int64_t lda, const float *b, int64_t ldb,
                                   float beta, float *c, int64_t ldc);
 
+/* One of the three on the calling thread, uncut: for jobs of the pool that bring their own tiles. k
+ * may be 0. */
+enum mt_gemm_form { MT_GEMM_NT, MT_GEMM_NN, MT_GEMM_TN };
+MT_NODISCARD mt_status mt_gemm_here(struct mt_ctx *ctx, enum mt_gemm_form form, int64_t m,
+                                    int64_t n, int64_t k, float alpha, const float *a, int64_t lda,
+                                    const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
+
 /* g[n,n] += x[m,n]^T x[m,n], full symmetric matrix, products of a block in fp32, totals in fp64.
  * Call it once per block of tokens (m up to a few thousand). */
 MT_NODISCARD mt_status mt_gram_add(struct mt_ctx *ctx, int64_t m, int64_t n, const float *x,

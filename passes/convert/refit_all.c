@@ -23,7 +23,8 @@ static struct mt_local_shape all_shape(const struct mt_convert_at *at)
                                    .expert_width = p->expert_width,
                                    .n_experts = p->n_experts,
                                    .gated = ffn->gated,
-                                   .act = ffn->act};
+                                   .act = ffn->act,
+                                   .glu_limit = ffn->glu_limit};
 }
 
 static uint64_t all_memory(const struct mt_convert_at *at)

@@ -2,8 +2,9 @@
  *
  * h = act(gate x + gate_bias) * (up x + up_bias), zero where a neuron may not act, y' = down h. The
  * first `shared` neurons act for every token, then come those of each expert, which act when it is
- * chosen. Products are dense, in fp32: at the widths that experts have here that is faster than
- * taking each expert's tokens together. Zero neurons (padding) have no gradient.
+ * chosen. Products are in fp32, of all tokens with all neurons where experts are narrow, which is
+ * faster there, else of each expert with the tokens that chose it. Zero neurons (padding) have no
+ * gradient.
  *
  * Threads: one caller; uses the pool. Same bits for any thread count.
  */
@@ -13,6 +14,12 @@
 #include "kernels/kernels.h"
 #include "passes/lib/local_weights.h"
 
+enum mt_local_way {
+    MT_LOCAL_AUTO, /* by the experts' width and how many are chosen */
+    MT_LOCAL_MASKED,
+    MT_LOCAL_GATHERED
+};
+
 struct mt_local_shape {
     int64_t hidden;
     int64_t shared;       /* neurons that always act */
@@ -20,6 +27,8 @@ struct mt_local_shape {
     int n_experts;        /* 0: none */
     bool gated;
     enum mt_act act;
+    double glu_limit;      /* of local_act.h; 0: none */
+    enum mt_local_way way; /* that products are made */
 };
 int64_t mt_local_columns(const struct mt_local_shape *s); /* n, of all lists */
 
@@ -37,12 +46,19 @@ int64_t mt_local_part_size(const struct mt_local_shape *s, enum mt_local_part pa
 
 struct mt_local_batch {
     struct mt_local_shape shape;
-    int64_t n, size;         /* columns; tokens at most */
-    int64_t m;               /* tokens at hand; the caller sets it */
-    float *x, *y;            /* [m, hidden]: inputs; targets, which `forward` turns into errors */
-    unsigned char *picked;   /* [m, n_experts] */
-    float *zg, *zu, *h, *dh; /* [m, n] */
-    float *grad;             /* of one part */
+    int64_t n, size;       /* columns; tokens at most */
+    int64_t m;             /* tokens at hand; the caller sets it */
+    float *x, *y;          /* [m, hidden]: inputs; targets, which `forward` turns into errors */
+    unsigned char *picked; /* [m, n_experts] */
+    /* [m, n]; gathered: [m, shared], then [tokens of it, width] of each expert. dh is where jobs
+     * work then. */
+    float *zg, *zu, *h, *dh;
+    float *grad;   /* of one part */
+    bool gathered; /* the batch at hand; `forward` decides */
+    int n_slots;   /* jobs that dh has room for then */
+    /* Gathered: tokens that chose expert e are rows[first[e]] and so on, rising. */
+    int64_t *first; /* [n_experts + 1] */
+    int32_t *rows;  /* [m * n_experts] at most */
 };
 
 uint64_t mt_local_batch_bytes(const struct mt_local_shape *s, int64_t size);

@@ -27,8 +27,11 @@ static struct mt_local_shape fit_shape(const struct prune *s)
 {
     const struct mt_ffn *ffn = &s->src->ffn[0];
 
-    return (struct mt_local_shape){
-        .hidden = s->hidden, .shared = s->keep, .gated = ffn->gated, .act = ffn->act};
+    return (struct mt_local_shape){.hidden = s->hidden,
+                                   .shared = s->keep,
+                                   .gated = ffn->gated,
+                                   .act = ffn->act,
+                                   .glu_limit = ffn->glu_limit};
 }
 
 static int64_t fit_columns(const struct prune *s)
