@@ -104,10 +104,11 @@ T_TEST(each_layer_has_its_own_number)
 
     T_CHECK(t, src != NULL);
     noise_data(&data, 8, 64, 5);
-    T_OK(t, run_pass(&t->ctx, "convert-ffn", "experts=12 shared=0 arch=native active=4", src,
-                     &data.set, &plain));
-    T_OK(t, run_pass(&t->ctx, "convert-ffn", "experts=12 shared=0 active=4,4,7", src, &data.set,
-                     &own));
+    T_OK(t, run_pass(&t->ctx, "convert-ffn",
+                     "experts=12 shared=0 arch=native dynamic-k=false active=4", src, &data.set,
+                     &plain));
+    T_OK(t, run_pass(&t->ctx, "convert-ffn", "experts=12 shared=0 dynamic-k=false active=4,4,7",
+                     src, &data.set, &own));
     T_EQ_STR(t, own.plan->family->name, "moetool");
     T_CHECK(t, same_records(t, plain.plan, own.plan, 2));
     T_CHECK(t, !same_records(t, plain.plan, own.plan, 3));

@@ -1,5 +1,5 @@
 # A number of active experts for each layer: told, checked, run, traced and exported; and no other format takes it.
-moetool convert "$DENSE" -o moe "${CALIB[@]}" --experts 16 --shared 0 --active 25%,2,-,100%,50% --dense-layers 2 --no-validate --json -q >out.json
+moetool convert "$DENSE" -o moe "${CALIB[@]}" --experts 16 --shared 0 --active 25%,2,-,100%,50% --dense-layers 2 --no-dynamic-k --no-validate --json -q >out.json
 expect grep -q '"active_mean": 7.5' out.json
 expect test "$(tr -d ' \n' <out.json | grep -o '"active_by_layer":\[[0-9,]*\]')" = '"active_by_layer":[4,2,0,16,8]'
 moetool inspect moe >facts.txt
@@ -30,3 +30,9 @@ fails 2 '*mixtral has one number of active experts for all layers; --arch native
 fails 1 '*but a directory can: *cannot hold a number of active experts for each layer' moetool convert "$DENSE" -o no.gguf "${CALIB[@]}" --active 4,4,4,8,8 --experts 16
 nothing_at no
 nothing_at no.gguf
+# The native layout lets best take a threshold: each layer's leaves its own number on average.
+moetool convert "$DENSE" -o free "${CALIB[@]}" --experts 16 --shared 0 --active 25%,2,-,100%,50% --dense-layers 2 --no-validate -q
+moetool inspect free >facts.txt
+expect grep -q '^layer 1 .*top-16, .*, 2 on average' facts.txt
+expect grep -q '^layer 3 .*weight one, selection bias' facts.txt
+expect grep -q '^on average .*7.5 experts act' facts.txt
