@@ -55,12 +55,15 @@ static bool mem_charge(struct mt_budget *b, uint64_t bytes)
 
 static mt_status mem_over(struct mt_ctx *ctx, uint64_t bytes, const char *what)
 {
+    uint64_t used = mt_mem_used(ctx), mib = (bytes >> 20) + (used >> 20) + 2;
     char a[24], b[24], c[24];
 
-    return mt_fail(
-        ctx, MT_E_LIMIT, "%s needs %s, but --memory allows %s and %s are in use; raise --memory",
-        what, mt_format_bytes(bytes, a, sizeof a), mt_format_bytes(mt_mem_limit(ctx), b, sizeof b),
-        mt_format_bytes(mt_mem_used(ctx), c, sizeof c));
+    return mt_fail(ctx, MT_E_LIMIT,
+                   "%s needs %s, but --memory allows %s and %s are in use; raise --memory to %lluM "
+                   "or more",
+                   what, mt_format_bytes(bytes, a, sizeof a),
+                   mt_format_bytes(mt_mem_limit(ctx), b, sizeof b),
+                   mt_format_bytes(used, c, sizeof c), (unsigned long long)mib);
 }
 
 mt_status mt_alloc(struct mt_ctx *ctx, size_t n, size_t size, const char *what, void *out)

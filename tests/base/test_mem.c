@@ -65,6 +65,8 @@ T_TEST(the_budget_is_one_sentence)
     mt_status second = mt_alloc(&ctx, 1, 600 << 10, "second", &b);
     char text[MT_ERROR_TEXT_MAX];
     memcpy(text, mt_error(&ctx), sizeof text);
+    /* 600 KiB are in use. */
+    T_CHECK(t, strstr(text, "raise --memory to 2M or more") != NULL);
     mt_status plan = mt_mem_fits(&ctx, 10u << 20, "the plan");
     mt_status fits = mt_mem_fits(&ctx, 100u << 10, "the plan");
     mt_free(a);
