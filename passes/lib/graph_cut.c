@@ -18,7 +18,8 @@
 
 uint64_t mt_graph_bytes(uint64_t n, uint64_t degree)
 {
-    return n * 8 + n * degree * (4 + 2 * 12);
+    /* Where rows begin and how long they are, lists of the strongest, edges by both ends. */
+    return (2 * n + 1) * 8 + n * degree * (4 + 2 * 12);
 }
 
 void mt_graph_free(struct mt_graph *g)

@@ -170,6 +170,8 @@ static mt_status fit_run(struct mt_ctx *ctx, struct fit *f, int epochs, uint64_t
     mt_rng_seed(&rng, mt_ctx_seed(ctx), stream);
     MT_TRY(fit_check(ctx, f, &told->before));
     told->after = told->before;
+    if (isnan(told->before))
+        return MT_OK;
     fit_keep(f);
     for (int epoch = 0; epoch < epochs; epoch++) {
         f->tokens->order = mt_rng_u64(&rng);
@@ -242,6 +244,8 @@ mt_status mt_local_fit(struct mt_ctx *ctx, const struct mt_local_shape *s,
 
 void mt_local_tell(const struct mt_local_told *told, struct mt_refit_numbers *out)
 {
+    if (isnan(told->before))
+        return;
     out->trained = true;
     out->down = out->after;
     out->epoch = told->epoch;

@@ -21,7 +21,8 @@
 #include "passes/lib/local_tokens.h"
 
 struct mt_local_told {
-    double before, after; /* held-out error, as in layer_numbers.h; NaN: nothing was held out */
+    double before, after; /* held-out error, as in layer_numbers.h; NaN: nothing to judge by was
+                             held out, and nothing was trained */
     int epoch;            /* whose state was taken; 0: that before the first */
 };
 
@@ -32,6 +33,7 @@ uint64_t mt_local_fit_bytes(const struct mt_local_shape *s);
 MT_NODISCARD mt_status mt_local_fit(struct mt_ctx *ctx, const struct mt_local_shape *s,
                                     struct mt_local_tokens *tokens, int epochs, uint64_t stream,
                                     struct mt_local_weights *w, struct mt_local_told *told);
-/* Into the numbers that the refit of down columns left, which the training began with. */
+/* Into the numbers that the refit of down columns left, which the training began with; nothing when
+ * nothing was trained. */
 void mt_local_tell(const struct mt_local_told *told, struct mt_refit_numbers *out);
 #endif

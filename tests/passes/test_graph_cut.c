@@ -248,3 +248,28 @@ T_TEST(running_out_of_memory_leaks_nothing)
     }
     T_EQ_INT(t, st, MT_OK);
 }
+
+/* Hubs that everybody is tied to most: hardly two are in each other's list, so there are as many
+ * edges as can be. */
+T_TEST(a_graph_takes_no_more_than_it_says)
+{
+    enum { N = 600, HUBS = 3 };
+    struct mt_graph g;
+    struct mt_ctx ctx;
+    double *w;
+
+    T_OK(t, mt_alloc(&t->ctx, (size_t)N * N, sizeof(*w), "matrix", &w));
+    for (int i = 0; i < N; i++)
+        for (int j = 0; j < N; j++)
+            w[i * N + j] = i < HUBS || j < HUBS ? 2 : 1;
+    T_OK(t, mt_ctx_open(&ctx, &(struct mt_ctx_opts){.n_threads = 1}));
+    mt_status st = mt_graph_strongest(&ctx, N, w, HUBS, &g);
+    uint64_t peak = mt_mem_peak(&ctx), said = mt_graph_bytes(N, HUBS);
+    mt_graph_free(&g);
+    mt_ctx_close(&ctx);
+    mt_free(w);
+    T_OK(t, st);
+    /* A head in front of each of five blocks, and what the hubs' own lists spare. */
+    T_CHECK(t, peak <= said + 5 * 128);
+    T_CHECK(t, peak + HUBS * HUBS * 24 >= said);
+}

@@ -175,6 +175,10 @@ T_TEST(no_epochs_or_no_tokens_change_nothing)
     T_CHECK(t, told.epoch == 0 && told.after == told.before && told.before > 0);
     T_OK(t, fit(&t->ctx, &relu, 1, 4, &w, &told));
     T_CHECK(t, told.epoch == 0 && isnan(told.before));
+    /* What was never tried is not told of. */
+    struct mt_refit_numbers n = {.after = 0.5, .down = NAN};
+    mt_local_tell(&told, &n);
+    T_CHECK(t, !n.trained && n.after == 0.5 && isnan(n.down));
     memset(y, 0, sizeof y);
     T_OK(t, fit(&t->ctx, &relu, 600, 4, &w, &told));
     T_EQ_INT(t, told.epoch, 0);
