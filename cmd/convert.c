@@ -9,6 +9,7 @@
 #include "formats/table.h"
 #include "lib/base/mem.h"
 #include "lib/base/path.h"
+#include "lib/base/scratch.h"
 #include "lib/flow/card.h"
 #include "lib/flow/walk.h"
 #include "passes/convert/method.h"
@@ -251,7 +252,7 @@ static mt_status convert_make_baselines(struct mt_ctx *ctx, struct convert *c,
 
 /* What making each baseline takes while those before it are kept, and the comparison of all. */
 static mt_status convert_finish_bytes(struct mt_ctx *ctx, void *arg, const struct mt_model *plan,
-                                      uint64_t *bytes)
+                                      uint64_t *bytes, uint64_t *scratch)
 {
     struct mt_walk_result base[CONVERT_BASELINES];
     const struct mt_model *cand[1 + CONVERT_BASELINES] = {plan};
@@ -261,7 +262,7 @@ static mt_status convert_finish_bytes(struct mt_ctx *ctx, void *arg, const struc
     mt_status st = MT_OK;
     int n = 0;
 
-    *bytes = 0;
+    *bytes = *scratch = 0;
     if (convert_data(c) == NULL || c->o->no_validate)
         return MT_OK;
     int n_base =
@@ -270,6 +271,7 @@ static mt_status convert_finish_bytes(struct mt_ctx *ctx, void *arg, const struc
         st = convert_prune(ctx, c, convert_baselines[i], width, true, &base[n]);
         if (st == MT_OK) {
             walk = base[n].memory_bytes - before > walk ? base[n].memory_bytes - before : walk;
+            *scratch += base[n].scratch_bytes; /* more than is kept: tokens of each */
             cand[n + 1] = base[n].plan;
             n++;
         } else if (st != MT_E_CANCELLED && st != MT_E_NOMEM && st != MT_E_LIMIT) {
@@ -384,6 +386,11 @@ static mt_status convert_print_plan(struct mt_ctx *ctx, const struct convert *c)
                    mt_format_bytes(c->walk.memory_bytes, b, sizeof b));
     cmd_table_cell(ctx, &t, "disk");
     cmd_table_cell(ctx, &t, "%s", mt_format_bytes(c->walk.disk_bytes, b, sizeof b));
+    if (c->walk.scratch_bytes > 0) {
+        cmd_table_cell(ctx, &t, "scratch files");
+        cmd_table_cell(ctx, &t, "%s at most, in %s",
+                       mt_format_bytes(c->walk.scratch_bytes, b, sizeof b), mt_scratch_dir());
+    }
     printf("would be written to %s\n", c->o->out);
     st = cmd_table_print(ctx, &t, stdout);
     cmd_table_free(&t);
@@ -437,6 +444,7 @@ static mt_status convert_print_json(struct mt_ctx *ctx, struct convert *c,
     mt_json_set_int(root, "tensor_bytes", (int64_t)c->walk.bytes_out);
     mt_json_set_int(root, "memory_bytes", (int64_t)c->walk.memory_bytes);
     mt_json_set_int(root, "disk_bytes", (int64_t)c->walk.disk_bytes);
+    mt_json_set_int(root, "scratch_bytes", (int64_t)c->walk.scratch_bytes);
     cmd_facts_json(mt_json_set_object(root, "result"), c->walk.plan);
     if (c->n_reports > 0) {
         o = mt_json_set_object(root, "validation");

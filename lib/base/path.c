@@ -146,6 +146,46 @@ mt_status mt_path_list(struct mt_ctx *ctx, const char *dir, char ***names, size_
     return st;
 }
 
+/* p, of which at least two bytes may be written, becomes what it lies in, since errno says that it
+ * is not there; false: errno says something else, or there is nothing further up. */
+static bool path_up(char *p)
+{
+    char *cut = strrchr(p, '/');
+
+    if ((errno != ENOENT && errno != ENOTDIR) || strcmp(p, ".") == 0 || strcmp(p, "/") == 0)
+        return false;
+    if (cut == NULL)
+        memcpy(p, ".", 2);
+    else if (cut == p)
+        p[1] = '\0';
+    else
+        *cut = '\0';
+    return true;
+}
+
+static bool path_disk(const char *path, dev_t *disk)
+{
+    char p[4096];
+    size_t n = strlen(path);
+    struct stat sb;
+
+    if (n + 2 > sizeof p)
+        return false;
+    memcpy(p, path, n + 1);
+    while (stat(p, &sb) != 0)
+        if (!path_up(p))
+            return false;
+    *disk = sb.st_dev;
+    return true;
+}
+
+bool mt_path_same_disk(const char *a, const char *b)
+{
+    dev_t disk[2];
+
+    return path_disk(a, &disk[0]) && path_disk(b, &disk[1]) && disk[0] == disk[1];
+}
+
 mt_status mt_path_free_bytes(struct mt_ctx *ctx, const char *path, uint64_t *bytes)
 {
     size_t n = strlen(path);
@@ -156,17 +196,10 @@ mt_status mt_path_free_bytes(struct mt_ctx *ctx, const char *path, uint64_t *byt
     memcpy(p, path, n + 1);
     while (statvfs(p, &fs) != 0) {
         int err = errno;
-        char *cut = strrchr(p, '/');
-        if ((err != ENOENT && err != ENOTDIR) || strcmp(p, ".") == 0 || strcmp(p, "/") == 0) {
-            mt_free(p);
-            return mt_fail_errno(ctx, err, "%s: cannot ask for free space", path);
-        }
-        if (cut == NULL)
-            memcpy(p, ".", 2);
-        else if (cut == p)
-            p[1] = '\0';
-        else
-            *cut = '\0';
+        if (path_up(p))
+            continue;
+        mt_free(p);
+        return mt_fail_errno(ctx, err, "%s: cannot ask for free space", path);
     }
     mt_free(p);
     *bytes = (uint64_t)fs.f_bavail * (uint64_t)fs.f_frsize;

@@ -26,6 +26,8 @@ bool mt_path_plain_name(const char *name, size_t n);
  * array and the strings. */
 MT_NODISCARD mt_status mt_path_list(struct mt_ctx *ctx, const char *dir, char ***names, size_t *n);
 
+/* Whether both lie, or would lie, on one file system. */
+bool mt_path_same_disk(const char *a, const char *b);
 /* Free bytes on the file system that holds `path` or its nearest existing parent. */
 MT_NODISCARD mt_status mt_path_free_bytes(struct mt_ctx *ctx, const char *path, uint64_t *bytes);
 

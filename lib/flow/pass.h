@@ -11,6 +11,8 @@
  *            those outside layers may not
  *   memory   most counted bytes the pass will hold of its own at any time; 0 when small. The walk
  *            adds it up and refuses before output is opened
+ *   scratch  adds to `out` what scratch files (scratch.h) will hold at most when so many tokens are
+ *            shown; 0: none are
  *   spare    what to ask it for instead that takes less memory, "--width 10%"; NULL: nothing
  *   begin    layer l: decide what needs no activations
  *   observe  layer l: batches of activations, only when `needs` asks for them
@@ -77,6 +79,12 @@ struct mt_pass_run {
     bool data;                      /* activations will be shown to who asks for them */
 };
 
+/* Bytes in scratch files. */
+struct mt_pass_scratch {
+    uint64_t passing; /* of one layer at a time */
+    uint64_t kept;    /* as long as the plan */
+};
+
 struct mt_pass {
     const char *name, *summary;
     const char *help; /* paragraphs for `moetool passes NAME`; cites the source */
@@ -102,6 +110,8 @@ struct mt_pass {
     bool (*asks)(const void *state, int layer);
     mt_status (*plan)(struct mt_ctx *ctx, void *state, struct mt_model *m);
     uint64_t (*memory)(const void *state, const struct mt_model *m);
+    void (*scratch)(const void *state, const struct mt_model *m, int64_t n_tokens,
+                    struct mt_pass_scratch *out);
     const char *(*spare)(const void *state);
     mt_status (*begin)(struct mt_ctx *ctx, void *state, struct mt_model *m, int layer);
     mt_status (*observe)(struct mt_ctx *ctx, void *state, const struct mt_observation *ob);

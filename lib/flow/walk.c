@@ -282,6 +282,7 @@ mt_status mt_walk_run(struct mt_ctx *ctx, const struct mt_walk_opts *o, struct m
     out->bytes_out = w.bytes_out;
     out->memory_bytes = w.memory_bytes;
     out->disk_bytes = w.disk_bytes;
+    out->scratch_bytes = w.scratch_bytes;
     if (st != MT_OK)
         mt_walk_result_free(out);
     return st;

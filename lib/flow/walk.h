@@ -60,7 +60,7 @@ struct mt_walk_opts {
      * is before output is opened: what `finish` could not do is refused then. `plan` has its final
      * shapes, and pending sources. May be NULL. */
     mt_status (*finish_bytes)(struct mt_ctx *ctx, void *arg, const struct mt_model *plan,
-                              uint64_t *bytes);
+                              uint64_t *bytes, uint64_t *scratch);
     void *finish_arg; /* of both */
 };
 
@@ -71,7 +71,8 @@ struct mt_walk_result {
     char *written;            /* *given*: OUT, or the first of its parts; NULL when nothing was */
     uint64_t bytes_out;       /* tensor bytes of the output */
     uint64_t memory_bytes;    /* computed peak of counted memory */
-    uint64_t disk_bytes;      /* needed on the output's file system */
+    uint64_t disk_bytes;      /* needed on the output's file system, without scratch_bytes */
+    uint64_t scratch_bytes;   /* most that files in mt_scratch_dir will hold */
     void *states;             /* pass states, which the plan's recipes may use; ended by
                                  mt_walk_result_free */
 };

@@ -1,6 +1,7 @@
 #include "lib/base/hash.h"
 #include "lib/base/mem.h"
 #include "lib/base/path.h"
+#include "lib/base/scratch.h"
 #include "lib/flow/emit.h"
 #include "lib/flow/identity.h"
 #include "lib/flow/manifest.h"
@@ -248,15 +249,42 @@ static mt_status plan_memory(struct mt_ctx *ctx, struct mt_walk *w)
     return plan_fits(ctx, w, w->work_bytes + streams, what);
 }
 
+/* With a memory limit hidden states may have to be spilled, at worst as large as they are. */
+static uint64_t plan_stream_bytes(struct mt_ctx *ctx, const struct mt_walk *w)
+{
+    if (!w->forward || w->o->hidden != NULL || mt_mem_limit(ctx) == UINT64_MAX)
+        return 0;
+    return (uint64_t)w->s.n_tokens * (uint64_t)w->s.hidden * sizeof(float) *
+           (w->s.edited != NULL ? 2u : 1u);
+}
+
+static void plan_scratch(struct mt_ctx *ctx, const struct mt_walk *w, struct mt_pass_scratch *out)
+{
+    *out = (struct mt_pass_scratch){0};
+    for (int i = 0; i < w->passes->n; i++) {
+        const struct walk_pass *p = &w->passes->v[i];
+        if (p->pass->scratch != NULL)
+            p->pass->scratch(p->state, w->plan, w->forward ? w->s.n_tokens : 0, out);
+    }
+    /* Beside the output, where there is one. */
+    if (w->o->format == NULL)
+        out->passing += plan_stream_bytes(ctx, w);
+}
+
 /* What `finish` computes comes after the streams went, but a pass may have kept something, and the
  * result is opened beside the plan. */
-static mt_status plan_finish_memory(struct mt_ctx *ctx, struct mt_walk *w)
+static mt_status plan_finish(struct mt_ctx *ctx, struct mt_walk *w)
 {
-    uint64_t bytes = 0, all;
+    uint64_t bytes = 0, scratch = 0, all;
+    struct mt_pass_scratch own;
 
+    plan_scratch(ctx, w, &own);
+    w->scratch_bytes = own.kept + own.passing;
     if (w->o->format == NULL || w->o->finish_bytes == NULL)
         return MT_OK;
-    MT_TRY(w->o->finish_bytes(ctx, w->o->finish_arg, w->plan, &bytes));
+    MT_TRY(w->o->finish_bytes(ctx, w->o->finish_arg, w->plan, &bytes, &scratch));
+    if (own.kept + scratch > w->scratch_bytes)
+        w->scratch_bytes = own.kept + scratch;
     bytes += PLAN_TEXT_BYTES + 4 * PLAN_RECORD_BYTES * w->n_stored;
     all = mt_mem_used(ctx) + bytes;
     if (all > w->memory_bytes)
@@ -300,6 +328,28 @@ static mt_status plan_partial_bytes(struct mt_ctx *ctx, const struct mt_walk *w,
     return MT_OK;
 }
 
+/* `left`: what the output leaves free on its file system. A resumed walk does not make again what
+ * stands, so that nobody knows what it needs before. */
+static mt_status plan_scratch_disk(struct mt_ctx *ctx, const struct mt_walk *w, uint64_t left)
+{
+    const char *dir = mt_scratch_dir();
+    bool same = mt_path_same_disk(dir, w->o->out_path);
+    uint64_t room = left;
+    char a[24], b[24];
+
+    if (w->scratch_bytes == 0 || (w->o->out_flags & MT_OUT_RESUME) != 0)
+        return MT_OK;
+    if (!same)
+        MT_TRY(mt_path_free_bytes(ctx, dir, &room));
+    if (w->scratch_bytes <= room)
+        return MT_OK;
+    return mt_fail(ctx, MT_E_LIMIT,
+                   "%s: scratch files need %s, but its file system has %s free%s; free some space "
+                   "or let TMPDIR name a roomier place",
+                   dir, mt_format_bytes(w->scratch_bytes, a, sizeof a),
+                   mt_format_bytes(room, b, sizeof b), same ? " beside the output" : "");
+}
+
 static mt_status plan_disk(struct mt_ctx *ctx, struct mt_walk *w)
 {
     const struct mt_model *src = w->o->source;
@@ -309,11 +359,7 @@ static mt_status plan_disk(struct mt_ctx *ctx, struct mt_walk *w)
     w->disk_bytes = w->bytes_out + PLAN_TEXT_BYTES + PLAN_RECORD_BYTES * w->n_stored;
     for (size_t i = 0; i < src->n_sidecars; i++)
         w->disk_bytes += plan_file_bytes(src->sidecars[i].path, false);
-    /* With a memory limit hidden states may have to be spilled, at worst as large as they are. */
-    if (w->forward && w->o->hidden == NULL && mt_mem_limit(ctx) != UINT64_MAX) {
-        uint64_t one = (uint64_t)w->s.n_tokens * (uint64_t)w->s.hidden * sizeof(float);
-        w->disk_bytes += one * (w->s.edited != NULL ? 2u : 1u);
-    }
+    w->disk_bytes += plan_stream_bytes(ctx, w);
     MT_TRY(plan_partial_bytes(ctx, w, &have));
     MT_TRY(mt_path_free_bytes(ctx, w->o->out_path, &room));
     if (w->disk_bytes > room + have)
@@ -322,7 +368,7 @@ static mt_status plan_disk(struct mt_ctx *ctx, struct mt_walk *w)
                        "another place",
                        w->o->out_path, mt_format_bytes(w->disk_bytes - have, a, sizeof a),
                        mt_format_bytes(room, b, sizeof b));
-    return MT_OK;
+    return plan_scratch_disk(ctx, w, room + have - w->disk_bytes);
 }
 
 static mt_status plan_key_passes(struct mt_ctx *ctx, struct mt_walk *w)
@@ -453,7 +499,7 @@ mt_status walk_plan(struct mt_ctx *ctx, struct mt_walk *w)
     MT_TRY(plan_units(ctx, w));
     MT_TRY(plan_config(ctx, w));
     MT_TRY(plan_memory(ctx, w));
-    MT_TRY(plan_finish_memory(ctx, w));
+    MT_TRY(plan_finish(ctx, w));
     if (o->format != NULL) {
         if (o->format->plan == NULL)
             return mt_fail(ctx, MT_E_UNSUPPORTED, "%s can be read but not written",

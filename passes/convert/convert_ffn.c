@@ -11,6 +11,7 @@
 #include "passes/convert/convert.h"
 #include "passes/lib/layer_list.h"
 #include "passes/lib/router_fit.h"
+#include "passes/lib/spill.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -375,6 +376,18 @@ static uint64_t convert_memory(const void *state, const struct mt_model *m)
     return method;
 }
 
+static void convert_scratch(const void *state, const struct mt_model *m, int64_t n_tokens,
+                            struct mt_pass_scratch *out)
+{
+    const struct convert *s = state;
+
+    if (s->rounds[CONVERT_REFIT] == 0 || n_tokens == 0)
+        return;
+    out->kept += mt_spill_bytes(m, s->refit->inner);
+    if (s->refit->scratch != NULL)
+        out->passing += s->refit->scratch(&s->at, n_tokens);
+}
+
 static const char *convert_spare(const void *state)
 {
     const struct convert *s = state;
@@ -596,6 +609,7 @@ const struct mt_pass mt_pass_convert_ffn = {
     .asks = convert_asks,
     .plan = convert_plan_hook,
     .memory = convert_memory,
+    .scratch = convert_scratch,
     .spare = convert_spare,
     .begin = convert_begin,
     .observe = convert_observe,

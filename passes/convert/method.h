@@ -142,10 +142,13 @@ struct mt_convert_refit {
     const char *name, *summary;
     const char *help;
     const char *spare; /* mt_pass.spare */
+    bool inner;        /* it makes gate and up rows too */
     unsigned needs;
 
     int (*rounds)(const struct mt_convert_at *at);
     uint64_t (*memory)(const struct mt_convert_at *at);
+    /* In scratch files, beside what it makes (mt_pass.scratch). NULL: nothing */
+    uint64_t (*scratch)(const struct mt_convert_at *at, int64_t n_tokens);
     mt_status (*begin)(struct mt_ctx *ctx, const struct mt_convert_at *at, int64_t n_tokens,
                        void **state);
     /* picked[m, E]: 1 where the router chose the expert, else 0 */

@@ -35,6 +35,11 @@ static uint64_t all_memory(const struct mt_convert_at *at)
     return (fit > down ? fit : down) + mt_local_tokens_bytes(shape.hidden, shape.n_experts);
 }
 
+static uint64_t all_scratch(const struct mt_convert_at *at, int64_t n_tokens)
+{
+    return mt_local_tokens_file_bytes(at->shape->hidden, at->shape->n_experts, n_tokens);
+}
+
 static void all_end(void *state)
 {
     struct all *s = state;
@@ -125,9 +130,11 @@ const struct mt_convert_refit mt_convert_refit_all = {
             "state stays. Tokens are put aside in a scratch file in $TMPDIR, 8 bytes for each of a "
             "token's input features.",
     .spare = "--refit down",
+    .inner = true,
     .needs = MT_NEED_INPUTS | MT_NEED_HIDDEN | MT_NEED_OUTPUT,
     .rounds = refit_down_rounds,
     .memory = all_memory,
+    .scratch = all_scratch,
     .begin = all_begin,
     .observe = all_observe,
     .solve = all_solve,

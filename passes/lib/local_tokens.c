@@ -22,6 +22,11 @@ uint64_t mt_local_tokens_bytes(int64_t hidden, int n_experts)
     return TOKENS_BLOCK * (uint64_t)tokens_record(hidden, n_experts);
 }
 
+uint64_t mt_local_tokens_file_bytes(int64_t hidden, int n_experts, int64_t n_tokens)
+{
+    return (uint64_t)n_tokens * tokens_record(hidden, n_experts);
+}
+
 static mt_status tokens_open(struct mt_ctx *ctx, struct mt_local_tokens *k)
 {
     k->record = tokens_record(k->hidden, k->n_experts);

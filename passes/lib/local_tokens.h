@@ -26,6 +26,7 @@ struct mt_local_tokens {
 };
 
 uint64_t mt_local_tokens_bytes(int64_t hidden, int n_experts);
+uint64_t mt_local_tokens_file_bytes(int64_t hidden, int n_experts, int64_t n_tokens);
 MT_NODISCARD mt_status mt_local_tokens_open(struct mt_ctx *ctx, int64_t hidden, int n_experts,
                                             int64_t n_tokens, struct mt_local_tokens **out);
 void mt_local_tokens_close(struct mt_local_tokens *k); /* NULL is fine */

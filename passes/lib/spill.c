@@ -145,3 +145,17 @@ void mt_spill_free(struct mt_spill *s)
     mt_free(s->v);
     mt_free(s);
 }
+
+uint64_t mt_spill_bytes(const struct mt_model *m, bool inner)
+{
+    uint64_t bytes = 0;
+
+    for (size_t i = 0; i < m->n_tensors; i++) {
+        const struct mt_tensor *t = m->tensors[i];
+        bool down = t->role.kind == MT_ROLE_FFN_DOWN && t->role.part == MT_PART_WEIGHT;
+        bool rows = t->role.kind == MT_ROLE_FFN_GATE || t->role.kind == MT_ROLE_FFN_UP;
+        if (t->src.kind == MT_SRC_PENDING && (down || (inner && rows)))
+            bytes += (mt_tensor_bytes(t) + SPILL_ALIGN - 1) / SPILL_ALIGN * SPILL_ALIGN;
+    }
+    return bytes;
+}

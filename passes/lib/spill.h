@@ -22,5 +22,8 @@ MT_NODISCARD mt_status mt_spill_put(struct mt_ctx *ctx, struct mt_spill *s, stru
                                     const float *values, int64_t ld, float scale);
 /* Maps what was put, gives the mapping to m and the records their sources. Ends s in any case. */
 MT_NODISCARD mt_status mt_spill_end(struct mt_ctx *ctx, struct mt_spill *s, struct mt_model *m);
+/* What putting all fitted weights of a plan aside takes, while they are pending: down projections,
+ * and with `inner` gate and up rows and their biases. */
+uint64_t mt_spill_bytes(const struct mt_model *m, bool inner);
 void mt_spill_free(struct mt_spill *s); /* NULL is fine */
 #endif

@@ -7,6 +7,7 @@
  */
 #include "lib/base/mem.h"
 #include "lib/flow/profile.h"
+#include "passes/lib/spill.h"
 #include "passes/prune/prune.h"
 
 #include <errno.h>
@@ -178,6 +179,19 @@ static uint64_t prune_memory(const void *state, const struct mt_model *m)
 
     (void)m;
     return (uint64_t)s->width * 32 + (prune_wants_pairs(s) ? prune_fit_bytes(s) : 0);
+}
+
+static void prune_scratch(const void *state, const struct mt_model *m, int64_t n_tokens,
+                          struct mt_pass_scratch *out)
+{
+    const struct prune *s = state;
+    bool all = s->o.refit == PRUNE_REFIT_ALL;
+
+    if (!prune_refits(s) || n_tokens == 0)
+        return;
+    out->kept += mt_spill_bytes(m, all);
+    if (all)
+        out->passing += mt_local_tokens_file_bytes(s->hidden, 0, n_tokens);
 }
 
 static const char *prune_spare(const void *state)
@@ -390,6 +404,7 @@ const struct mt_pass mt_pass_prune_ffn = {
     .rounds = prune_rounds,
     .plan = prune_plan_hook,
     .memory = prune_memory,
+    .scratch = prune_scratch,
     .spare = prune_spare,
     .begin = prune_begin,
     .observe = prune_observe,

@@ -108,6 +108,15 @@ T_TEST(free_space_is_asked_of_the_nearest_parent)
     T_OK(t, mt_path_free_bytes(&t->ctx, "/not-there", &below));
 }
 
+T_TEST(what_is_not_there_would_lie_where_its_parent_does)
+{
+    T_CHECK(t, mt_path_same_disk(t->dir, t_path(t, "not/yet/there")));
+    T_CHECK(t, mt_path_same_disk("not-there", "."));
+    T_CHECK(t, mt_path_same_disk("/not-there/at-all", "/"));
+    if (mt_path_is_dir("/proc/self"))
+        T_CHECK(t, !mt_path_same_disk("/proc/not-there", t->dir));
+}
+
 T_TEST(bytes_are_told_with_a_unit)
 {
     char b[24];

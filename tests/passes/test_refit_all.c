@@ -146,6 +146,46 @@ T_TEST(without_epochs_it_is_refit_down)
     mt_model_free(src);
 }
 
+static uint64_t mapped(const struct mt_model *plan)
+{
+    uint64_t bytes = 0;
+
+    for (size_t i = 0; i < plan->n_maps; i++)
+        bytes += plan->maps[i]->bytes;
+    return bytes;
+}
+
+/* What is said before of scratch files is what they hold: a layer's tokens, and all that was
+ * fitted. */
+T_TEST(scratch_files_hold_what_was_said)
+{
+    static const struct {
+        const char *pass, *options;
+        uint64_t experts;
+        bool tokens;
+    } cases[] = {{"convert-ffn", "method=best experts=12 shared=0", 12, true},
+                 {"convert-ffn", "method=best experts=12 shared=0 refit=down", 12, false},
+                 {"convert-ffn", "method=best experts=12 shared=0 refit=none", 12, false},
+                 {"prune-ffn", "width=32 select=obs refit=all", 0, true},
+                 {"prune-ffn", "width=32 select=obs refit=down", 0, false}};
+    struct mt_model *src = tiny_open(
+        t, tiny_write(t, "dense", &(struct tiny){.width = 96, .mlp_biases = true, .seed = 49}));
+    struct mt_walk_result r;
+
+    T_CHECK(t, src != NULL);
+    noise_data(&data, 40, 64, 14);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        T_OK(t, run_pass(&t->ctx, cases[i].pass, cases[i].options, src, &data.set, &r));
+        uint64_t tokens = cases[i].tokens ? 40 * 64 * (32 * 8 + (cases[i].experts + 7) / 8) : 0;
+        uint64_t held = mapped(r.plan) + tokens;
+        /* Nothing follows the last record of a layer, whose size is rounded up all the same. */
+        T_CHECK(t, r.scratch_bytes >= held);
+        T_CHECK(t, r.scratch_bytes <= held + 64 * (uint64_t)src->hp.n_layers);
+        mt_walk_result_free(&r);
+    }
+    mt_model_free(src);
+}
+
 T_TEST(too_little_memory_names_the_way_out)
 {
     struct mt_model *src =
