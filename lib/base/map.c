@@ -33,22 +33,25 @@ static mt_status map_fail(struct mt_ctx *ctx, int err, const char *path)
     return mt_fail_errno(ctx, err, "%s: cannot read", path);
 }
 
+static mt_status map_stat(struct mt_ctx *ctx, const char *path, int fd, struct stat *sb)
+{
+    if (fstat(fd, sb) != 0)
+        return map_fail(ctx, errno, path);
+    if (S_ISDIR(sb->st_mode))
+        return mt_fail(ctx, MT_E_IO, "%s: is a directory, expected a file", path);
+    return MT_OK;
+}
+
 /* Opens for reading; refuses directories, which open() would accept. */
-static mt_status map_open_fd(struct mt_ctx *ctx, const char *path, int *fd, struct stat *sb)
+static mt_status map_open_path(struct mt_ctx *ctx, const char *path, int *fd, struct stat *sb)
 {
     *fd = mt_sys_open(path, O_RDONLY);
     if (*fd < 0)
         return map_fail(ctx, errno, path);
-    if (fstat(*fd, sb) != 0) {
-        int err = errno;
+    mt_status st = map_stat(ctx, path, *fd, sb);
+    if (st != MT_OK)
         close(*fd);
-        return map_fail(ctx, err, path);
-    }
-    if (S_ISDIR(sb->st_mode)) {
-        close(*fd);
-        return mt_fail(ctx, MT_E_IO, "%s: is a directory, expected a file", path);
-    }
-    return MT_OK;
+    return st;
 }
 
 static mt_status map_fill(struct mt_ctx *ctx, const char *path, int fd, const struct stat *sb,
@@ -70,29 +73,43 @@ static mt_status map_fill(struct mt_ctx *ctx, const char *path, int fd, const st
     return MT_OK;
 }
 
-mt_status mt_map_open(struct mt_ctx *ctx, const char *path, struct mt_map **out)
+static mt_status map_new(struct mt_ctx *ctx, const char *path, int fd, const struct stat *sb,
+                         struct mt_map **out)
 {
     size_t n = strlen(path) + 1;
     struct mt_map *m;
-    struct stat sb = {0};
-    mt_status st;
-    int fd = -1;
 
-    *out = NULL;
-    MT_TRY(map_open_fd(ctx, path, &fd, &sb));
-    st = mt_alloc0(ctx, 1, sizeof *m + n, path, &m);
-    if (st == MT_OK) {
-        m->path = (char *)(m + 1);
-        memcpy(m->path, path, n);
-        st = map_fill(ctx, path, fd, &sb, m);
-    }
-    close(fd);
+    MT_TRY(mt_alloc0(ctx, 1, sizeof *m + n, path, &m));
+    m->path = (char *)(m + 1);
+    memcpy(m->path, path, n);
+    mt_status st = map_fill(ctx, path, fd, sb, m);
     if (st != MT_OK) {
         mt_free(m);
         return st;
     }
     *out = m;
     return MT_OK;
+}
+
+mt_status mt_map_open_fd(struct mt_ctx *ctx, int fd, const char *path, struct mt_map **out)
+{
+    struct stat sb = {0};
+
+    *out = NULL;
+    MT_TRY(map_stat(ctx, path, fd, &sb));
+    return map_new(ctx, path, fd, &sb, out);
+}
+
+mt_status mt_map_open(struct mt_ctx *ctx, const char *path, struct mt_map **out)
+{
+    struct stat sb = {0};
+    int fd = -1;
+
+    *out = NULL;
+    MT_TRY(map_open_path(ctx, path, &fd, &sb));
+    mt_status st = map_new(ctx, path, fd, &sb, out);
+    close(fd);
+    return st;
 }
 
 void mt_map_close(struct mt_map *map)
@@ -172,7 +189,7 @@ mt_status mt_read_file(struct mt_ctx *ctx, const char *path, size_t max_bytes, c
 
     *text = NULL;
     *n = 0;
-    MT_TRY(map_open_fd(ctx, path, &fd, &sb));
+    MT_TRY(map_open_path(ctx, path, &fd, &sb));
     if (S_ISREG(sb.st_mode) && (uint64_t)sb.st_size > max_bytes) {
         close(fd);
         return mt_fail(ctx, MT_E_LIMIT, "%s: %llu bytes, more than the %zu allowed here", path,

@@ -23,6 +23,10 @@ struct mt_map {
 
 /* Fails with MT_E_ABSENT (no such file) or MT_E_IO, naming the path. Directories are refused. */
 MT_NODISCARD mt_status mt_map_open(struct mt_ctx *ctx, const char *path, struct mt_map **out);
+/* The same of a file that is open, for reading at least, and may have no name; `path` is only told.
+ * fd stays the caller's, who may close it at once. */
+MT_NODISCARD mt_status mt_map_open_fd(struct mt_ctx *ctx, int fd, const char *path,
+                                      struct mt_map **out);
 void mt_map_close(struct mt_map *map);
 
 /* The pages wholly inside [offset, offset+bytes) are no longer needed soon. */

@@ -27,7 +27,9 @@ mt_status mt_scratch_open(struct mt_ctx *ctx, const char *dir, const char *what,
         return mt_fail(ctx, MT_E_OPTION, "%s: path too long for a scratch file", dir);
     *fd = mt_sys_mkstemp(path);
     if (*fd < 0)
-        return mt_fail_errno(ctx, errno, "%s: cannot create a scratch file for %s", dir, what);
+        return mt_fail_errno(
+            ctx, errno, "%s: cannot create a scratch file for %s; TMPDIR may name another place",
+            dir, what);
     /* Without a name it goes away with the process, however that ends. */
     if (mt_sys_unlink(path) == 0)
         return MT_OK;
@@ -36,36 +38,27 @@ mt_status mt_scratch_open(struct mt_ctx *ctx, const char *dir, const char *what,
     return st;
 }
 
-int mt_scratch_write(int fd, const void *bytes, size_t n, uint64_t at)
+/* Writes `from`, or reads into `to`; the other is NULL. */
+static int scratch_move(int fd, const char *from, char *to, size_t n, uint64_t at)
 {
-    const char *p = bytes;
-
-    while (n > 0) {
-        ssize_t done = mt_sys_pwrite(fd, p, n, at);
-        if (done < 0 && errno == EINTR)
+    for (size_t done = 0; done < n;) {
+        ssize_t moved = from != NULL ? mt_sys_pwrite(fd, from + done, n - done, at + done)
+                                     : mt_sys_pread(fd, to + done, n - done, at + done);
+        if (moved < 0 && errno == EINTR)
             continue;
-        if (done <= 0)
-            return done < 0 ? errno : EIO;
-        p += done;
-        at += (uint64_t)done;
-        n -= (size_t)done;
+        if (moved <= 0)
+            return moved < 0 ? errno : EIO;
+        done += (size_t)moved;
     }
     return 0;
 }
 
+int mt_scratch_write(int fd, const void *bytes, size_t n, uint64_t at)
+{
+    return scratch_move(fd, bytes, NULL, n, at);
+}
+
 int mt_scratch_read(int fd, void *to, size_t n, uint64_t at)
 {
-    char *p = to;
-
-    while (n > 0) {
-        ssize_t done = mt_sys_pread(fd, p, n, at);
-        if (done < 0 && errno == EINTR)
-            continue;
-        if (done <= 0)
-            return done < 0 ? errno : EIO;
-        p += done;
-        at += (uint64_t)done;
-        n -= (size_t)done;
-    }
-    return 0;
+    return scratch_move(fd, NULL, to, n, at);
 }

@@ -3,10 +3,7 @@
 #include "kernels/kernels.h"
 #include "lib/base/mem.h"
 #include "lib/base/scratch.h"
-#include "lib/base/sys.h"
 
-#include <errno.h>
-#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -18,25 +15,12 @@ struct spill_record {
 };
 
 struct mt_spill {
-    char path[1024];
+    const char *dir; /* for messages */
     int fd;
     uint64_t bytes;
     struct spill_record *v;
     size_t n, cap;
 };
-
-static mt_status spill_open(struct mt_ctx *ctx, struct mt_spill *s)
-{
-    const char *dir = mt_scratch_dir();
-    int n = snprintf(s->path, sizeof s->path, "%s/moetool-weights-XXXXXX", dir);
-    if (n < 0 || (size_t)n >= sizeof s->path)
-        return mt_fail(ctx, MT_E_OPTION, "%s: path too long for a scratch file", dir);
-    s->fd = mt_sys_mkstemp(s->path);
-    if (s->fd < 0)
-        return mt_fail_errno(ctx, errno, "%s: cannot create a scratch file for fitted weights",
-                             dir);
-    return MT_OK;
-}
 
 mt_status mt_spill_begin(struct mt_ctx *ctx, struct mt_spill **out)
 {
@@ -44,10 +28,10 @@ mt_status mt_spill_begin(struct mt_ctx *ctx, struct mt_spill **out)
 
     *out = NULL;
     MT_TRY(mt_alloc0(ctx, 1, sizeof *s, "scratch file", &s));
-    s->fd = -1;
-    mt_status st = spill_open(ctx, s);
+    s->dir = mt_scratch_dir();
+    mt_status st = mt_scratch_open(ctx, s->dir, "fitted weights", &s->fd);
     if (st != MT_OK) {
-        mt_free(s);
+        mt_spill_free(s);
         return st;
     }
     *out = s;
@@ -64,7 +48,7 @@ static mt_status spill_write(struct mt_ctx *ctx, struct mt_spill *s, const void 
     return mt_fail_errno(ctx, err,
                          "%s: cannot write the scratch file for fitted weights; TMPDIR may name a "
                          "roomier place",
-                         s->path);
+                         s->dir);
 }
 
 static mt_status spill_rows(struct mt_ctx *ctx, struct mt_spill *s, const struct mt_tensor *t,
@@ -102,14 +86,13 @@ mt_status mt_spill_put(struct mt_ctx *ctx, struct mt_spill *s, struct mt_tensor 
     return st;
 }
 
-/* The mapping outlives the name. */
 static mt_status spill_map(struct mt_ctx *ctx, struct mt_spill *s, struct mt_model *m)
 {
     struct mt_map *map;
 
     if (s->n == 0)
         return MT_OK;
-    MT_TRY(mt_map_open(ctx, s->path, &map));
+    MT_TRY(mt_map_open_fd(ctx, s->fd, "scratch file of fitted weights", &map));
     MT_TRY(mt_model_own_map(ctx, m, map));
     for (size_t i = 0; i < s->n; i++) {
         struct mt_tensor *t = s->v[i].t;
@@ -138,10 +121,8 @@ void mt_spill_free(struct mt_spill *s)
 {
     if (s == NULL)
         return;
-    if (s->fd >= 0) {
+    if (s->fd >= 0)
         close(s->fd);
-        unlink(s->path);
-    }
     mt_free(s->v);
     mt_free(s);
 }

@@ -1,5 +1,6 @@
 #include "lib/base/map.h"
 
+#include "lib/base/scratch.h"
 #include "tests/t.h"
 
 #include <stdlib.h>
@@ -41,6 +42,23 @@ T_TEST(what_cannot_be_mapped_is_named)
     T_FAILS(t, mt_map_open(&t->ctx, t_path(t, "absent"), &m), MT_E_ABSENT, "absent: no such file");
     T_FAILS(t, mt_map_open(&t->ctx, t->dir, &m), MT_E_IO, "is a directory");
     T_FAILS(t, mt_map_open(&t->ctx, "/dev/null", &m), MT_E_IO, "/dev/null: is not a regular file");
+    T_CHECK(t, m == NULL);
+}
+
+T_TEST(a_file_without_a_name_is_mapped_by_its_descriptor)
+{
+    struct mt_map *m;
+    int fd;
+
+    T_OK(t, mt_scratch_open(&t->ctx, t->dir, "tests", &fd));
+    T_EQ_INT(t, mt_scratch_write(fd, "hello", 5, 3), 0);
+    T_OK(t, mt_map_open_fd(&t->ctx, fd, "scratch", &m));
+    close(fd);
+    T_EQ_INT(t, m->bytes, 8);
+    T_CHECK(t, memcmp(m->base, "\0\0\0hello", 8) == 0);
+    T_EQ_STR(t, m->path, "scratch");
+    mt_map_close(m);
+    T_FAILS(t, mt_map_open_fd(&t->ctx, -1, "scratch", &m), MT_E_IO, "scratch: cannot read");
     T_CHECK(t, m == NULL);
 }
 

@@ -1,6 +1,9 @@
 #include "passes/lib/spill.h"
 #include "tests/t.h"
 
+#include <dirent.h>
+#include <stdlib.h>
+
 T_TEST(what_is_put_aside_comes_back_rounded_to_its_type)
 {
     const float values[] = {1, 2.0f / 3, -3, 99, 4, 5, 6e-3f, 99};
@@ -31,6 +34,34 @@ T_TEST(what_is_put_aside_comes_back_rounded_to_its_type)
             T_CHECK(t, back[1] != values[1] * 2); /* BF16 */
     }
     mt_model_free(m);
+}
+
+/* However the process ends, nothing is left where scratch files go. */
+T_TEST(the_file_never_has_a_name_for_long)
+{
+    const char *was = getenv("TMPDIR");
+    char kept[4096] = "";
+    struct mt_spill *s;
+    struct dirent *e;
+    int names = 0;
+
+    if (was != NULL)
+        snprintf(kept, sizeof kept, "%s", was);
+    setenv("TMPDIR", t->dir, 1);
+    T_OK(t, mt_spill_begin(&t->ctx, &s));
+    DIR *d = opendir(t->dir);
+    while ((e = readdir(d)) != NULL)
+        names += e->d_name[0] != '.';
+    closedir(d);
+    T_EQ_INT(t, names, 0);
+    mt_spill_free(s);
+    setenv("TMPDIR", t_path(t, "absent"), 1);
+    T_FAILS(t, mt_spill_begin(&t->ctx, &s), MT_E_IO,
+            "absent: cannot create a scratch file for fitted weights; TMPDIR may name another");
+    if (was != NULL)
+        setenv("TMPDIR", kept, 1);
+    else
+        unsetenv("TMPDIR");
 }
 
 T_TEST(nothing_put_aside_is_nothing)
