@@ -10,14 +10,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* One C for all three products: jobs are tiles of c. */
+/* One C for all three products: jobs are tiles of c. First what the caller gives, in its order. */
 struct linalg_gemm {
-    int64_t m, n, k, lda, ldb, ldc;
-    int64_t tile_m, tile_n, n_tiles_n;
-    float alpha, beta;
-    const float *a, *b;
+    int64_t m, n, k;
+    float alpha;
+    const float *a;
+    int64_t lda;
+    const float *b;
+    int64_t ldb;
+    float beta;
     float *c;
+    int64_t ldc;
     bool a_transposed, b_transposed;
+    int64_t tile_m, tile_n, n_tiles_n;
 };
 
 static int64_t linalg_min(int64_t a, int64_t b)
@@ -81,18 +86,7 @@ mt_status mt_gemm_nt(struct mt_ctx *ctx, int64_t m, int64_t n, int64_t k, float 
                      const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c,
                      int64_t ldc)
 {
-    struct linalg_gemm g = {.m = m,
-                            .n = n,
-                            .k = k,
-                            .lda = lda,
-                            .ldb = ldb,
-                            .ldc = ldc,
-                            .alpha = alpha,
-                            .beta = beta,
-                            .a = a,
-                            .b = b,
-                            .c = c,
-                            .b_transposed = true};
+    struct linalg_gemm g = {m, n, k, alpha, a, lda, b, ldb, beta, c, ldc, .b_transposed = true};
 
     return linalg_gemm_run(ctx, &g);
 }
@@ -101,17 +95,7 @@ mt_status mt_gemm_nn(struct mt_ctx *ctx, int64_t m, int64_t n, int64_t k, float 
                      const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c,
                      int64_t ldc)
 {
-    struct linalg_gemm g = {.m = m,
-                            .n = n,
-                            .k = k,
-                            .lda = lda,
-                            .ldb = ldb,
-                            .ldc = ldc,
-                            .alpha = alpha,
-                            .beta = beta,
-                            .a = a,
-                            .b = b,
-                            .c = c};
+    struct linalg_gemm g = {m, n, k, alpha, a, lda, b, ldb, beta, c, ldc, .b_transposed = false};
 
     return linalg_gemm_run(ctx, &g);
 }
@@ -120,18 +104,7 @@ mt_status mt_gemm_tn(struct mt_ctx *ctx, int64_t m, int64_t n, int64_t k, float 
                      const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c,
                      int64_t ldc)
 {
-    struct linalg_gemm g = {.m = m,
-                            .n = n,
-                            .k = k,
-                            .lda = lda,
-                            .ldb = ldb,
-                            .ldc = ldc,
-                            .alpha = alpha,
-                            .beta = beta,
-                            .a = a,
-                            .b = b,
-                            .c = c,
-                            .a_transposed = true};
+    struct linalg_gemm g = {m, n, k, alpha, a, lda, b, ldb, beta, c, ldc, .a_transposed = true};
 
     return linalg_gemm_run(ctx, &g);
 }
