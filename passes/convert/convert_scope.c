@@ -188,6 +188,10 @@ mt_status mt_convert_check_scope(struct mt_ctx *ctx, const struct mt_convert_opt
     if (given->models && strcmp(is.method, "upcycle") != 0)
         return mt_fail(ctx, MT_E_OPTION,
                        "--from: only --method upcycle makes experts of several models");
+    if (!given->models && strcmp(is.router, "domain") == 0)
+        return mt_fail(ctx, MT_E_OPTION,
+                       "--router domain makes a row of each model's own text: give models with "
+                       "--from NAME=MODEL, and text with --data NAME=FILE for each of them");
     for (const struct mt_opt *row = mt_convert_opt_table; row->name != NULL; row++) {
         if (!mt_opt_changed(row, o))
             continue;

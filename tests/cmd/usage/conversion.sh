@@ -19,6 +19,7 @@ fails 2 "*--method cmoe looks at *--data*" moetool convert absent -o y --method 
 fails 2 "*--refit down is fitted to text: *--data" moetool convert absent -o y --refit down
 fails 2 "*--moves: nothing is fitted without text: *--data" moetool convert absent -o y --moves 3
 fails 2 "*--select obs looks at *--select magnitude" moetool convert absent -o y --method prune-baseline
+fails 2 "*--router domain makes a row of each model's own text: *--from *" moetool convert absent -o y --router domain "${CALIB[@]}"
 nothing_at y
 # Masks are refused before the model has run over the text that makes them.
 fails 2 "*--method readme makes an expert of each domain of text and was given one: *" \
