@@ -76,6 +76,29 @@ mt_status write_pass(struct mt_ctx *ctx, const char *pass, const char *options,
     return st;
 }
 
+const struct mt_json *layer_numbers(const struct mt_walk_result *r, const char *pass, int layer)
+{
+    const struct mt_json *l = mt_json_first(mt_json_get(r->manifest, "layers"));
+
+    for (; layer > 0 && l != NULL; layer--)
+        l = mt_json_next(l);
+    return mt_json_get(l, pass);
+}
+
+double json_number(const struct mt_json *j, const char *key)
+{
+    double v = NAN;
+
+    return mt_json_number(mt_json_get(j, key), &v) ? v : NAN;
+}
+
+const char *json_word(const struct mt_json *j, const char *key)
+{
+    const char *s = mt_json_text(mt_json_get(j, key));
+
+    return s != NULL ? s : "(none)";
+}
+
 void noise_data(struct noise_data *d, int n_windows, int vocab, uint64_t seed)
 {
     static char domain[] = "random";

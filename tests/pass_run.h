@@ -19,6 +19,12 @@ mt_status run_pass(struct mt_ctx *ctx, const char *pass, const char *options,
 mt_status write_pass(struct mt_ctx *ctx, const char *pass, const char *options,
                      const struct mt_model *src, const char *out_path);
 
+/* What a pass said of a layer; NULL: nothing. */
+const struct mt_json *layer_numbers(const struct mt_walk_result *r, const char *pass, int layer);
+/* A member of an object: NAN, "(none)" where it is no number, no text, or not there. */
+double json_number(const struct mt_json *j, const char *key);
+const char *json_word(const struct mt_json *j, const char *key);
+
 /* A data set of random ids below vocab, in windows of 64, ready for the walk. */
 #define RANDOM_WINDOWS_MAX 64
 struct noise_data {

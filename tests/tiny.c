@@ -450,3 +450,8 @@ struct mt_model *tiny_open(struct t *t, const char *dir)
     }
     return m;
 }
+
+struct mt_model *tiny_dense(struct t *t, const struct tiny *o)
+{
+    return tiny_open(t, tiny_write(t, "dense", o));
+}

@@ -41,4 +41,6 @@ const char *tiny_write(struct t *t, const char *name, const struct tiny *o);
  * trusting them. NULL after a failure, which is left in t->ctx. For tests that lie below formats/.
  */
 struct mt_model *tiny_open(struct t *t, const char *dir);
+/* Both at once, as "dense". */
+struct mt_model *tiny_dense(struct t *t, const struct tiny *o);
 #endif

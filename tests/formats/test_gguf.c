@@ -3,20 +3,11 @@
 #include "tests/gguf_fixture.h"
 #include "tests/pass_run.h"
 #include "tests/tiny.h"
+#include "tests/write_kit.h"
 
 #include <stdlib.h>
 
 static struct gg g;
-
-static struct mt_model *open_model(struct t *t, const char *path)
-{
-    struct mt_model *m;
-
-    if (mt_model_open(&t->ctx, mt_formats, path, &m) == MT_OK)
-        return m;
-    t_fail(t, __FILE__, __LINE__, "%s: %s", path, mt_error(&t->ctx));
-    return NULL;
-}
 
 /* ---- a writer of its own: tiny models of one layer, F32 ---- */
 

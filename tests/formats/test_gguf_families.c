@@ -3,10 +3,11 @@
  * the architecture does not hold (which is refused, and tested elsewhere), it is edited first. */
 #include "formats/table.h"
 #include "lib/base/json.h"
+#include "lib/base/outdir.h"
 #include "lib/base/path.h"
 #include "lib/flow/walk.h"
 #include "tests/pass_run.h"
-#include "tests/t.h"
+#include "tests/write_kit.h"
 
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -166,33 +167,6 @@ static void make_model(struct t *t, const char *golden, const struct edit *e, ch
     edit_weights(t, e, from, to);
 }
 
-static mt_status write_as(struct t *t, const struct mt_model *src, const char *format,
-                          const char *out, uint64_t max)
-{
-    const struct mt_walk_opts o = {.source = src,
-                                   .format = mt_format_writer(format),
-                                   .formats = mt_formats,
-                                   .out_path = out,
-                                   .out_flags = MT_OUT_FORCE,
-                                   .write = {.shard_bytes_max = max}};
-    struct mt_walk_result r;
-    mt_status st = mt_walk_run(&t->ctx, &o, &r);
-
-    if (st == MT_OK)
-        mt_walk_result_free(&r);
-    return st;
-}
-
-static struct mt_model *open_model(struct t *t, const char *path)
-{
-    struct mt_model *m;
-
-    if (mt_model_open(&t->ctx, mt_formats, path, &m) == MT_OK)
-        return m;
-    t_fail(t, __FILE__, __LINE__, "%s: %s", path, mt_error(&t->ctx));
-    return NULL;
-}
-
 /* Tensors of the two directories, as they are stored: the same names, types and bytes. */
 static void same_files(struct t *t, const char *a, const char *b, const char *but)
 {
@@ -253,13 +227,13 @@ static void there_and_back(struct t *t, const struct family_case *c)
     snprintf(back, sizeof back, "%s", t_path(t, "back"));
     src = open_model(t, dir);
     T_CHECK(t, src != NULL);
-    T_OK(t, write_as(t, src, "gguf", gguf, 0));
+    T_OK(t, write_format(t, src, "gguf", gguf, MT_OUT_FORCE, 0, NULL));
     m = open_model(t, gguf);
     T_CHECK(t, m != NULL && m->family != NULL);
     T_EQ_STR(t, m->family->name, src->family->name);
     T_OK(t, logits_distance(&t->ctx, "ref", m, src, &d));
     T_NEAR(t, d, 0, c->tol > 0 ? c->tol : 1e-10);
-    T_OK(t, write_as(t, m, "safetensors", back, 0));
+    T_OK(t, write_format(t, m, "safetensors", back, MT_OUT_FORCE, 0, NULL));
     again = open_model(t, back);
     T_CHECK(t, again != NULL && again->family == src->family);
     T_OK(t, logits_distance(&t->ctx, "ref", again, src, &d));
@@ -427,7 +401,7 @@ static void write_case(struct t *t, const char *golden, char *gguf, size_t n)
             make_model(t, golden, &cases[i].edit, dir, sizeof dir);
     src = open_model(t, dir);
     T_CHECK(t, src != NULL);
-    T_OK(t, write_as(t, src, "gguf", gguf, 0));
+    T_OK(t, write_format(t, src, "gguf", gguf, MT_OUT_FORCE, 0, NULL));
     mt_model_free(src);
 }
 
@@ -501,7 +475,8 @@ T_TEST(pairs_without_an_architecture_are_refused_by_name)
         src = open_model(t, dir);
         T_CHECK(t, src != NULL);
         snprintf(out, sizeof out, "%s", t_path(t, "no.gguf"));
-        T_FAILS(t, write_as(t, src, "gguf", out, 0), MT_E_UNSUPPORTED, all[i].why);
+        T_FAILS(t, write_format(t, src, "gguf", out, MT_OUT_FORCE, 0, NULL), MT_E_UNSUPPORTED,
+                all[i].why);
         T_CHECK(t, !mt_path_exists(out) && !mt_path_exists(t_path(t, "no.gguf.partial")));
         mt_model_free(src);
     }

@@ -10,21 +10,9 @@
 #include <stddef.h>
 #include <string.h>
 
-static const struct mt_json *layer_numbers(const struct mt_walk_result *r, int layer)
-{
-    const struct mt_json *l = mt_json_first(mt_json_get(r->manifest, "layers"));
-
-    for (; layer > 0 && l != NULL; layer--)
-        l = mt_json_next(l);
-    return mt_json_get(l, "convert-ffn");
-}
-
 static double measured(const struct mt_json *layer, const char *key)
 {
-    double v = -1;
-
-    (void)mt_json_number(mt_json_get(mt_json_get(layer, "measured"), key), &v);
-    return v;
+    return json_number(mt_json_get(layer, "measured"), key);
 }
 
 static struct mt_model *source(struct t *t, uint64_t seed)
@@ -57,8 +45,8 @@ T_TEST(a_threshold_gives_the_mean_that_was_asked_for)
             T_NEAR(t, mt_ffn_mean_active(f), 5, 0);
             T_EQ_INT(t, mt_ffn_active_width(f), 40);
             /* The sample is the text itself. */
-            T_NEAR(t, measured(layer_numbers(&r, l), "active"), 5, 0.01);
-            T_CHECK(t, measured(layer_numbers(&r, l), "captured") > 0.5);
+            T_NEAR(t, measured(layer_numbers(&r, "convert-ffn", l), "active"), 5, 0.01);
+            T_CHECK(t, measured(layer_numbers(&r, "convert-ffn", l), "captured") > 0.5);
         }
         if (t->failed)
             printf("    with %s\n", options[i]);
@@ -88,7 +76,7 @@ T_TEST(freedom_lowers_the_error)
                                 : "experts=32 active=16 shared=0 moves=0 dense-layers=1-4 "
                                   "dynamic-k=true",
                          src, &data.set, &r));
-        const struct mt_json *refit = mt_json_get(layer_numbers(&r, 0), "refit");
+        const struct mt_json *refit = mt_json_get(layer_numbers(&r, "convert-ffn", 0), "refit");
         T_CHECK(t, mt_json_number(mt_json_get(refit, "error_after"), &error[i]));
         mt_walk_result_free(&r);
     }

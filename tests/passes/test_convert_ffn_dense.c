@@ -111,15 +111,6 @@ T_TEST(auto_takes_an_architecture_that_holds_them)
     }
 }
 
-static const struct mt_json *layer_numbers(const struct mt_walk_result *r, int layer)
-{
-    const struct mt_json *l = mt_json_first(mt_json_get(r->manifest, "layers"));
-
-    for (; layer > 0 && l != NULL; layer--)
-        l = mt_json_next(l);
-    return mt_json_get(l, "convert-ffn");
-}
-
 /* Layers are fitted one after the other: those before the first dense one come out as they do
  * without it, those behind it see what the dense one gives. */
 T_TEST(dense_layers_are_walked_through)
@@ -137,8 +128,8 @@ T_TEST(dense_layers_are_walked_through)
                   src, &data.set, &some));
     check_layers(t, src, some.plan, ".x..");
     for (int l = 0; l < LAYERS; l++) {
-        const struct mt_json *a = layer_numbers(&all, l);
-        const struct mt_json *b = layer_numbers(&some, l);
+        const struct mt_json *a = layer_numbers(&all, "convert-ffn", l);
+        const struct mt_json *b = layer_numbers(&some, "convert-ffn", l);
         char *x, *y;
         size_t nx, ny;
 

@@ -11,37 +11,9 @@
 
 static const char *const partitions[] = {"contiguous", "random", "cluster"};
 
-static struct mt_model *dense(struct t *t, const struct tiny *o)
-{
-    return tiny_open(t, tiny_write(t, "dense", o));
-}
-
-static const struct mt_json *layer_numbers(const struct mt_walk_result *r, int layer)
-{
-    const struct mt_json *l = mt_json_first(mt_json_get(r->manifest, "layers"));
-
-    for (; layer > 0 && l != NULL; layer--)
-        l = mt_json_next(l);
-    return mt_json_get(l, "convert-ffn");
-}
-
-static double number(const struct mt_json *j, const char *key)
-{
-    double v = NAN;
-
-    return mt_json_number(mt_json_get(j, key), &v) ? v : NAN;
-}
-
-static const char *word(const struct mt_json *j, const char *key)
-{
-    const char *s = mt_json_text(mt_json_get(j, key));
-
-    return s != NULL ? s : "(none)";
-}
-
 T_TEST(the_same_seed_gives_the_same_lists_for_any_thread_count)
 {
-    struct mt_model *src = dense(t, &(struct tiny){.width = 96, .seed = 13});
+    struct mt_model *src = tiny_dense(t, &(struct tiny){.width = 96, .seed = 13});
     static struct noise_data data;
     char lists[2][3][2][32];
 
@@ -59,7 +31,8 @@ T_TEST(the_same_seed_gives_the_same_lists_for_any_thread_count)
             mt_status st = run_pass(&ctx, "convert-ffn", options, src, &data.set, &r);
             T_EQ_INT(t, st, MT_OK);
             for (int l = 0; l < 2; l++)
-                snprintf(lists[l][run][p - 1], 32, "%s", word(layer_numbers(&r, l), "lists"));
+                snprintf(lists[l][run][p - 1], 32, "%s",
+                         json_word(layer_numbers(&r, "convert-ffn", l), "lists"));
             mt_walk_result_free(&r);
         }
         mt_ctx_close(&ctx);
@@ -78,8 +51,9 @@ T_TEST(the_same_seed_gives_the_same_lists_for_any_thread_count)
 T_TEST(routers_know_their_weights_and_report_them)
 {
     static const char *const targets[] = {"glm4_moe", "mixtral", "qwen3_moe"};
-    struct mt_model *llama = dense(t, &(struct tiny){.width = 96, .seed = 15});
-    struct mt_model *qwen3 = dense(t, &(struct tiny){.family = "qwen3", .width = 96, .seed = 15});
+    struct mt_model *llama = tiny_dense(t, &(struct tiny){.width = 96, .seed = 15});
+    struct mt_model *qwen3 =
+        tiny_dense(t, &(struct tiny){.family = "qwen3", .width = 96, .seed = 15});
     static struct noise_data data;
 
     T_CHECK(t, llama != NULL && qwen3 != NULL);
@@ -94,16 +68,17 @@ T_TEST(routers_know_their_weights_and_report_them)
             T_OK(t,
                  run_pass(&t->ctx, "convert-ffn", options, i == 2 ? qwen3 : llama, &data.set, &r));
             for (int l = 0; l < 2; l++) {
-                const struct mt_json *n = layer_numbers(&r, l), *fit = mt_json_get(n, "measured");
-                T_EQ_STR(t, word(n, "router"), "ridge");
-                T_CHECK(t, number(fit, "weight_error") > 0);
-                T_CHECK(t, number(fit, "weight_error") <= number(n, "weight_bound"));
+                const struct mt_json *n = layer_numbers(&r, "convert-ffn", l),
+                                     *fit = mt_json_get(n, "measured");
+                T_EQ_STR(t, json_word(n, "router"), "ridge");
+                T_CHECK(t, json_number(fit, "weight_error") > 0);
+                T_CHECK(t, json_number(fit, "weight_error") <= json_number(n, "weight_bound"));
                 /* Chance is 4 of 8. */
-                T_CHECK(t, number(fit, "agreement") > 0.55);
-                T_CHECK(t, number(fit, "captured") > number(fit, "agreement"));
-                T_CHECK(t, number(fit, "tokens") == 2048);
+                T_CHECK(t, json_number(fit, "agreement") > 0.55);
+                T_CHECK(t, json_number(fit, "captured") > json_number(fit, "agreement"));
+                T_CHECK(t, json_number(fit, "tokens") == 2048);
             }
-            double bound = number(layer_numbers(&r, 0), "weight_bound");
+            double bound = json_number(layer_numbers(&r, "convert-ffn", 0), "weight_bound");
             T_CHECK(t, bound < bound_before / 2);
             bound_before = bound;
             T_CHECK(t, m < 12 || bound < 0.01);
@@ -117,7 +92,7 @@ T_TEST(routers_know_their_weights_and_report_them)
 /* What a pass said of a layer comes back word for word after a resume. */
 T_TEST(a_resumed_walk_takes_reports_back)
 {
-    struct mt_model *src = dense(t, &(struct tiny){.width = 96, .seed = 16});
+    struct mt_model *src = tiny_dense(t, &(struct tiny){.width = 96, .seed = 16});
     const struct mt_pass *p = mt_pass_find("convert-ffn");
     static struct noise_data data;
     struct mt_walk_result r;
@@ -133,9 +108,9 @@ T_TEST(a_resumed_walk_takes_reports_back)
         struct mt_json *again = mt_json_new_object();
         char *a, *b;
         size_t na, nb;
-        T_OK(t, p->layer_restore(&t->ctx, state, l, layer_numbers(&r, l)));
+        T_OK(t, p->layer_restore(&t->ctx, state, l, layer_numbers(&r, "convert-ffn", l)));
         T_OK(t, p->layer_report(&t->ctx, state, l, again));
-        T_OK(t, mt_json_print(&t->ctx, layer_numbers(&r, l), &a, &na));
+        T_OK(t, mt_json_print(&t->ctx, layer_numbers(&r, "convert-ffn", l), &a, &na));
         T_OK(t, mt_json_print(&t->ctx, again, &b, &nb));
         T_EQ_STR(t, b, a);
         T_CHECK(t, strstr(a, "captured") != NULL);
@@ -150,8 +125,9 @@ T_TEST(a_resumed_walk_takes_reports_back)
 
 T_TEST(auto_takes_what_there_is)
 {
-    struct mt_model *src = dense(t, &(struct tiny){.width = 96, .seed = 17});
-    struct mt_model *qwen3 = dense(t, &(struct tiny){.family = "qwen3", .width = 96, .seed = 17});
+    struct mt_model *src = tiny_dense(t, &(struct tiny){.width = 96, .seed = 17});
+    struct mt_model *qwen3 =
+        tiny_dense(t, &(struct tiny){.family = "qwen3", .width = 96, .seed = 17});
     static struct noise_data data;
     struct mt_walk_result r;
 
@@ -159,21 +135,21 @@ T_TEST(auto_takes_what_there_is)
     noise_data(&data, 4, 64, 3);
     T_OK(t, run_pass(&t->ctx, "convert-ffn", "experts=5", src, NULL, &r));
     T_EQ_STR(t, r.plan->family->name, "glm4_moe");
-    T_EQ_STR(t, word(layer_numbers(&r, 0), "router"), "centroid");
-    T_EQ_STR(t, word(layer_numbers(&r, 0), "shared_by"), "weights");
+    T_EQ_STR(t, json_word(layer_numbers(&r, "convert-ffn", 0), "router"), "centroid");
+    T_EQ_STR(t, json_word(layer_numbers(&r, "convert-ffn", 0), "shared_by"), "weights");
     /* Width 96 in 5 + 1 parts: half of it is one shared and two routed experts of 16. */
     T_EQ_INT(t, r.plan->ffn[0].k, 2);
     T_EQ_INT(t, r.plan->ffn[0].shared_width, 16);
     mt_walk_result_free(&r);
 
     T_OK(t, run_pass(&t->ctx, "convert-ffn", "experts=5", src, &data.set, &r));
-    T_EQ_STR(t, word(layer_numbers(&r, 0), "router"), "ridge");
-    T_EQ_STR(t, word(layer_numbers(&r, 0), "shared_by"), "activations");
+    T_EQ_STR(t, json_word(layer_numbers(&r, "convert-ffn", 0), "router"), "ridge");
+    T_EQ_STR(t, json_word(layer_numbers(&r, "convert-ffn", 0), "shared_by"), "activations");
     mt_walk_result_free(&r);
 
     T_OK(t, run_pass(&t->ctx, "convert-ffn", "experts=4 active=4", qwen3, NULL, &r));
     T_EQ_STR(t, r.plan->family->name, "qwen3_moe");
-    T_EQ_STR(t, word(layer_numbers(&r, 0), "router"), "zero");
+    T_EQ_STR(t, json_word(layer_numbers(&r, "convert-ffn", 0), "router"), "zero");
     T_EQ_INT(t, r.plan->ffn[0].shared_width, 0);
     mt_walk_result_free(&r);
 
@@ -186,7 +162,7 @@ T_TEST(auto_takes_what_there_is)
 
 T_TEST(glm4_moe_without_shared_experts_gets_one_of_zeros)
 {
-    struct mt_model *src = dense(t, &(struct tiny){.seed = 19});
+    struct mt_model *src = tiny_dense(t, &(struct tiny){.seed = 19});
     struct mt_walk_result r;
     float *v;
 
@@ -208,7 +184,7 @@ T_TEST(glm4_moe_without_shared_experts_gets_one_of_zeros)
 T_TEST(the_gate_of_qwen2_moe_decides_nothing)
 {
     struct mt_model *src =
-        dense(t, &(struct tiny){.family = "qwen2", .dtype = MT_BF16, .seed = 20});
+        tiny_dense(t, &(struct tiny){.family = "qwen2", .dtype = MT_BF16, .seed = 20});
     const struct mt_tensor *gate;
     struct mt_walk_result r;
     float *v;
@@ -231,7 +207,7 @@ T_TEST(the_gate_of_qwen2_moe_decides_nothing)
 
 T_TEST(padding_and_inexact_scales_are_told)
 {
-    struct mt_model *src = dense(t, &(struct tiny){.width = 96, .dtype = MT_BF16, .seed = 21});
+    struct mt_model *src = tiny_dense(t, &(struct tiny){.width = 96, .dtype = MT_BF16, .seed = 21});
     struct mt_walk_result r;
 
     T_CHECK(t, src != NULL);
@@ -241,7 +217,7 @@ T_TEST(padding_and_inexact_scales_are_told)
     T_CHECK(t, strstr(t->log, "2 zero neurons") != NULL);
     T_CHECK(t, strstr(t->log, "--experts 3 would fit") != NULL);
     T_CHECK(t, strstr(t->log, "multiplied by 3, which rounds in BF16: inexact") != NULL);
-    T_EQ_INT(t, number(layer_numbers(&r, 0), "padded"), 2);
+    T_EQ_INT(t, json_number(layer_numbers(&r, "convert-ffn", 0), "padded"), 2);
     mt_walk_result_free(&r);
     mt_model_free(src);
 }

@@ -151,11 +151,6 @@ T_TEST(overlapping_experts_are_the_best_of_a_class)
     }
 }
 
-static struct mt_model *dense(struct t *t, const struct tiny *o)
-{
-    return tiny_open(t, tiny_write(t, "dense", o));
-}
-
 /* What divides without overlap gives the dense model when all experts act. */
 T_TEST(all_experts_active_is_the_dense_model)
 {
@@ -164,7 +159,7 @@ T_TEST(all_experts_active_is_the_dense_model)
     char options[160];
 
     for (int width = 48; width <= 53; width += 5) {
-        struct mt_model *src = dense(t, &(struct tiny){.width = width, .seed = 3});
+        struct mt_model *src = tiny_dense(t, &(struct tiny){.width = width, .seed = 3});
         T_CHECK(t, src != NULL);
         noise_data(&data, 4, 64, 4);
         for (int i = 0; i < 8; i++) {
@@ -191,7 +186,7 @@ T_TEST(scales_and_weights_of_copies_multiply)
     static struct noise_data data;
     const char *options = "method=llama-moe partition=importance-overlap experts=4 active=2 "
                           "shared=1 arch=native expert-scale=";
-    struct mt_model *src = dense(t, &(struct tiny){.layers = 1, .seed = 3});
+    struct mt_model *src = tiny_dense(t, &(struct tiny){.layers = 1, .seed = 3});
     struct mt_walk_result r[2];
     char text[2][160];
     float *v[2];
@@ -224,7 +219,7 @@ T_TEST(scales_and_weights_of_copies_multiply)
 T_TEST(what_cannot_be_is_refused_in_a_sentence)
 {
     static struct noise_data data;
-    struct mt_model *src = dense(t, &(struct tiny){.seed = 3});
+    struct mt_model *src = tiny_dense(t, &(struct tiny){.seed = 3});
     struct mt_walk_result r;
 
     T_CHECK(t, src != NULL);

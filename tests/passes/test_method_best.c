@@ -6,30 +6,9 @@
 
 static struct noise_data data;
 
-static struct mt_model *dense(struct t *t, const struct tiny *o)
-{
-    return tiny_open(t, tiny_write(t, "dense", o));
-}
-
-static const struct mt_json *layer_numbers(const struct mt_walk_result *r, int layer)
-{
-    const struct mt_json *l = mt_json_first(mt_json_get(r->manifest, "layers"));
-
-    for (; layer > 0 && l != NULL; layer--)
-        l = mt_json_next(l);
-    return mt_json_get(l, "convert-ffn");
-}
-
-static double number(const struct mt_json *j, const char *key)
-{
-    double v = NAN;
-
-    return mt_json_number(mt_json_get(j, key), &v) ? v : NAN;
-}
-
 T_TEST(a_refit_lowers_held_out_errors_of_every_layer)
 {
-    struct mt_model *src = dense(t, &(struct tiny){.width = 96, .seed = 41});
+    struct mt_model *src = tiny_dense(t, &(struct tiny){.width = 96, .seed = 41});
     struct mt_walk_result r, plain;
     double with, without;
 
@@ -40,12 +19,13 @@ T_TEST(a_refit_lowers_held_out_errors_of_every_layer)
     T_OK(t, run_pass(&t->ctx, "convert-ffn", "method=best experts=12 shared=0 refit=none", src,
                      &data.set, &plain));
     for (int l = 0; l < src->hp.n_layers; l++) {
-        const struct mt_json *fit = mt_json_get(layer_numbers(&r, l), "refit");
-        T_CHECK(t, number(fit, "error_after") < number(fit, "error_before"));
-        T_CHECK(t, number(fit, "tokens") + number(fit, "held_out") == 3840);
-        T_CHECK(t, mt_json_get(layer_numbers(&plain, l), "refit") == NULL);
+        const struct mt_json *fit = mt_json_get(layer_numbers(&r, "convert-ffn", l), "refit");
+        T_CHECK(t, json_number(fit, "error_after") < json_number(fit, "error_before"));
+        T_CHECK(t, json_number(fit, "tokens") + json_number(fit, "held_out") == 3840);
+        T_CHECK(t, mt_json_get(layer_numbers(&plain, "convert-ffn", l), "refit") == NULL);
         /* Chance is one half. */
-        T_CHECK(t, number(mt_json_get(layer_numbers(&r, l), "measured"), "agreement") > 0.6);
+        T_CHECK(t, json_number(mt_json_get(layer_numbers(&r, "convert-ffn", l), "measured"),
+                               "agreement") > 0.6);
     }
     T_OK(t, logits_distance(&t->ctx, "ref", r.plan, src, &with));
     T_OK(t, logits_distance(&t->ctx, "ref", plain.plan, src, &without));
@@ -58,7 +38,7 @@ T_TEST(a_refit_lowers_held_out_errors_of_every_layer)
 /* The more of the contributions the router catches, the better: moves are made for that. */
 T_TEST(moves_catch_more)
 {
-    struct mt_model *src = dense(t, &(struct tiny){.width = 96, .seed = 43});
+    struct mt_model *src = tiny_dense(t, &(struct tiny){.width = 96, .seed = 43});
     double caught[3] = {0};
     char options[80];
 
@@ -68,7 +48,8 @@ T_TEST(moves_catch_more)
         struct mt_walk_result r;
         snprintf(options, sizeof(options), "method=best experts=12 shared=0 moves=%d", moves);
         T_OK(t, run_pass(&t->ctx, "convert-ffn", options, src, &data.set, &r));
-        caught[moves] = number(mt_json_get(layer_numbers(&r, 0), "refit"), "error_before");
+        caught[moves] =
+            json_number(mt_json_get(layer_numbers(&r, "convert-ffn", 0), "refit"), "error_before");
         mt_walk_result_free(&r);
     }
     T_CHECK(t, caught[1] < caught[0]);
@@ -78,7 +59,7 @@ T_TEST(moves_catch_more)
 
 T_TEST(any_number_of_threads_gives_the_same_layers)
 {
-    struct mt_model *src = dense(t, &(struct tiny){.width = 96, .seed = 45});
+    struct mt_model *src = tiny_dense(t, &(struct tiny){.width = 96, .seed = 45});
     char *text[2];
 
     T_CHECK(t, src != NULL);
@@ -104,7 +85,7 @@ T_TEST(any_number_of_threads_gives_the_same_layers)
 
 T_TEST(with_all_experts_active_it_is_the_dense_model)
 {
-    struct mt_model *src = dense(t, &(struct tiny){.width = 50, .seed = 47});
+    struct mt_model *src = tiny_dense(t, &(struct tiny){.width = 50, .seed = 47});
     struct mt_walk_result r;
     double d;
 
@@ -128,7 +109,7 @@ T_TEST(with_all_experts_active_it_is_the_dense_model)
 T_TEST(biases_are_not_fitted_twice)
 {
     struct mt_model *src =
-        dense(t, &(struct tiny){.width = 96, .layers = 1, .mlp_biases = true, .seed = 48});
+        tiny_dense(t, &(struct tiny){.width = 96, .layers = 1, .mlp_biases = true, .seed = 48});
     struct mt_walk_result r, plain;
     double with, without;
 
@@ -142,9 +123,9 @@ T_TEST(biases_are_not_fitted_twice)
     T_OK(t, logits_distance(&t->ctx, "ref", r.plan, src, &with));
     T_OK(t, logits_distance(&t->ctx, "ref", plain.plan, src, &without));
     T_CHECK(t, with < without);
-    const struct mt_json *fit = mt_json_get(layer_numbers(&r, 0), "refit");
-    T_CHECK(t, number(fit, "error_after") < number(fit, "error_before"));
-    T_CHECK(t, number(fit, "error_before") < 0.2);
+    const struct mt_json *fit = mt_json_get(layer_numbers(&r, "convert-ffn", 0), "refit");
+    T_CHECK(t, json_number(fit, "error_after") < json_number(fit, "error_before"));
+    T_CHECK(t, json_number(fit, "error_before") < 0.2);
     mt_walk_result_free(&r);
     mt_walk_result_free(&plain);
     mt_model_free(src);
@@ -152,7 +133,7 @@ T_TEST(biases_are_not_fitted_twice)
 
 T_TEST(running_out_of_memory_leaks_nothing)
 {
-    struct mt_model *src = dense(t, &(struct tiny){.layers = 1, .hidden = 16, .seed = 49});
+    struct mt_model *src = tiny_dense(t, &(struct tiny){.layers = 1, .hidden = 16, .seed = 49});
     struct mt_walk_result r;
     mt_status st = MT_E_NOMEM;
 
@@ -175,7 +156,7 @@ T_TEST(running_out_of_memory_leaks_nothing)
 
 T_TEST(asked_for_by_name_the_refit_wants_data)
 {
-    struct mt_model *src = dense(t, &(struct tiny){.seed = 51});
+    struct mt_model *src = tiny_dense(t, &(struct tiny){.seed = 51});
     struct mt_walk_result r;
 
     T_CHECK(t, src != NULL);
@@ -183,7 +164,7 @@ T_TEST(asked_for_by_name_the_refit_wants_data)
             "--data");
     /* Unasked it goes by weights. */
     T_OK(t, run_pass(&t->ctx, "convert-ffn", "method=best experts=4", src, NULL, &r));
-    T_CHECK(t, mt_json_get(layer_numbers(&r, 0), "refit") == NULL);
+    T_CHECK(t, mt_json_get(layer_numbers(&r, "convert-ffn", 0), "refit") == NULL);
     mt_walk_result_free(&r);
     mt_model_free(src);
 }

@@ -11,15 +11,10 @@
 #define KEEP 20
 #define TOKENS 256
 
-static struct mt_model *dense(struct t *t, const struct tiny *o)
-{
-    return tiny_open(t, tiny_write(t, "dense", o));
-}
-
 T_TEST(keeping_all_neurons_changes_no_logit)
 {
     static const char *const selects[] = {"magnitude", "wanda", "flap", "obs"};
-    struct mt_model *src = dense(t, &(struct tiny){.seed = 1});
+    struct mt_model *src = tiny_dense(t, &(struct tiny){.seed = 1});
     static struct noise_data data;
     char options[64];
     double d;
@@ -152,7 +147,7 @@ static void kept_is_the_best(struct t *t, const struct mt_model *plan, const str
 T_TEST(the_kept_neurons_are_the_best_ones_in_order)
 {
     static const char *const selects[] = {"magnitude", "wanda", "flap", "obs"};
-    struct mt_model *src = dense(t, &(struct tiny){.seed = 3});
+    struct mt_model *src = tiny_dense(t, &(struct tiny){.seed = 3});
     static struct noise_data data;
     static struct layer0 a;
     char options[64];
@@ -196,7 +191,7 @@ static mt_status measure(struct mt_ctx *ctx, const struct mt_model *m, const str
 T_TEST(a_profile_stands_in_for_text)
 {
     static const char *const selects[] = {"magnitude", "wanda", "flap", "obs"};
-    struct mt_model *src = dense(t, &(struct tiny){.seed = 3});
+    struct mt_model *src = tiny_dense(t, &(struct tiny){.seed = 3});
     static struct noise_data data;
     static struct layer0 a;
     struct mt_profile *p = NULL;
@@ -230,7 +225,7 @@ T_TEST(given_scores_decide)
 {
     const struct mt_profile_info info = {.origin = "json", .n_layers = 2, .hidden = D};
     const struct mt_profile_source source = {.domain = "scores"};
-    struct mt_model *src = dense(t, &(struct tiny){.seed = 3});
+    struct mt_model *src = tiny_dense(t, &(struct tiny){.seed = 3});
     struct mt_walk_result r;
     struct mt_profile *p;
     struct layer0 a, b;
@@ -268,7 +263,7 @@ T_TEST(given_scores_decide)
 /* What the dropped neurons add on average, by summing them token by token. */
 T_TEST(flap_adds_what_the_dropped_neurons_gave_on_average)
 {
-    struct mt_model *src = dense(t, &(struct tiny){.seed = 5});
+    struct mt_model *src = tiny_dense(t, &(struct tiny){.seed = 5});
     static struct noise_data data;
     static struct layer0 a;
     struct mt_walk_result r;
@@ -306,7 +301,7 @@ T_TEST(flap_adds_what_the_dropped_neurons_gave_on_average)
 
 T_TEST(biases_of_the_source_follow_their_neurons)
 {
-    struct mt_model *src = dense(t, &(struct tiny){.mlp_biases = true, .seed = 7});
+    struct mt_model *src = tiny_dense(t, &(struct tiny){.mlp_biases = true, .seed = 7});
     static struct noise_data data;
     struct mt_walk_result r;
     double d;
@@ -327,13 +322,7 @@ T_TEST(biases_of_the_source_follow_their_neurons)
 /* Numbers of one layer's refit. */
 static double refit_number(const struct mt_walk_result *r, int layer, const char *key)
 {
-    const struct mt_json *l = mt_json_first(mt_json_get(r->manifest, "layers"));
-    double v = NAN;
-
-    for (; layer > 0 && l != NULL; layer--)
-        l = mt_json_next(l);
-    l = mt_json_get(mt_json_get(l, "prune-ffn"), "refit");
-    return mt_json_number(mt_json_get(l, key), &v) ? v : NAN;
+    return json_number(mt_json_get(layer_numbers(r, "prune-ffn", layer), "refit"), key);
 }
 
 /* Held-out errors of layer 0 fall with every refinement: refit, refit with bias, and with the
@@ -343,7 +332,7 @@ T_TEST(refits_and_the_surgeon_lower_held_out_errors)
     static const char *const options[] = {"select=wanda refit=none", "select=wanda refit=down",
                                           "select=obs refit=none",   "select=obs refit=down",
                                           "select=obs refit=bias",   "select=obs"};
-    struct mt_model *src = dense(t, &(struct tiny){.width = 96, .seed = 31});
+    struct mt_model *src = tiny_dense(t, &(struct tiny){.width = 96, .seed = 31});
     static struct noise_data data;
     double before[6], after[6], far[6];
     char text[64];
@@ -377,7 +366,7 @@ T_TEST(refits_and_the_surgeon_lower_held_out_errors)
 /* A neuron that is another's double goes first, and its twin gives for both. */
 T_TEST(a_double_is_dropped_at_no_cost)
 {
-    struct mt_model *src = dense(t, &(struct tiny){.seed = 33}), *twice;
+    struct mt_model *src = tiny_dense(t, &(struct tiny){.seed = 33}), *twice;
     static struct noise_data data;
     struct mt_walk_result r;
     int32_t idx[W + 8];
@@ -412,8 +401,8 @@ T_TEST(a_double_is_dropped_at_no_cost)
 
 T_TEST(what_cannot_be_is_refused_in_a_sentence)
 {
-    struct mt_model *src = dense(t, &(struct tiny){.seed = 9});
-    struct mt_model *moe = dense(t, &(struct tiny){.family = "mixtral", .seed = 9});
+    struct mt_model *src = tiny_dense(t, &(struct tiny){.seed = 9});
+    struct mt_model *moe = tiny_dense(t, &(struct tiny){.family = "mixtral", .seed = 9});
     struct mt_walk_result r;
     struct mt_ctx *c = &t->ctx;
 
