@@ -113,11 +113,8 @@ static void change_ffn(struct mt_ffn *f, enum change c)
     }
 }
 
-static void change_model(struct mt_model *m, enum change c)
+static void change_hparams(struct mt_hparams *hp, enum change c)
 {
-    const struct mt_ffn dense = {.gated = true, .width = 100};
-    struct mt_hparams *hp = &m->hp;
-
     switch (c) {
     case QKV_BIAS:
         hp->qkv_bias = true;
@@ -164,6 +161,17 @@ static void change_model(struct mt_model *m, enum change c)
     case EMBED_SCALE:
         hp->embed_scale = 8;
         break;
+    default:
+        break;
+    }
+}
+
+static void change_model(struct mt_model *m, enum change c)
+{
+    const struct mt_ffn dense = {.gated = true, .width = 100};
+
+    change_hparams(&m->hp, c);
+    switch (c) {
     case DENSE_FIRST:
         m->ffn[0] = dense;
         break;
