@@ -19,9 +19,43 @@ POSITIONS = 24
 # Saved in the library's own in-memory form: experts in one tensor per layer and projection.
 FUSED = {"mixtral-fused": "mixtral"}
 
+# The others have theirs by their place among each other: a model that comes into the middle gets one
+# here, so that the rest keep their weights.
+SEEDS = {"granite": 1014, "phi3-short": 1017, "ernie4_5_moe": 1024}
+
 
 def rope(kind="default", theta=10000.0, **more):
     return dict(rope_type=kind, rope_theta=theta, **more)
+
+
+def yarn(**more):
+    return rope("yarn", factor=4.0, original_max_position_embeddings=16, **more)
+
+
+def gemma3_rope(theta, factor, window_theta):
+    full = rope("linear", theta=theta, factor=factor)
+    return dict(full_attention=full, sliding_attention=rope(theta=window_theta))
+
+
+def experts(n, k, shared=1, dense=1, groups=()):
+    """As GLM-4, dots and DeepSeek name them; groups: how many there are, how many are chosen."""
+    return dict(
+        n_routed_experts=n,
+        num_experts_per_tok=k,
+        n_shared_experts=shared,
+        first_k_dense_replace=dense,
+        **dict(zip(("n_group", "topk_group"), groups)),
+    )
+
+
+def granite(embedding, logits, residual, attention):
+    return dict(
+        embedding_multiplier=embedding,
+        logits_scaling=logits,
+        residual_multiplier=residual,
+        attention_multiplier=attention,
+        rope_parameters=rope(),
+    )
 
 
 # The root of the hidden size is exact in every dtype.
@@ -69,7 +103,7 @@ MODELS = {
         "LlamaConfig",
         dict(
             head_dim=16,
-            rope_parameters=rope("yarn", factor=4.0, original_max_position_embeddings=16),
+            rope_parameters=yarn(),
             max_position_embeddings=64,
         ),
         "new",
@@ -128,13 +162,8 @@ MODELS = {
             head_dim=16,
             attention_bias=True,
             use_qk_norm=True,
-            n_routed_experts=8,
-            num_experts_per_tok=3,
+            **experts(8, 3, shared=2, groups=(2, 1)),
             moe_intermediate_size=12,
-            n_shared_experts=2,
-            n_group=2,
-            topk_group=1,
-            first_k_dense_replace=1,
             norm_topk_prob=True,
             routed_scaling_factor=1.7,
             num_hidden_layers=3,
@@ -147,11 +176,8 @@ MODELS = {
         "Glm4MoeConfig",
         dict(
             head_dim=8,
-            n_routed_experts=6,
-            num_experts_per_tok=4,
+            **experts(6, 4, dense=0),
             moe_intermediate_size=16,
-            n_shared_experts=1,
-            first_k_dense_replace=0,
             norm_topk_prob=False,
             routed_scaling_factor=2.0,
             num_nextn_predict_layers=0,
@@ -192,13 +218,8 @@ MODELS = {
             num_hidden_layers=3,
             head_dim=8,
             attention_bias=True,
-            n_routed_experts=6,
-            num_experts_per_tok=2,
+            **experts(6, 2, groups=(3, 2)),
             moe_intermediate_size=12,
-            n_shared_experts=1,
-            n_group=3,
-            topk_group=2,
-            first_k_dense_replace=1,
             norm_topk_prob=True,
             routed_scaling_factor=2.5,
             sliding_window=5,
@@ -209,42 +230,28 @@ MODELS = {
     ),
     "granite": (
         "GraniteConfig",
-        dict(
-            embedding_multiplier=3.0,
-            logits_scaling=0.7,
-            residual_multiplier=0.6,
-            attention_multiplier=0.2,
-            rope_parameters=rope(),
-        ),
+        granite(3.0, 0.7, 0.6, 0.2),
         "new",
     ),
     "granitemoe": (
         "GraniteMoeConfig",
         dict(
+            **granite(3.0, 0.25, 0.6, 0.2),
             intermediate_size=12,
             num_local_experts=5,
             num_experts_per_tok=2,
-            embedding_multiplier=3.0,
-            logits_scaling=0.25,
-            residual_multiplier=0.6,
-            attention_multiplier=0.2,
-            rope_parameters=rope(),
         ),
         "old",
     ),
     "granitemoeshared": (
         "GraniteMoeSharedConfig",
         dict(
+            **granite(1.5, 0.5, 0.8, 0.4),
             intermediate_size=12,
             num_local_experts=4,
             num_experts_per_tok=3,
             shared_intermediate_size=20,
-            embedding_multiplier=1.5,
-            logits_scaling=0.5,
-            residual_multiplier=0.8,
-            attention_multiplier=0.4,
             tie_word_embeddings=True,
-            rope_parameters=rope(),
         ),
         "new",
     ),
@@ -306,10 +313,7 @@ MODELS = {
             num_hidden_layers=7,
             query_pre_attn_scalar=10,
             sliding_window=6,
-            rope_parameters=dict(
-                full_attention=rope("linear", theta=1000000.0, factor=8.0),
-                sliding_attention=rope(theta=10000.0),
-            ),
+            rope_parameters=gemma3_rope(1000000.0, 8.0, 10000.0),
         ),
         "new",
     ),
@@ -320,10 +324,7 @@ MODELS = {
             layer_types=["full_attention", "sliding_attention"],
             query_pre_attn_scalar=8,
             sliding_window=9,
-            rope_parameters=dict(
-                full_attention=rope("linear", theta=500000.0, factor=4.0),
-                sliding_attention=rope(theta=300.0),
-            ),
+            rope_parameters=gemma3_rope(500000.0, 4.0, 300.0),
         ),
         "old",
     ),
@@ -333,21 +334,10 @@ MODELS = {
             MLA,
             num_hidden_layers=3,
             q_lora_rank=None,
-            n_routed_experts=6,
-            num_experts_per_tok=2,
-            n_shared_experts=1,
+            **experts(6, 2, groups=(3, 2)),
             topk_method="group_limited_greedy",
-            n_group=3,
-            topk_group=2,
-            first_k_dense_replace=1,
             routed_scaling_factor=1.5,
-            rope_parameters=rope(
-                "yarn",
-                factor=4.0,
-                original_max_position_embeddings=16,
-                mscale=0.7,
-                mscale_all_dim=0.5,
-            ),
+            rope_parameters=yarn(mscale=0.7, mscale_all_dim=0.5),
             max_position_embeddings=64,
         ),
         "old",
@@ -358,21 +348,10 @@ MODELS = {
             MLA,
             q_lora_rank=12,
             attention_bias=True,
-            n_routed_experts=8,
-            num_experts_per_tok=2,
-            n_shared_experts=1,
-            n_group=4,
-            topk_group=2,
-            first_k_dense_replace=1,
+            **experts(8, 2, groups=(4, 2)),
             norm_topk_prob=True,
             num_mtp_layers=0,
-            rope_parameters=rope(
-                "yarn",
-                factor=4.0,
-                original_max_position_embeddings=16,
-                mscale=1.0,
-                mscale_all_dim=1.0,
-            ),
+            rope_parameters=yarn(mscale=1.0, mscale_all_dim=1.0),
             max_position_embeddings=64,
         ),
         "new",
@@ -386,15 +365,7 @@ MODELS = {
             num_experts_per_tok=2,
             sliding_window=6,
             swiglu_limit=1.0,
-            rope_parameters=rope(
-                "yarn",
-                theta=150000.0,
-                factor=4.0,
-                original_max_position_embeddings=16,
-                beta_fast=32.0,
-                beta_slow=1.0,
-                truncate=False,
-            ),
+            rope_parameters=yarn(theta=150000.0, beta_fast=32.0, beta_slow=1.0, truncate=False),
         ),
         "new",
     ),
@@ -416,12 +387,7 @@ MODELS = {
         dict(
             MLA,
             q_lora_rank=None,
-            n_routed_experts=4,
-            num_experts_per_tok=2,
-            n_shared_experts=1,
-            n_group=1,
-            topk_group=1,
-            first_k_dense_replace=1,
+            **experts(4, 2, groups=(1, 1)),
             num_mtp_layers=0,
             rope_parameters=rope(),
         ),

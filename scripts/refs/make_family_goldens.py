@@ -23,7 +23,7 @@ import sys
 
 import torch
 import transformers
-from family_models import COMMON, FUSED, MODELS, POSITIONS
+from family_models import COMMON, FUSED, MODELS, POSITIONS, SEEDS
 from safetensors.torch import load_file, save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -214,7 +214,8 @@ def make(out, name, seed):
 
 def main():
     out = sys.argv[1] if len(sys.argv) > 1 else "tests/golden"
-    seeds = {name: 1000 + i for i, name in enumerate(MODELS)}
+    rest = [name for name in MODELS if name not in SEEDS]
+    seeds = {**{name: 1000 + i for i, name in enumerate(rest)}, **SEEDS}
     for name in list(MODELS) + list(FUSED):
         if len(sys.argv) < 3 or name in sys.argv[2:]:
             make(out, name, seeds[FUSED.get(name, name)])
