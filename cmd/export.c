@@ -49,19 +49,15 @@ struct export
     uint64_t shard_bytes;
     struct mt_model *src;
     struct mt_walk_result walk;
-    char after[256]; /* types and bytes of what was written; "" when nothing was */
 };
 
 /* "BF16 80.0 MiB, F32 12.0 KiB", in the order of the types. */
-static void export_dtypes(const struct mt_model *m, char *buf, size_t n)
+static void export_dtypes(const uint64_t bytes[MT_DTYPE_COUNT], char *buf, size_t n)
 {
-    uint64_t bytes[MT_DTYPE_COUNT] = {0};
     size_t at = 0;
     char size[24];
 
     buf[0] = '\0';
-    for (size_t i = 0; i < m->n_tensors; i++)
-        bytes[m->tensors[i]->dtype] += mt_tensor_bytes(m->tensors[i]);
     for (int d = 0; d < MT_DTYPE_COUNT && at < n; d++) {
         if (bytes[d] > 0)
             at += (size_t)snprintf(buf + at, n - at, "%s%s %s", at > 0 ? ", " : "",
@@ -74,9 +70,9 @@ static mt_status export_finish(struct mt_ctx *ctx, void *arg, const struct mt_mo
                                const struct mt_json *manifest, struct mt_outdir *out)
 {
     const struct mt_card_opts card = {0};
-    struct export *e = arg;
+    const struct export *e = arg;
 
-    export_dtypes(result, e->after, sizeof e->after);
+    (void)result;
     if (e->format->one_file)
         return MT_OK;
     return mt_card_write(ctx, out, manifest, NULL, &card);
@@ -84,22 +80,25 @@ static mt_status export_finish(struct mt_ctx *ctx, void *arg, const struct mt_mo
 
 static mt_status export_print(struct mt_ctx *ctx, struct export *e)
 {
+    uint64_t before[MT_DTYPE_COUNT] = {0};
     struct cmd_table t;
     char text[256];
     mt_status st;
+
+    for (size_t i = 0; i < e->src->n_tensors; i++)
+        before[e->src->tensors[i]->dtype] += mt_tensor_bytes(e->src->tensors[i]);
 
     cmd_table_begin(&t, "ll");
     cmd_table_cell(ctx, &t, "format");
     cmd_table_cell(ctx, &t, "%s, from %s", e->format->name, e->src->format);
     cmd_table_cell(ctx, &t, "tensors");
     cmd_table_cell(ctx, &t, "%zu", e->walk.plan->n_tensors);
-    export_dtypes(e->src, text, sizeof text);
+    export_dtypes(before, text, sizeof text);
     cmd_table_cell(ctx, &t, "before");
     cmd_table_cell(ctx, &t, "%s", text);
-    if (e->after[0] == '\0')
-        export_dtypes(e->walk.plan, e->after, sizeof e->after);
+    export_dtypes(e->walk.type_bytes, text, sizeof text);
     cmd_table_cell(ctx, &t, "after");
-    cmd_table_cell(ctx, &t, "%s", e->after);
+    cmd_table_cell(ctx, &t, "%s", text);
     if (e->o->dry_run) {
         cmd_table_cell(ctx, &t, "memory");
         cmd_table_cell(ctx, &t, "%s at most, beside mapped files",

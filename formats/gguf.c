@@ -403,6 +403,7 @@ const struct mt_format mt_format_gguf = {
     .one_file = true,
     .holds = mt_gguf_holds,
     .prepare = mt_gguf_prepare,
+    .tensor_bytes = mt_gguf_tensor_bytes,
     .plan = mt_gguf_plan,
     .put = mt_gguf_put,
     .sync = mt_gguf_sync,

@@ -84,9 +84,19 @@ const char *mt_gguf_arch(const struct mt_family *f);
  * Looks at family, hyper-parameters and FFN shapes alone. */
 MT_NODISCARD mt_status mt_gguf_holds(struct mt_ctx *ctx, const struct mt_model *m);
 
+/* ---- gguf_layout.c ---- */
+
+/* mt_format.tensor_bytes. */
+void mt_gguf_tensor_bytes(const struct mt_model *plan, struct mt_tensor *const *stored, size_t n,
+                          uint64_t bytes[MT_DTYPE_COUNT]);
+
 /* ---- gguf_shape.c ---- */
 
 /* The records of a plan as a GGUF file keeps them; see mt_format.prepare. */
+/* Of a plan's records as they are stored, with what no record stands for: mt_format.tensor_bytes.
+ */
+void mt_gguf_tensor_bytes(const struct mt_model *plan, struct mt_tensor *const *stored, size_t n,
+                          uint64_t bytes[MT_DTYPE_COUNT]);
 MT_NODISCARD mt_status mt_gguf_prepare(struct mt_ctx *ctx, struct mt_model *plan,
                                        struct mt_tensor ***out, size_t *n);
 /* Whether a file of the architecture has 1 + w where the family has w. */

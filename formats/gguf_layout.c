@@ -30,7 +30,8 @@ static enum mt_dtype layout_dtype(const struct mt_tensor *t)
 
 /* Buffers that can be computed (GPT-2's are causal masks), and next-token predictors, which are
  * declared absent. */
-static bool layout_leaves_out(const struct mt_writer *w, const struct mt_tensor *t)
+static bool layout_leaves_out(const struct mt_gguf_arch *arch, const struct mt_model *m,
+                              const struct mt_tensor *t)
 {
     static const char *const buffers[] = {"rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias"};
     static const char layers[] = "model.layers.";
@@ -38,10 +39,10 @@ static bool layout_leaves_out(const struct mt_writer *w, const struct mt_tensor 
 
     if (t->role.kind != MT_ROLE_OTHER)
         return false;
-    for (size_t i = 0; i < ((w->arch->does & MT_GGUF_GPT2) != 0 ? 3u : 1u); i++)
+    for (size_t i = 0; i < ((arch->does & MT_GGUF_GPT2) != 0 ? 3u : 1u); i++)
         if (mt_name_ends(t->name, buffers[i]))
             return true;
-    return strncmp(t->name, layers, l) == 0 && strtol(t->name + l, NULL, 10) >= w->m->hp.n_layers;
+    return strncmp(t->name, layers, l) == 0 && strtol(t->name + l, NULL, 10) >= m->hp.n_layers;
 }
 
 static mt_status layout_new_slot(struct mt_ctx *ctx, struct mt_writer *w, const struct mt_tensor *t,
@@ -150,6 +151,27 @@ static const char *const *layout_factors(const struct mt_model *m)
                                                  : llama3 + 1;
 }
 
+static uint64_t layout_factor_count(const struct mt_model *m)
+{
+    return (uint64_t)(m->hp.head_dim * m->hp.rope.partial) / 2;
+}
+
+void mt_gguf_tensor_bytes(const struct mt_model *plan, struct mt_tensor *const *stored, size_t n,
+                          uint64_t bytes[MT_DTYPE_COUNT])
+{
+    const struct mt_gguf_arch *arch = mt_gguf_arch_of_family(plan->family);
+
+    mt_assert(arch != NULL); /* mt_gguf_prepare */
+    for (size_t i = 0; i < n; i++) {
+        enum mt_dtype type = layout_dtype(stored[i]);
+        if (!layout_leaves_out(arch, plan, stored[i]))
+            bytes[type] += type == stored[i]->dtype ? mt_tensor_bytes(stored[i])
+                                                    : (uint64_t)mt_tensor_count(stored[i]) * 4;
+    }
+    for (const char *const *name = layout_factors(plan); *name != NULL; name++)
+        bytes[MT_F32] += layout_factor_count(plan) * 4;
+}
+
 static mt_status layout_places(struct mt_ctx *ctx, struct mt_writer *w)
 {
     const struct mt_tensor **sorted;
@@ -168,7 +190,7 @@ static mt_status layout_places(struct mt_ctx *ctx, struct mt_writer *w)
         p->t = t;
         p->dtype = layout_dtype(t);
         p->slot = SIZE_MAX;
-        if (layout_leaves_out(w, t)) {
+        if (layout_leaves_out(w->arch, w->m, t)) {
             if (n_out++ == 0)
                 mt_show_name(t->name, show);
             continue;
@@ -184,9 +206,7 @@ static mt_status layout_places(struct mt_ctx *ctx, struct mt_writer *w)
     w->n_records = w->n_slots;
     for (const char *const *name = layout_factors(w->m); st == MT_OK && *name != NULL; name++) {
         struct gguf_slot *s = &w->slots[w->n_slots++];
-        *s = (struct gguf_slot){.dtype = MT_F32,
-                                .rank = 1,
-                                .ne = {(uint64_t)(w->m->hp.head_dim * w->m->hp.rope.partial) / 2}};
+        *s = (struct gguf_slot){.dtype = MT_F32, .rank = 1, .ne = {layout_factor_count(w->m)}};
         snprintf(s->name, sizeof s->name, "%s", *name);
     }
     return st;

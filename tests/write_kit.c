@@ -13,6 +13,23 @@ struct mt_model *open_model(struct t *t, const char *path)
     return NULL;
 }
 
+static void check_bytes(struct t *t, const struct mt_walk_result *r)
+{
+    struct mt_arena a;
+    struct mt_map *map;
+    struct mt_gguf g;
+    uint64_t bytes[MT_DTYPE_COUNT] = {0};
+
+    T_OK(t, gguf_header(t, r->written, &a, &map, &g));
+    for (size_t i = 0; i < g.n; i++)
+        bytes[g.v[i].dtype] += g.v[i].bytes;
+    for (int d = 0; d < MT_DTYPE_COUNT; d++)
+        T_EQ_INT(t, r->type_bytes[d], bytes[d]);
+    mt_gguf_header_free(&g);
+    mt_arena_free(&a);
+    mt_map_close(map);
+}
+
 mt_status write_format(struct t *t, const struct mt_model *src, const char *format, const char *out,
                        unsigned flags, uint64_t max, char **written)
 {
@@ -29,6 +46,8 @@ mt_status write_format(struct t *t, const struct mt_model *src, const char *form
         *written = NULL;
     if (st != MT_OK)
         return st;
+    if (strcmp(format, "gguf") == 0 && strstr(r.written, "-of-") == NULL)
+        check_bytes(t, &r);
     if (written != NULL) {
         *written = r.written;
         r.written = NULL;

@@ -9,7 +9,8 @@
 struct mt_model *open_model(struct t *t, const char *path);
 
 /* Into `out` as it is, with MT_OUT_* flags. max: bytes of a file, as shard_bytes_max. written:
- * NULL, or gets the path that was written, to be freed; NULL after a failure. */
+ * NULL, or gets the path that was written, to be freed; NULL after a failure. What the walk says of
+ * the size of a GGUF file's tensors is compared with its header. */
 mt_status write_format(struct t *t, const struct mt_model *src, const char *format, const char *out,
                        unsigned flags, uint64_t max, char **written);
 

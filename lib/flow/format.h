@@ -43,6 +43,10 @@ struct mt_format {
      * and only then. */
     mt_status (*prepare)(struct mt_ctx *ctx, struct mt_model *plan, struct mt_tensor ***out,
                          size_t *n);
+    /* Bytes of tensors that the output will hold by type, added to `bytes`: of the records that
+     * `prepare` gave, after it. NULL: records as they are. */
+    void (*tensor_bytes)(const struct mt_model *plan, struct mt_tensor *const *stored, size_t n,
+                         uint64_t bytes[MT_DTYPE_COUNT]);
     /* Whether it can hold models of m's family with m's hyper-parameters and FFN shapes, for those
      * who choose a family before there are records; MT_E_UNSUPPORTED says what it cannot. NULL:
      * whatever the family's own code computes. */

@@ -215,7 +215,7 @@ static mt_status walk_units(struct mt_ctx *ctx, struct mt_walk *w)
     if (!w->forward)
         mt_progress_begin(ctx, w->o->format != NULL ? "writing" : "planning",
                           w->o->format != NULL ? "B" : "layers",
-                          w->o->format != NULL ? w->bytes_out : (uint64_t)w->n_layers);
+                          w->o->format != NULL ? w->record_bytes : (uint64_t)w->n_layers);
     if (w->o->format != NULL)
         st = walk_write_unit(ctx, w, 0);
     if (st == MT_OK && w->forward && w->first_open < w->n_layers)
@@ -280,6 +280,7 @@ mt_status mt_walk_run(struct mt_ctx *ctx, const struct mt_walk_opts *o, struct m
     out->states = w.passes;
     out->written = w.written;
     out->bytes_out = w.bytes_out;
+    memcpy(out->type_bytes, w.type_bytes, sizeof out->type_bytes);
     out->memory_bytes = w.memory_bytes;
     out->disk_bytes = w.disk_bytes;
     out->scratch_bytes = w.scratch_bytes;

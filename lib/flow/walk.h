@@ -69,12 +69,13 @@ struct mt_walk_result {
                                  record has its source; after a written one only shapes count */
     struct mt_json *manifest; /* *given*: what moetool.json holds */
     char *written;            /* *given*: OUT, or the first of its parts; NULL when nothing was */
-    uint64_t bytes_out;       /* tensor bytes of the output */
-    uint64_t memory_bytes;    /* computed peak of counted memory */
-    uint64_t disk_bytes;      /* needed on the output's file system, without scratch_bytes */
-    uint64_t scratch_bytes;   /* most that files in mt_scratch_dir will hold */
-    void *states;             /* pass states, which the plan's recipes may use; ended by
-                                 mt_walk_result_free */
+    uint64_t bytes_out;       /* tensor bytes of the output, as its format stores them */
+    uint64_t type_bytes[MT_DTYPE_COUNT]; /* the same by type */
+    uint64_t memory_bytes;               /* computed peak of counted memory */
+    uint64_t disk_bytes;    /* needed on the output's file system, without scratch_bytes */
+    uint64_t scratch_bytes; /* most that files in mt_scratch_dir will hold */
+    void *states;           /* pass states, which the plan's recipes may use; ended by
+                               mt_walk_result_free */
 };
 
 MT_NODISCARD mt_status mt_walk_run(struct mt_ctx *ctx, const struct mt_walk_opts *o,

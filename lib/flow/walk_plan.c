@@ -135,6 +135,17 @@ static int plan_unit_of(const struct mt_walk *w, const struct mt_tensor *t)
     return l >= 0 && l < w->n_layers ? l + 1 : 0;
 }
 
+static void plan_type_bytes(struct mt_walk *w)
+{
+    if (w->o->format != NULL && w->o->format->tensor_bytes != NULL)
+        w->o->format->tensor_bytes(w->plan, w->stored, w->n_stored, w->type_bytes);
+    else
+        for (size_t i = 0; i < w->n_stored; i++)
+            w->type_bytes[w->stored[i]->dtype] += mt_tensor_bytes(w->stored[i]);
+    for (int d = 0; d < MT_DTYPE_COUNT; d++)
+        w->bytes_out += w->type_bytes[d];
+}
+
 static mt_status plan_units(struct mt_ctx *ctx, struct mt_walk *w)
 {
     size_t *at;
@@ -156,8 +167,9 @@ static mt_status plan_units(struct mt_ctx *ctx, struct mt_walk *w)
         int u = plan_unit_of(w, w->stored[i]);
         w->records[at[u]++] = w->stored[i];
         w->unit_bytes[u] += mt_tensor_bytes(w->stored[i]);
-        w->bytes_out += mt_tensor_bytes(w->stored[i]);
+        w->record_bytes += mt_tensor_bytes(w->stored[i]);
     }
+    plan_type_bytes(w);
     return MT_OK;
 }
 

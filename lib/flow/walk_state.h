@@ -78,7 +78,9 @@ struct mt_walk {
     size_t *unit_first;         /* [n_units + 1] */
     uint64_t *unit_bytes;       /* [n_units] */
 
-    uint64_t bytes_out, work_bytes, memory_bytes, disk_bytes, scratch_bytes;
+    uint64_t record_bytes;                          /* of all units: what progress counts */
+    uint64_t bytes_out, type_bytes[MT_DTYPE_COUNT]; /* as the format stores them */
+    uint64_t work_bytes, memory_bytes, disk_bytes, scratch_bytes;
     struct walk_streams s;
 
     struct mt_outdir *out;

@@ -4,6 +4,12 @@ expect test -f a.gguf
 nothing_at a.gguf.partial
 expect grep -q 'gguf, from safetensors' text.txt
 expect grep -q '^after *BF16 .*, F32 ' text.txt # vectors
+# What is told beforehand, and as JSON, counts them as they are stored.
+moetool export "$DENSE" -o b.gguf --dry-run --quiet >dry.txt
+expect test "$(grep '^after' dry.txt)" = "$(grep '^after' text.txt)"
+moetool export "$DENSE" -o b.gguf --dry-run --quiet --json >dry.json
+moetool inspect a.gguf --json >inspect.json
+expect test "$(grep -m1 '"tensor_bytes"' dry.json | tr -cd 0-9)" = "$(grep -m1 '"bytes"' inspect.json | tr -cd 0-9)"
 moetool inspect a.gguf >text.txt
 expect grep -q 'LlamaForCausalLM' text.txt
 moetool export a.gguf -o back --quiet >/dev/null
