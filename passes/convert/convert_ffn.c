@@ -392,7 +392,9 @@ static const char *convert_spare(const void *state)
 {
     const struct convert *s = state;
 
-    return s->rounds[CONVERT_REFIT] > 0 ? s->refit->spare : NULL;
+    if (s->rounds[CONVERT_REFIT] == 0 || s->refit->spare == NULL)
+        return NULL;
+    return s->refit->spare(&s->at);
 }
 
 static mt_status convert_plan_hook(struct mt_ctx *ctx, void *state, struct mt_model *m)

@@ -141,12 +141,12 @@ struct mt_convert_down {
 struct mt_convert_refit {
     const char *name, *summary;
     const char *help;
-    const char *spare; /* mt_pass.spare */
-    bool inner;        /* it makes gate and up rows too */
+    bool inner; /* it makes gate and up rows too */
     unsigned needs;
 
     int (*rounds)(const struct mt_convert_at *at);
     uint64_t (*memory)(const struct mt_convert_at *at);
+    const char *(*spare)(const struct mt_convert_at *at); /* mt_pass.spare */
     /* In scratch files, beside what it makes (mt_pass.scratch). NULL: nothing */
     uint64_t (*scratch)(const struct mt_convert_at *at, int64_t n_tokens);
     mt_status (*begin)(struct mt_ctx *ctx, const struct mt_convert_at *at, int64_t n_tokens,

@@ -35,6 +35,15 @@ static uint64_t all_memory(const struct mt_convert_at *at)
     return (fit > down ? fit : down) + mt_local_tokens_bytes(shape.hidden, shape.n_experts);
 }
 
+/* The refit of down columns, which comes first, may need as much or more. */
+static const char *all_spare(const struct mt_convert_at *at)
+{
+    const struct mt_local_shape shape = all_shape(at);
+
+    return mt_local_fit_bytes(&shape) > refit_down_memory(at) ? "--refit down"
+                                                              : refit_down_spare(at);
+}
+
 static uint64_t all_scratch(const struct mt_convert_at *at, int64_t n_tokens)
 {
     return mt_local_tokens_file_bytes(at->shape->hidden, at->shape->n_experts, n_tokens);
@@ -129,11 +138,11 @@ const struct mt_convert_refit mt_convert_refit_all = {
             "order. The held-out tenth decides after each time whether it was any good; the best "
             "state stays. Tokens are put aside in a scratch file in $TMPDIR, 8 bytes for each of a "
             "token's input features.",
-    .spare = "--refit down",
     .inner = true,
     .needs = MT_NEED_INPUTS | MT_NEED_HIDDEN | MT_NEED_OUTPUT,
     .rounds = refit_down_rounds,
     .memory = all_memory,
+    .spare = all_spare,
     .scratch = all_scratch,
     .begin = all_begin,
     .observe = all_observe,

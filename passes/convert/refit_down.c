@@ -61,6 +61,12 @@ uint64_t refit_down_memory(const struct mt_convert_at *at)
            DOWN_ROWS * (uint64_t)at->shape->width * 4;
 }
 
+const char *refit_down_spare(const struct mt_convert_at *at)
+{
+    (void)at;
+    return "--refit none";
+}
+
 void refit_down_end(void *state)
 {
     struct down *s = state;
@@ -255,6 +261,7 @@ const struct mt_convert_refit mt_convert_refit_down = {
     .needs = MT_NEED_HIDDEN | MT_NEED_OUTPUT,
     .rounds = refit_down_rounds,
     .memory = refit_down_memory,
+    .spare = refit_down_spare,
     .begin = refit_down_begin,
     .observe = refit_down_observe,
     .solve = refit_down_solve,

@@ -12,6 +12,7 @@
 int64_t refit_down_columns(const struct mt_moe_shape *p); /* of all lists */
 int refit_down_rounds(const struct mt_convert_at *at);
 uint64_t refit_down_memory(const struct mt_convert_at *at);
+const char *refit_down_spare(const struct mt_convert_at *at);
 MT_NODISCARD mt_status refit_down_begin(struct mt_ctx *ctx, const struct mt_convert_at *at,
                                         int64_t n_tokens, void **state);
 MT_NODISCARD mt_status refit_down_observe(struct mt_ctx *ctx, const struct mt_convert_at *at,

@@ -85,7 +85,7 @@ static void gather_rows(const struct mt_local_batch *b, const float *v, const in
 static mt_status gather_job(struct mt_ctx *ctx, int64_t job, void *arg)
 {
     struct gather *g = arg;
-    float *room = g->b->dh + job * mt_local_gather_room(&g->b->shape, g->b->size);
+    float *room = g->b->room + job * mt_local_gather_room(&g->b->shape, g->b->size);
 
     for (;;) {
         int64_t item = atomic_fetch_add(&g->next, 1);
@@ -245,7 +245,7 @@ static mt_status gather_shared_back(struct mt_ctx *ctx, int64_t t, void *arg)
     int64_t n = g->b->shape.shared;
 
     (void)ctx;
-    mt_local_act_back(&g->b->shape, n, g->b->zg + t * n, g->b->zu + t * n, g->b->dh + t * n);
+    mt_local_act_back(&g->b->shape, n, g->b->zg + t * n, g->b->zu + t * n, g->b->h + t * n);
     return MT_OK;
 }
 
@@ -256,7 +256,7 @@ mt_status mt_local_gather_back(struct mt_ctx *ctx, struct mt_local_batch *b,
     int64_t d = b->shape.hidden, n = b->shape.shared;
 
     if (n > 0) {
-        MT_TRY(mt_gemm_nn(ctx, b->m, n, d, by, b->y, d, w->down, b->n, 0, b->dh, n));
+        MT_TRY(mt_gemm_nn(ctx, b->m, n, d, by, b->y, d, w->down, b->n, 0, b->h, n));
         MT_TRY(mt_pool_run(ctx, b->m, gather_shared_back, &g));
     }
     g.n_items = gather_all_tiles(b);

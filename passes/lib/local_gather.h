@@ -11,13 +11,13 @@
 
 #include "passes/lib/local_grad.h"
 
-/* Floats that one job works in; the batch's dh is cut into such. */
+/* Floats that one job works in. */
 int64_t mt_local_gather_room(const struct mt_local_shape *s, int64_t size);
 /* first and rows of b, by what was picked. */
 void mt_local_gather_list(struct mt_local_batch *b);
 
-/* What mt_local_forward and the parts of mt_local_backward are: gradients of h become those of
- * zg and zu; then a part's gradient is made, `part` being a matrix or a bias. */
+/* What mt_local_forward and the parts of mt_local_backward are: a part's gradient, and what comes
+ * between that of `down` and the others: zg and zu become gradients, and h is spent. */
 MT_NODISCARD mt_status mt_local_gather_forward(struct mt_ctx *ctx, struct mt_local_batch *b,
                                                const struct mt_local_weights *w);
 MT_NODISCARD mt_status mt_local_gather_back(struct mt_ctx *ctx, struct mt_local_batch *b,

@@ -53,30 +53,42 @@ static bool grad_gathers(const struct mt_local_batch *b)
     return (double)picks < (double)all * (1 - (double)GRAD_NARROW / (double)s->expert_width);
 }
 
-/* Floats of dh. */
-static int64_t grad_room(const struct mt_local_shape *s, int64_t size)
+/* Jobs of gathered products that get a place to work: as many as fit into a fifth part beside x, y,
+ * zg, zu and h, so that memory does not hang on threads. */
+static int64_t grad_slots(const struct mt_local_shape *s, int64_t size)
 {
-    int64_t all = size * mt_local_columns(s);
-    int64_t one = grad_may_gather(s) ? mt_local_gather_room(s, size) : 0;
+    int64_t n = size * mt_local_columns(s) / mt_local_gather_room(s, size);
 
-    return all > one ? all : one;
+    return n > 1 ? n : 1;
+}
+
+/* zg, where there is one, zu and h. */
+static int grad_arrays(const struct mt_local_shape *s)
+{
+    return s->gated ? 3 : 2;
 }
 
 uint64_t mt_local_batch_bytes(const struct mt_local_shape *s, int64_t size)
 {
     uint64_t n = (uint64_t)mt_local_columns(s), d = (uint64_t)s->hidden, m = (uint64_t)size;
-    uint64_t lists = grad_may_gather(s) ? ((uint64_t)s->n_experts + 1) * (8 + m * 4) : 0;
+    uint64_t gather = grad_may_gather(s)
+                          ? ((uint64_t)s->n_experts + 1) * (8 + m * 4) +
+                                (uint64_t)(grad_slots(s, size) * mt_local_gather_room(s, size)) * 4
+                          : 0;
 
-    return m * ((2 * d + 3 * n) * 4 + (uint64_t)s->n_experts + 1) +
-           (uint64_t)grad_room(s, size) * 4 + n * d * 4 + lists;
+    return m * ((2 * d + (uint64_t)grad_arrays(s) * n) * 4 + (uint64_t)s->n_experts + 1) +
+           n * d * 4 + gather;
 }
 
-static mt_status grad_open_lists(struct mt_ctx *ctx, struct mt_local_batch *b)
+static mt_status grad_open_gather(struct mt_ctx *ctx, struct mt_local_batch *b)
 {
     size_t n = (size_t)b->shape.n_experts + 1;
-    int64_t slots = grad_room(&b->shape, b->size) / mt_local_gather_room(&b->shape, b->size);
+    int64_t slots = grad_slots(&b->shape, b->size);
 
     b->n_slots = slots < mt_ctx_threads(ctx) ? (int)slots : mt_ctx_threads(ctx);
+    MT_TRY(mt_alloc(ctx, (size_t)b->n_slots,
+                    (size_t)mt_local_gather_room(&b->shape, b->size) * sizeof(*b->room),
+                    "products of experts", &b->room));
     MT_TRY(mt_alloc(ctx, n, sizeof(*b->first), "experts' tokens", &b->first));
     return mt_alloc(ctx, n, (size_t)b->size * sizeof(*b->rows), "experts' tokens", &b->rows);
 }
@@ -87,22 +99,22 @@ mt_status mt_local_batch_open(struct mt_ctx *ctx, const struct mt_local_shape *s
     int64_t n = mt_local_columns(s), d = s->hidden;
 
     *b = (struct mt_local_batch){.shape = *s, .n = n, .size = size};
-    MT_TRY(mt_alloc(ctx, (size_t)size, (size_t)(2 * d + 3 * n) * sizeof(float), "a batch", &b->x));
+    MT_TRY(mt_alloc(ctx, (size_t)size, (size_t)(2 * d + grad_arrays(s) * n) * sizeof(float),
+                    "a batch", &b->x));
     b->y = b->x + size * d;
     b->zg = b->y + size * d;
-    b->zu = b->zg + size * n;
+    b->zu = s->gated ? b->zg + size * n : b->zg; /* zg is not used then */
     b->h = b->zu + size * n;
-    MT_TRY(mt_alloc(ctx, (size_t)grad_room(s, size), sizeof(float), "a batch", &b->dh));
     MT_TRY(mt_alloc(ctx, (size_t)n, (size_t)d * sizeof(float), "gradient", &b->grad));
     if (grad_may_gather(s))
-        MT_TRY(grad_open_lists(ctx, b));
+        MT_TRY(grad_open_gather(ctx, b));
     return mt_alloc(ctx, (size_t)size, (size_t)s->n_experts + 1, "choices", &b->picked);
 }
 
 void mt_local_batch_close(struct mt_local_batch *b)
 {
     mt_free(b->x);
-    mt_free(b->dh);
+    mt_free(b->room);
     mt_free(b->grad);
     mt_free(b->picked);
     mt_free(b->first);
@@ -156,12 +168,13 @@ static mt_status grad_back_job(struct mt_ctx *ctx, int64_t job, void *arg)
 
     (void)ctx;
     for (int64_t t = job * GRAD_ROWS; t < b->m && t < (job + 1) * GRAD_ROWS; t++) {
-        grad_mask(b, t, b->dh + t * b->n);
-        mt_local_act_back(&b->shape, b->n, b->zg + t * b->n, b->zu + t * b->n, b->dh + t * b->n);
+        grad_mask(b, t, b->h + t * b->n);
+        mt_local_act_back(&b->shape, b->n, b->zg + t * b->n, b->zu + t * b->n, b->h + t * b->n);
     }
     return MT_OK;
 }
 
+/* Gradients of h take its place: that of `down` is made. */
 static mt_status grad_back(struct mt_ctx *ctx, struct mt_local_batch *b,
                            const struct mt_local_weights *w, float by)
 {
@@ -169,7 +182,7 @@ static mt_status grad_back(struct mt_ctx *ctx, struct mt_local_batch *b,
 
     if (b->gathered)
         return mt_local_gather_back(ctx, b, w, by);
-    MT_TRY(mt_gemm_nn(ctx, b->m, n, d, by, b->y, d, w->down, n, 0, b->dh, n));
+    MT_TRY(mt_gemm_nn(ctx, b->m, n, d, by, b->y, d, w->down, n, 0, b->h, n));
     return grad_run_rows(ctx, b, w, grad_back_job);
 }
 
@@ -216,12 +229,13 @@ mt_status mt_local_backward(struct mt_ctx *ctx, struct mt_local_batch *b,
     static const enum mt_local_part order[MT_LOCAL_PARTS] = {
         MT_LOCAL_DOWN, MT_LOCAL_GATE, MT_LOCAL_GATE_BIAS, MT_LOCAL_UP, MT_LOCAL_UP_BIAS};
 
-    /* Before anything changes. */
-    MT_TRY(grad_back(ctx, b, w, (float)by));
     for (int i = 0; i < MT_LOCAL_PARTS; i++) {
         if (mt_local_part(w, order[i]) == NULL)
             continue;
         MT_TRY(grad_part(ctx, b, order[i], (float)by));
+        /* On the way back `down` must be as it was on the way there. */
+        if (order[i] == MT_LOCAL_DOWN)
+            MT_TRY(grad_back(ctx, b, w, (float)by));
         MT_TRY(fn(ctx, arg, order[i], b->grad));
     }
     return MT_OK;

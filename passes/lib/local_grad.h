@@ -50,12 +50,13 @@ struct mt_local_batch {
     int64_t m;             /* tokens at hand; the caller sets it */
     float *x, *y;          /* [m, hidden]: inputs; targets, which `forward` turns into errors */
     unsigned char *picked; /* [m, n_experts] */
-    /* [m, n]; gathered: [m, shared], then [tokens of it, width] of each expert. dh is where jobs
-     * work then. */
-    float *zg, *zu, *h, *dh;
+    /* [m, n]; gathered: [m, shared], then [tokens of it, width] of each expert. On the way back h
+     * becomes its own gradient. */
+    float *zg, *zu, *h;
     float *grad;   /* of one part */
     bool gathered; /* the batch at hand; `forward` decides */
-    int n_slots;   /* jobs that dh has room for then */
+    float *room;   /* where jobs work then: that of one, [n_slots] times */
+    int n_slots;
     /* Gathered: tokens that chose expert e are rows[first[e]] and so on, rising. */
     int64_t *first; /* [n_experts + 1] */
     int32_t *rows;  /* [m * n_experts] at most */

@@ -9,8 +9,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#define TOKENS_BLOCK 256 /* tokens written at a time */
-#define TOKENS_ROWS 32   /* tokens read per job */
+#define TOKENS_BLOCK 64 /* tokens written at a time */
+#define TOKENS_ROWS 32  /* tokens read per job */
 
 static size_t tokens_record(int64_t hidden, int n_experts)
 {

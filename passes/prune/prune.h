@@ -61,6 +61,7 @@ bool prune_refits(const struct prune *s);
 
 /* prune_fit.c. Sums of tokens that are not held out; `*fit` is made at the first call. */
 uint64_t prune_fit_bytes(const struct prune *s);
+const char *prune_fit_spare(const struct prune *s); /* mt_pass.spare */
 MT_NODISCARD mt_status prune_fit_add(struct mt_ctx *ctx, struct prune *s,
                                      const struct mt_observation *ob);
 /* kept[keep] by optimal brain surgeon. */

@@ -198,7 +198,7 @@ static const char *prune_spare(const void *state)
 {
     const struct prune *s = state;
 
-    return prune_refits(s) && s->o.refit == PRUNE_REFIT_ALL ? "--refit down" : NULL;
+    return prune_refits(s) ? prune_fit_spare(s) : NULL;
 }
 
 static mt_status prune_plan_hook(struct mt_ctx *ctx, void *state, struct mt_model *m)

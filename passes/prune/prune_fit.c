@@ -39,21 +39,45 @@ static int64_t fit_columns(const struct prune *s)
     return s->keep + (s->o.refit == PRUNE_REFIT_BIAS ? 1 : 0);
 }
 
-uint64_t prune_fit_bytes(const struct prune *s)
+/* What one step or another takes, beside none of the others. */
+struct fit_needs {
+    uint64_t sums; /* with the larger of obs and refit */
+    uint64_t obs, refit, train;
+};
+
+static struct fit_needs fit_needs(const struct prune *s)
 {
     uint64_t w = (uint64_t)s->width, d = (uint64_t)s->hidden, n = (uint64_t)fit_columns(s);
-    uint64_t obs = s->o.select == PRUNE_OBS ? mt_obs_bytes(w, d) : 0;
-    uint64_t refit = prune_refits(s) ? n * w * 8 + n * d * 8 + w * d * 4 + mt_refit_bytes(n, d) +
-                                           FIT_BLOCK * (n + d) * 4
-                                     : 0;
-
-    uint64_t sums =
-        w * w * 8 + w * 16 + w * d * (s->o.drift > 0 ? 12 : 4) + (obs > refit ? obs : refit);
-    if (s->o.refit != PRUNE_REFIT_ALL)
-        return sums;
     const struct mt_local_shape shape = fit_shape(s);
-    uint64_t train = mt_local_fit_bytes(&shape);
-    return (train > sums ? train : sums) + mt_local_tokens_bytes(s->hidden, 0);
+    struct fit_needs v = {0};
+
+    if (s->o.select == PRUNE_OBS)
+        v.obs = mt_obs_bytes(w, d);
+    if (prune_refits(s))
+        v.refit =
+            n * w * 8 + n * d * 8 + w * d * 4 + mt_refit_bytes(n, d) + FIT_BLOCK * (n + d) * 4;
+    if (s->o.refit == PRUNE_REFIT_ALL)
+        v.train = mt_local_fit_bytes(&shape);
+    v.sums = w * w * 8 + w * 16 + w * d * (s->o.drift > 0 ? 12 : 4) +
+             (v.obs > v.refit ? v.obs : v.refit);
+    return v;
+}
+
+uint64_t prune_fit_bytes(const struct prune *s)
+{
+    const struct fit_needs v = fit_needs(s);
+
+    return (v.train > v.sums ? v.train : v.sums) +
+           (s->o.refit == PRUNE_REFIT_ALL ? mt_local_tokens_bytes(s->hidden, 0) : 0);
+}
+
+const char *prune_fit_spare(const struct prune *s)
+{
+    const struct fit_needs v = fit_needs(s);
+
+    if (v.train > v.sums)
+        return "--refit down";
+    return v.refit > v.obs ? "--refit none" : NULL;
 }
 
 static mt_status fit_create(struct mt_ctx *ctx, const struct prune *s, struct prune_fit **out)
