@@ -22,15 +22,6 @@ static struct mt_model *source(struct t *t, uint64_t seed)
         t, tiny_write(t, "m", &(struct tiny){.layers = LAYERS, .width = WIDTH, .seed = seed}));
 }
 
-static const struct mt_json *layer_numbers(const struct mt_walk_result *r, int layer)
-{
-    const struct mt_json *l = mt_json_first(mt_json_get(r->manifest, "layers"));
-
-    for (; layer > 0 && l != NULL; layer--)
-        l = mt_json_next(l);
-    return mt_json_get(l, "convert-ffn");
-}
-
 static double number_of(const struct mt_json *in, const char *key)
 {
     double v = -1;
@@ -143,7 +134,7 @@ T_TEST(thresholds_leave_each_layer_its_own_mean)
         T_OK(t, run_pass(&t->ctx, "convert-ffn", options[i], src, &data.set, &r));
         for (int l = 0; l < LAYERS; l++) {
             const struct mt_ffn *f = &r.plan->ffn[l];
-            const struct mt_json *m = mt_json_get(layer_numbers(&r, l), "measured");
+            const struct mt_json *m = mt_json_get(layer_numbers(&r, "convert-ffn", l), "measured");
             T_EQ_INT(t, f->k, 12);
             T_EQ_INT(t, f->rule.cut, k[l] < 12 ? MT_CUT_ABOVE : MT_CUT_NONE);
             T_NEAR(t, mt_ffn_mean_active(f), k[l], 0);
@@ -244,8 +235,8 @@ T_TEST(a_layer_in_which_all_act_is_the_dense_one)
         T_EQ_INT(t, found, WIDTH);
         count_neurons(t, src, r.plan, 2, &found);
         T_EQ_INT(t, found, 0);
-        T_CHECK(t, mt_json_get(layer_numbers(&r, 0), "refit") == NULL);
-        T_CHECK(t, mt_json_get(layer_numbers(&r, 2), "refit") != NULL);
+        T_CHECK(t, mt_json_get(layer_numbers(&r, "convert-ffn", 0), "refit") == NULL);
+        T_CHECK(t, mt_json_get(layer_numbers(&r, "convert-ffn", 2), "refit") != NULL);
         if (t->failed)
             printf("    with %s\n", options[i]);
         mt_walk_result_free(&r);
