@@ -20,7 +20,8 @@ struct mt_router_probe {
 
 uint64_t mt_router_probe_bytes(uint64_t d, uint64_t n_experts)
 {
-    return MT_ROUTER_SAMPLE_MAX * (d + 2 * n_experts) * 4;
+    /* Inputs, norms, and the logits of two routers that are compared. */
+    return MT_ROUTER_SAMPLE_MAX * (d + 3 * n_experts) * 4;
 }
 
 mt_status mt_router_probe_create(struct mt_ctx *ctx, int64_t d, int n_experts, int k,
