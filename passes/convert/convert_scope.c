@@ -188,6 +188,11 @@ mt_status mt_convert_check_scope(struct mt_ctx *ctx, const struct mt_convert_opt
     if (given->models && strcmp(is.method, "upcycle") != 0)
         return mt_fail(ctx, MT_E_OPTION,
                        "--from: only --method upcycle makes experts of several models");
+    if (strcmp(o->shared, "cv") == 0 && strcmp(is.method, "expertweaver") != 0)
+        return mt_fail(ctx, MT_E_OPTION,
+                       "--shared cv: only method expertweaver tells how many each layer's gates "
+                       "suggest, and here method is %s",
+                       is.method);
     if (!given->models && strcmp(is.router, "domain") == 0)
         return mt_fail(ctx, MT_E_OPTION,
                        "--router domain makes a row of each model's own text: give models with "

@@ -1,6 +1,7 @@
 #include "passes/convert/copies.h"
 
 #include "lib/base/mem.h"
+#include "passes/convert/divide.h"
 #include "passes/lib/partition.h"
 #include "passes/lib/siblings.h"
 
@@ -100,6 +101,22 @@ static mt_status copies_refuse(struct mt_ctx *ctx, const struct mt_convert_opts 
     return MT_OK;
 }
 
+/* Ways to cut a copy that tell nothing about it, or differ between models. */
+static mt_status copies_check_partition(struct mt_ctx *ctx, const struct mt_convert_opts *o,
+                                        const struct mt_model *src)
+{
+    if (mt_divider_asked(o) != NULL)
+        return mt_fail(ctx, MT_E_OPTION,
+                       "--partition %s looks for neurons that act together, and slices of a copy "
+                       "always do: use contiguous, random or cluster",
+                       mt_divider_asked(o)->name);
+    if (src->n_siblings > 0 && o->partition - 1 > MT_PARTITION_RANDOM)
+        return mt_fail(ctx, MT_E_OPTION,
+                       "--partition cluster: neurons of several models are cut by one list; use "
+                       "contiguous or random");
+    return MT_OK;
+}
+
 mt_status copies_shape(struct mt_ctx *ctx, const struct mt_convert_opts *o,
                        const struct mt_model *src, int64_t granules, int64_t active,
                        struct mt_moe_shape *shape)
@@ -108,6 +125,7 @@ mt_status copies_shape(struct mt_ctx *ctx, const struct mt_convert_opts *o,
     char text[24];
 
     MT_TRY(copies_refuse(ctx, o, granules));
+    MT_TRY(copies_check_partition(ctx, o, src));
     ask.granules = (int)granules;
     ask.expert_bias = o->out_bias == 1;
     MT_TRY(src->n_siblings > 0 ? copies_of_models(ctx, o, src, &ask) : copies_count(ctx, o, &ask));
@@ -147,16 +165,6 @@ mt_status copies_decide(struct mt_ctx *ctx, const struct mt_convert_at *at, void
     struct mt_split *one;
 
     (void)state;
-    if (at->o->partition - 1 > MT_PARTITION_CLUSTER_BOTH)
-        return mt_fail(ctx, MT_E_OPTION,
-                       "--partition %s looks for neurons that act together, and slices of a copy "
-                       "always do: use contiguous, random or cluster",
-                       at->o->partition - 1 == MT_PARTITION_COACTIVATION ? "coactivation"
-                                                                         : "importance");
-    if (p->copies > 1 && at->src->n_siblings > 0 && at->o->partition - 1 > MT_PARTITION_RANDOM)
-        return mt_fail(ctx, MT_E_OPTION,
-                       "--partition cluster: neurons of several models are cut by one list; use "
-                       "contiguous or random");
     MT_TRY(mt_partition_ffn(ctx,
                             at->o->partition > 0 ? (enum mt_partition_how)(at->o->partition - 1)
                                                  : MT_PARTITION_CONTIGUOUS,

@@ -19,7 +19,11 @@ fails 2 "*--method cmoe looks at *--data*" moetool convert absent -o y --method 
 fails 2 "*--refit down is fitted to text: *--data" moetool convert absent -o y --refit down
 fails 2 "*--moves: nothing is fitted without text: *--data" moetool convert absent -o y --moves 3
 fails 2 "*--select obs looks at *--select magnitude" moetool convert absent -o y --method prune-baseline
+fails 2 "*--shared cv: only method expertweaver *, and here method is best" moetool convert absent -o y --shared cv "${CALIB[@]}"
 fails 2 "*--router domain makes a row of each model's own text: *--from *" moetool convert absent -o y --router domain "${CALIB[@]}"
+nothing_at y
+fails 2 "*--partition importance-overlap looks for *" moetool convert "$DENSE" -o y --method dino --partition importance-overlap "${CALIB[@]}"
+expect test "$(grep -c "layer 0" err.txt)" -eq 0
 nothing_at y
 # Masks are refused before the model has run over the text that makes them.
 fails 2 "*--method readme makes an expert of each domain of text and was given one: *" \
