@@ -144,6 +144,8 @@ mt_status mt_cfg_hold_ffn(struct mt_ctx *ctx, const struct mt_model *m, const st
 
         if (!x->gated)
             return mt_cfg_cannot(ctx, f, "FFNs without a gate", NULL);
+        if (x->glu_limit > 0)
+            return mt_cfg_cannot(ctx, f, "FFNs that clamp their gate", NULL);
         if (mt_ffn_special(x) != NULL)
             return mt_cfg_cannot(ctx, f, mt_ffn_special(x), NULL);
         if (f->moe && (x->in_bias || x->out_bias))

@@ -9,9 +9,9 @@
 #include <string.h>
 
 #define GRAD_ROWS 32 /* tokens per job */
-/* Gathering pays where tokens that choose an expert are fewer than 1 - 16 / width of all, so never
- * with 16 neurons or fewer. Measured by bench_refit (hidden 256 to 1024, AVX-512): both ways take
- * as long at 50, 55 to 62, 72 to 80, 83 to 90 and 92 % for 16, 32, 64, 128 and 256 neurons. */
+/* Gathering pays where less than 1 - 16 / width of the pairs of token and expert are chosen, so
+ * never with 16 neurons or fewer. Measured by bench_refit (hidden 256 to 1024, AVX-512): both ways
+ * take as long at 50, 55 to 62, 72 to 80, 83 to 90 and 92 % for 16, 32, 64, 128 and 256 neurons. */
 #define GRAD_NARROW 16
 
 int64_t mt_local_columns(const struct mt_local_shape *s)

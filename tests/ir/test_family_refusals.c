@@ -34,6 +34,7 @@ enum change {
     NO_EPS,
     GELU,
     UNGATED,
+    CLAMPED,
     FFN_BIAS,
     IN_BIAS,
     DENSE_FIRST,
@@ -95,6 +96,9 @@ static void change_ffn(struct mt_ffn *f, enum change c)
         break;
     case UNGATED:
         f->gated = false;
+        break;
+    case CLAMPED:
+        f->glu_limit = 7;
         break;
     case FFN_BIAS:
         f->in_bias = f->out_bias = true;
@@ -238,6 +242,7 @@ static const struct {
     {"mixtral", TOPK_SOFTMAX, NULL},
     {"mixtral", GELU, "gelu"},
     {"mixtral", UNGATED, "FFNs without a gate"},
+    {"mixtral", CLAMPED, "FFNs that clamp their gate"},
     {"mixtral", FFN_BIAS, "biases in FFNs"},
     {"mixtral", DENSE_FIRST, "dense layers beside sparse ones; glm4_moe can"},
     {"mixtral", DENSE, "a model without experts"},

@@ -77,6 +77,17 @@ T_TEST(biases_of_gate_and_up_are_trained_too)
            "experts=12 active=6");
 }
 
+/* gpt-oss's form of the gate, which only the native layout holds for dense blocks. */
+T_TEST(clamped_ffns_do_better)
+{
+    struct mt_model *m = dense(t, &(struct tiny){.width = 96, .seed = 43});
+
+    T_CHECK(t, m != NULL);
+    for (int l = 0; l < m->hp.n_layers; l++)
+        m->ffn[l].glu_limit = 0.2;
+    better(t, m, "experts=12 active=6 arch=native");
+}
+
 /* Plain ones with biases, and those with a norm behind them. */
 T_TEST(ffns_of_other_families_do_better)
 {
