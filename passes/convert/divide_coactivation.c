@@ -22,6 +22,12 @@ struct coact {
     float *h;     /* [MT_OBSERVE_TOKENS_MAX, width] */
 };
 
+static int coact_rounds(const struct mt_convert_at *at)
+{
+    (void)at;
+    return 1;
+}
+
 static uint64_t coact_memory(const struct mt_convert_at *at)
 {
     uint64_t w = (uint64_t)at->shape->width, n = (uint64_t)at->shape->n_experts;
@@ -158,9 +164,9 @@ static void coact_end(void *state)
     mt_free(s);
 }
 
-const struct mt_divider mt_divider_coactivation = {
+const struct mt_convert_method mt_divider_coactivation = {
     .name = "coactivation",
-    .rounds = 1,
+    .rounds = coact_rounds,
     .memory = coact_memory,
     .begin = coact_begin,
     .observe = coact_observe,

@@ -37,6 +37,12 @@ static bool worth_by_output(const struct mt_convert_at *at)
     return at->o->importance == MT_CONVERT_IMPORTANCE_OUTPUT;
 }
 
+static int worth_rounds(const struct mt_convert_at *at)
+{
+    (void)at;
+    return 2;
+}
+
 static uint64_t worth_memory(const struct mt_convert_at *at)
 {
     uint64_t w = (uint64_t)at->shape->width, d = (uint64_t)at->shape->hidden,
@@ -257,9 +263,9 @@ static void worth_end(void *state)
     mt_free(s);
 }
 
-const struct mt_divider mt_divider_importance = {
+const struct mt_convert_method mt_divider_importance = {
     .name = "importance",
-    .rounds = 2,
+    .rounds = worth_rounds,
     .memory = worth_memory,
     .begin = worth_begin,
     .observe = worth_observe,
@@ -267,9 +273,9 @@ const struct mt_divider mt_divider_importance = {
     .end = worth_end,
 };
 
-const struct mt_divider mt_divider_importance_overlap = {
+const struct mt_convert_method mt_divider_importance_overlap = {
     .name = "importance-overlap",
-    .rounds = 2,
+    .rounds = worth_rounds,
     .memory = overlap_memory,
     .begin = worth_begin,
     .observe = worth_observe,

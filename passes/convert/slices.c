@@ -6,11 +6,11 @@
 
 /* A divider and its state. */
 struct slices {
-    const struct mt_divider *by;
+    const struct mt_convert_method *by;
     void *state;
 };
 
-const struct mt_divider *mt_divider_asked(const struct mt_convert_opts *o)
+const struct mt_convert_method *mt_divider_asked(const struct mt_convert_opts *o)
 {
     switch (o->partition - 1) {
     case MT_PARTITION_COACTIVATION:
@@ -41,14 +41,14 @@ float mt_slices_share(const struct mt_moe_shape *p)
 
 int mt_slices_rounds(const struct mt_convert_at *at)
 {
-    const struct mt_divider *by = mt_divider_asked(at->o);
+    const struct mt_convert_method *by = mt_divider_asked(at->o);
 
-    return by != NULL ? by->rounds : 0;
+    return by != NULL ? by->rounds(at) : 0;
 }
 
 uint64_t mt_slices_memory(const struct mt_convert_at *at)
 {
-    const struct mt_divider *by = mt_divider_asked(at->o);
+    const struct mt_convert_method *by = mt_divider_asked(at->o);
     uint64_t d = (uint64_t)at->shape->hidden, w = (uint64_t)at->shape->width,
              n = (uint64_t)at->shape->n_experts;
 
@@ -58,7 +58,7 @@ uint64_t mt_slices_memory(const struct mt_convert_at *at)
 
 mt_status mt_slices_begin(struct mt_ctx *ctx, const struct mt_convert_at *at, void **state)
 {
-    const struct mt_divider *by = mt_divider_asked(at->o);
+    const struct mt_convert_method *by = mt_divider_asked(at->o);
     struct slices *s;
 
     if (by == NULL)
