@@ -60,20 +60,21 @@ static mt_status bench_open(struct mt_ctx *ctx, const struct bench_case *c, int6
                                   .gated = true,
                                   .act = MT_ACT_SILU,
                                   .way = way}};
-    float *noise = bench_noise((size_t)(width * hidden));
-    if (noise == NULL)
-        return mt_fail(ctx, MT_E_NOMEM, "no memory for the weights");
     MT_TRY(mt_alloc(ctx, (size_t)width, (size_t)hidden * sizeof(float), "gate", &b->w.gate));
     MT_TRY(mt_alloc(ctx, (size_t)width, (size_t)hidden * sizeof(float), "up", &b->w.up));
     MT_TRY(mt_alloc(ctx, (size_t)width, (size_t)hidden * sizeof(float), "down", &b->w.down));
-    for (int part = 0; part < MT_LOCAL_PARTS; part++) {
-        if (mt_local_part(&b->w, part) == NULL)
-            continue;
-        memcpy(mt_local_part(&b->w, part), noise, (size_t)(width * hidden) * sizeof(float));
-        MT_TRY(mt_adam_open(ctx, width * hidden, 1e-6, &b->adam[part]));
-    }
+    for (int part = 0; part < MT_LOCAL_PARTS; part++)
+        if (mt_local_part(&b->w, part) != NULL)
+            MT_TRY(mt_adam_open(ctx, width * hidden, 1e-6, &b->adam[part]));
     MT_TRY(mt_local_batch_open(ctx, &b->shape, TOKENS, &b->batch));
     b->batch.m = TOKENS;
+    int64_t n = (width > TOKENS ? width : TOKENS) * hidden;
+    float *noise = bench_noise((size_t)n);
+    if (noise == NULL)
+        return mt_fail(ctx, MT_E_NOMEM, "no memory for the weights");
+    for (int part = 0; part < MT_LOCAL_PARTS; part++)
+        if (mt_local_part(&b->w, part) != NULL)
+            memcpy(mt_local_part(&b->w, part), noise, (size_t)(width * hidden) * sizeof(float));
     memcpy(b->batch.x, noise, TOKENS * (size_t)hidden * sizeof(float));
     free(noise);
     /* Every token has k experts, at places that jump about. */
@@ -97,6 +98,7 @@ static void bench_close(struct bench *b)
 /* Seconds of the products, and of Adam, of a batch. */
 static mt_status bench_run(struct mt_ctx *ctx, struct bench *b, double *products, double *adam)
 {
+    mt_assert(b->batch.y != NULL);
     memset(b->batch.y, 0, TOKENS * (size_t)b->shape.hidden * sizeof(float));
     b->adam_seconds = 0;
     double start = bench_seconds(CLOCK_PROCESS_CPUTIME_ID);
