@@ -135,7 +135,7 @@ def compare_budgets(a, m, kl):
     for share in a.shares:
         k = round(a.experts * share / 100)
         own = budgets(a, kl, n, n * k)
-        for threshold in (False, True):
+        for threshold in a.choices:
             head(f"{m.name}, {share} %, {'a threshold' if threshold else 'k for every token'}")
             for seed in a.seeds:
                 base = run(a, m, [k] * n, threshold, seed=seed)
@@ -148,9 +148,7 @@ def compare_dense(a, m):
     n = layers_of(m)
     for share in a.shares:
         k = round(a.experts * share / 100)
-        for threshold in (False, True):
-            if threshold and not a.dense_threshold:
-                continue
+        for threshold in a.choices:
             head(f"{m.name}, {share} %, one layer dense, {'a threshold' if threshold else 'k for every token'}")
             base = run(a, m, [k] * n, threshold, seed=a.seeds[0])
             print_row(m, "none dense", [k] * n, base, base)
@@ -162,8 +160,9 @@ def compare_dense(a, m):
 
 def print_single(a, m, kl):
     ks = sorted({k for _, k in kl})
-    print(f"\n### {m.name}, one layer converted, KL on selection texts\n\n| layer | " + " | ".join(f"{k} of {a.experts}" for k in ks)
-          + " |\n|---" * (len(ks) + 1) + "|")
+    print(f"\n### {m.name}, one layer converted, KL on selection texts\n")
+    print("| layer | " + " | ".join(f"{k} of {a.experts}" for k in ks) + " |")
+    print("|---" * (len(ks) + 1) + "|")
     for layer in range(layers_of(m)):
         print(f"| {layer} | " + " | ".join(f"{kl[layer, k]:.4f}" for k in ks) + " |")
 
@@ -179,7 +178,7 @@ def main():
     p.add_argument("--seeds", default="0")
     p.add_argument("--parts", default="budgets,dense", help="budgets, dense, or both")
     p.add_argument("--half", action="store_true", help="budgets half of the way too")
-    p.add_argument("--dense-threshold", action="store_true", help="dense layers with thresholds too")
+    p.add_argument("--choices", default="fixed,threshold", help="k experts for every token, a threshold, or both")
     p.add_argument("--experts", type=int, default=64)
     p.add_argument("--tokens", type=bench.tokens, default="16k", help="to calibrate on")
     p.add_argument("--eval-tokens", type=bench.tokens, default="16k")
@@ -189,6 +188,7 @@ def main():
     a.work.mkdir(parents=True, exist_ok=True)
     a.results = a.results or a.work / "results.jsonl"
     a.shares = [int(s) for s in a.shares.split(",")]
+    a.choices = [c == "threshold" for c in a.choices.split(",")]
     a.seeds = [int(s) for s in a.seeds.split(",")]
     a.test_tokens = (a.tokens, a.eval_tokens)
     a.done = bench.read_results(a.results)
