@@ -87,7 +87,7 @@ static mt_status shape_check_entry(struct mt_ctx *ctx, const char *list, int lay
 static mt_status shape_read_list(struct mt_ctx *ctx, const struct mt_shape_ask *ask,
                                  struct mt_moe_shape *s)
 {
-    int n = 1, least = s->n_experts, most = 0, converted = 0, k;
+    int n = 1, least = s->n_experts, most = 0, converted = 0, k = 0;
     int64_t sum = 0;
 
     for (const char *p = ask->active; *p != '\0'; p++)
@@ -109,6 +109,8 @@ static mt_status shape_read_list(struct mt_ctx *ctx, const struct mt_shape_ask *
         sum += k;
         converted++;
     }
+    if (converted == 0)
+        return mt_fail(ctx, MT_E_OPTION, "--active %s: no layer is left to convert", ask->active);
     s->own_active = least < most;
     s->k = (int)((sum + converted / 2) / converted);
     /* Not all act, and that is what decides about routers. */

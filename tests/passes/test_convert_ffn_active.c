@@ -172,19 +172,26 @@ static void unload(struct matrices *m)
     mt_free(m->down);
 }
 
+/* n numbers, so far apart in each. */
+static bool equal(const float *a, int step_a, const float *b, int step_b, int n)
+{
+    for (int i = 0; i < n; i++)
+        if (a[i * step_a] < b[i * step_b] || a[i * step_a] > b[i * step_b])
+            return false;
+    return true;
+}
+
 /* The neuron of `from`, WIDTH of them, that neuron i of an expert is to the last bit; -1: none. */
 static int neuron_of(const struct matrices *from, const struct matrices *expert, int i)
 {
     const int wide = WIDTH / EXPERTS;
-    const size_t row = HIDDEN * sizeof(float);
-    int j = 0;
 
-    while (j < WIDTH && memcmp(from->gate + j * HIDDEN, expert->gate + i * HIDDEN, row) != 0)
-        j++;
-    bool same = j < WIDTH && memcmp(from->up + j * HIDDEN, expert->up + i * HIDDEN, row) == 0;
-    for (int r = 0; r < HIDDEN && same; r++)
-        same = memcmp(&from->down[r * WIDTH + j], &expert->down[r * wide + i], sizeof(float)) == 0;
-    return same ? j : -1;
+    for (int j = 0; j < WIDTH; j++)
+        if (equal(from->gate + j * HIDDEN, 1, expert->gate + i * HIDDEN, 1, HIDDEN) &&
+            equal(from->up + j * HIDDEN, 1, expert->up + i * HIDDEN, 1, HIDDEN) &&
+            equal(from->down + j, WIDTH, expert->down + i, wide, HIDDEN))
+            return j;
+    return -1;
 }
 
 /* Neurons of a dense layer that stand in its experts as they were. */
@@ -196,9 +203,11 @@ static void count_neurons(struct t *t, const struct mt_model *src, const struct 
 
     *found = 0;
     load(t, src, layer, MT_EXPERT_NONE, &from);
+    T_CHECK(t, from.gate != NULL && from.up != NULL && from.down != NULL);
     for (int e = 0; e < EXPERTS && !t->failed; e++) {
         struct matrices expert = {0};
         load(t, m, layer, e, &expert);
+        T_CHECK(t, expert.gate != NULL && expert.up != NULL && expert.down != NULL);
         for (int i = 0; i < WIDTH / EXPERTS && !t->failed; i++) {
             int j = neuron_of(&from, &expert, i);
             *found += j >= 0 && !seen[j];
