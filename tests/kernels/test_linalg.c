@@ -39,9 +39,9 @@ static void plain_gemm(enum product p, int64_t m, int64_t n, int64_t k, double a
 
 T_TEST(products_agree_with_plain_loops)
 {
-    static const int64_t shapes[][3] = {{0, 4, 4},      {1, 1, 1},     {3, 5, 7},
-                                        {33, 65, 17},   {130, 70, 1},  {257, 97, 64},
-                                        {600, 30, 129}, {20, 1100, 33}};
+    static const int64_t shapes[][3] = {{0, 4, 4},      {1, 1, 1},      {3, 5, 7},
+                                        {33, 65, 17},   {130, 70, 1},   {257, 97, 64},
+                                        {600, 30, 129}, {20, 1100, 33}, {6, 9, 0}};
 
     for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++)
         for (int form = 0; form < 2 * PRODUCTS; form++) {
@@ -60,6 +60,11 @@ T_TEST(products_agree_with_plain_loops)
                  (p == NT   ? mt_gemm_nt
                   : p == NN ? mt_gemm_nn
                             : mt_gemm_tn)(&t->ctx, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc));
+            T_NEAR(t, t_rel_l2(c, want, (size_t)(m * ldc)), 0, tolerance(k));
+            /* Once more on top, on this thread alone. */
+            static const enum mt_gemm_form forms[PRODUCTS] = {MT_GEMM_NT, MT_GEMM_NN, MT_GEMM_TN};
+            plain_gemm(p, m, n, k, 0.75, a, lda, b, ldb, (double)beta, want, ldc);
+            T_OK(t, mt_gemm_here(&t->ctx, forms[p], m, n, k, 0.75f, a, lda, b, ldb, beta, c, ldc));
             T_NEAR(t, t_rel_l2(c, want, (size_t)(m * ldc)), 0, tolerance(k));
             free(a);
             free(b);
