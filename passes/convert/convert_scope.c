@@ -193,7 +193,7 @@ mt_status mt_convert_check_scope(struct mt_ctx *ctx, const struct mt_convert_opt
                        "--shared cv: only method expertweaver tells how many each layer's gates "
                        "suggest, and here method is %s",
                        is.method);
-    if (!given->models && strcmp(is.router, "domain") == 0)
+    if (m != NULL && !given->models && strcmp(is.router, "domain") == 0)
         return mt_fail(ctx, MT_E_OPTION,
                        "--router domain makes a row of each model's own text: give models with "
                        "--from NAME=MODEL, and text with --data NAME=FILE for each of them");

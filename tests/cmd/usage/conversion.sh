@@ -20,6 +20,7 @@ fails 2 "*--refit down is fitted to text: *--data" moetool convert absent -o y -
 fails 2 "*--moves: nothing is fitted without text: *--data" moetool convert absent -o y --moves 3
 fails 2 "*--select obs looks at *--select magnitude" moetool convert absent -o y --method prune-baseline
 fails 2 "*--shared cv: only method expertweaver *, and here method is best" moetool convert absent -o y --shared cv "${CALIB[@]}"
+fails 2 "*--router: method prune-baseline makes no experts; *" moetool convert absent -o y --method prune-baseline --router domain "${CALIB[@]}"
 fails 2 "*--router domain makes a row of each model's own text: *--from *" moetool convert absent -o y --router domain "${CALIB[@]}"
 nothing_at y
 fails 2 "*--partition importance-overlap looks for *" moetool convert "$DENSE" -o y --method dino --partition importance-overlap "${CALIB[@]}"
