@@ -9,10 +9,12 @@
 #include <string.h>
 
 #define GRAD_ROWS 32 /* tokens per job */
-/* Gathering pays where less than 1 - 16 / width of the pairs of token and expert are chosen, so
- * never with 16 neurons or fewer. Measured by bench_refit (hidden 256 to 1024, AVX-512): both ways
- * take as long at 50, 55 to 62, 72 to 80, 83 to 90 and 92 % for 16, 32, 64, 128 and 256 neurons. */
-#define GRAD_NARROW 16
+/* Gathering pays where less than 1 - 2 / sqrt(width) of the pairs of token and expert are chosen,
+ * so never with 4 neurons or fewer. Measured by bench_refit (hidden 256 to 1024, AVX-512): both
+ * ways take as long at 50, 55 to 62, 72 to 80, 83 to 90 and 92 % for 16, 32, 64, 128 and 256
+ * neurons.
+ */
+#define GRAD_NARROW 4
 
 int64_t mt_local_columns(const struct mt_local_shape *s)
 {
@@ -50,7 +52,8 @@ static bool grad_gathers(const struct mt_local_batch *b)
         return s->way == MT_LOCAL_GATHERED;
     for (int64_t i = 0; i < all; i++)
         picks += b->picked[i] != 0;
-    return (double)picks < (double)all * (1 - (double)GRAD_NARROW / (double)s->expert_width);
+    double idle = all > 0 ? 1 - (double)picks / (double)all : 0;
+    return idle * idle * (double)s->expert_width > GRAD_NARROW;
 }
 
 /* Jobs of gathered products that get a place to work: as many as fit into a fifth part beside x, y,
