@@ -541,6 +541,8 @@ static const struct cmd_example convert_examples[] = {
      "half of the neurons act for a token; compared with the original and with pruning"},
     {"convert dense -o moe --experts 64 --active 16 --shared 0 --data a.jsonl --data b.jsonl",
      "64 experts, 16 of them at a time"},
+    {"convert dense -o moe --active 70%,50%,50%,30% --data calib.jsonl",
+     "of four layers, more experts where more are needed; native layout"},
     {"convert dense -o moe --experts 8 --active 8 --router zero",
      "the same function in another shape: every expert acts"},
     {"convert dense -o moe.gguf --data calib.jsonl",
