@@ -433,7 +433,7 @@ T_TEST(wide_experts_with_few_tokens_are_gathered)
         int64_t width;
         int share;
         bool gathered;
-    } cases[] = {{4, 10, false}, {16, 40, true}, {16, 60, false}, {64, 65, true}, {64, 85, false}};
+    } cases[] = {{4, 10, false}, {16, 40, true}, {16, 80, false}, {64, 65, true}, {64, 95, false}};
     bool gathered;
 
     for (size_t i = 0; i < sizeof cases / sizeof cases[0] && !t->failed; i++) {
