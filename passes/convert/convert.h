@@ -1,6 +1,7 @@
 /* convert.h: the inside of convert-ffn, for convert_*.c alone.
  *
- * convert_ffn.c    options, rounds, the order of a layer's parts, the pass's row
+ * convert_setup.c  options and source: target, shape, parts
+ * convert_ffn.c    rounds, the order of a layer's parts, the pass's row
  * convert_route.c  the router of a layer: made, flattened, measured; its choices for tokens
  * convert_store.c  shapes of the plan's records, and their sources
  * convert_near.c   the linear router nearest to one that a target cannot hold
@@ -55,6 +56,14 @@ struct convert {
     bool near_made; /* routing.form is, and waits for its linear neighbour */
     struct mt_convert_down down;
 };
+
+/* Everything above "the layer at hand", from the options; may be done again when they change. */
+MT_NODISCARD mt_status convert_setup(struct mt_ctx *ctx, struct convert *s,
+                                     const struct mt_model *src);
+
+/* How often a part wants to see a layer. */
+int convert_part_rounds(int (*rounds)(const struct mt_convert_at *),
+                        const struct mt_convert_at *at);
 
 /* Makes the router, flattens it and says how it does. */
 MT_NODISCARD mt_status convert_make_router(struct mt_ctx *ctx, struct convert *s);
