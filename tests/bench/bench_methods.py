@@ -16,6 +16,7 @@ A text is split once: `test` makes the tables, `select` is for choosing settings
 """
 import argparse
 import json
+import math
 import os
 import pathlib
 import random
@@ -330,6 +331,34 @@ def print_table(m, share, experts, rows):
               f"| {r['ppl']:.3f} | {100 * r['top1']:.1f} | {r['active'] / 1e6:.2f} | {r['cpu_seconds']:.0f} | {r['peak_mib']:.0f} |")
 
 
+def error_of(r):
+    return None if r is None or "failed" in r else r.get("kl", r.get("ffn_error"))
+
+
+def print_overview(a, done):
+    """KL, or layer error, of every row on every model and share; ordered by their mean ratio to best."""
+    columns = [(m, share) for m in a.models for share in a.shares]
+    if len(columns) < 2:
+        return
+    lines = []
+    base = [error_of(done.get(key_of(a, m, ROWS[0], share, a.experts))) for m, share in columns]
+    for row in ROWS:
+        v = [error_of(done.get(key_of(a, m, row, share, a.experts))) for m, share in columns]
+        if row[0] == "prune-baseline":  # without a text its errors stand beside those of best
+            best = [done.get(key_of(a, m, ROWS[0], share, a.experts), {}) for m, share in columns]
+            name, kept = row[3][-1], row[2] == ("all" if row[3][-1] == "obs" else "none")
+            v = [x if x is not None or not kept else r.get("pruned", {}).get(name) for x, r in zip(v, best)]
+        ratios = [math.log(x / y) for x, y in zip(v, base) if x is not None and y is not None]
+        if ratios:
+            m = next((m for m in a.models if m.domains), a.models[0])
+            lines.append((sum(ratios) / len(ratios), row_name(row, m), ["" if x is None else f"{x:#.3g}" for x in v]))
+    print("\n### Overview\n")
+    print("| method | router | refit | " + " | ".join(f"{m.name} {s} %" for m, s in columns) + " |")
+    print("|---|---|---|" + "---|" * len(columns))
+    for _, name, cells in sorted(lines, key=lambda x: x[0]):
+        print(f"| {name} | " + " | ".join(cells) + " |")
+
+
 def read_results(path):
     done = {}
     if path.exists():
@@ -359,6 +388,7 @@ def make_tables(a):
                           file=sys.stderr, flush=True)
     finally:
         shutil.rmtree(tmp)
+    print_overview(a, done)
     for m in a.models:
         for share in a.shares:
             rows = [(row, done.get(key_of(a, m, row, share, a.experts))) for row in ROWS]
