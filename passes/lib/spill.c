@@ -4,6 +4,7 @@
 #include "lib/base/mem.h"
 #include "lib/base/scratch.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -88,11 +89,13 @@ mt_status mt_spill_put(struct mt_ctx *ctx, struct mt_spill *s, struct mt_tensor 
 
 static mt_status spill_map(struct mt_ctx *ctx, struct mt_spill *s, struct mt_model *m)
 {
+    char where[4096];
     struct mt_map *map;
 
     if (s->n == 0)
         return MT_OK;
-    MT_TRY(mt_map_open_fd(ctx, s->fd, "scratch file of fitted weights", &map));
+    snprintf(where, sizeof where, "scratch file of fitted weights in %.4000s/", s->dir);
+    MT_TRY(mt_map_open_fd(ctx, s->fd, where, &map));
     MT_TRY(mt_model_own_map(ctx, m, map));
     for (size_t i = 0; i < s->n; i++) {
         struct mt_tensor *t = s->v[i].t;
