@@ -42,8 +42,11 @@ mt_status mt_scratch_open(struct mt_ctx *ctx, const char *dir, const char *what,
 static int scratch_move(int fd, const char *from, char *to, size_t n, uint64_t at)
 {
     for (size_t done = 0; done < n;) {
-        ssize_t moved = from != NULL ? mt_sys_pwrite(fd, from + done, n - done, at + done)
-                                     : mt_sys_pread(fd, to + done, n - done, at + done);
+        ssize_t moved;
+        if (from != NULL)
+            moved = mt_sys_pwrite(fd, &from[done], n - done, at + done);
+        else
+            moved = mt_sys_pread(fd, &to[done], n - done, at + done);
         if (moved < 0 && errno == EINTR)
             continue;
         if (moved <= 0)
