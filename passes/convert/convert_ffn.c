@@ -217,8 +217,8 @@ static mt_status convert_plan_hook(struct mt_ctx *ctx, void *state, struct mt_mo
     const struct convert *s = state;
 
     if (s->o.dynamic_k == MT_SWITCH_ON && !s->shape.by_token)
-        mt_log(ctx, MT_LOG_WARN, "--dynamic-k: all %d experts act for every token",
-               s->shape.n_experts);
+        mt_log(ctx, MT_LOG_WARN,
+               "--dynamic-k: every expert acts for every token, so there is nothing to choose");
     return convert_plan(ctx, state, m);
 }
 
